@@ -1,0 +1,32 @@
+"""Every shim for other packages' versions, private modules and habits stands here."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Private in scikit-learn, but there under these names from 1.6 on.
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+
+__all__ = ["Interval", "StrOptions", "quiet_transformers", "validate_parameter_constraints"]
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars, notes and warnings from the user; leave its state be."""
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
