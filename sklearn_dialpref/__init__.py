@@ -1,0 +1,23 @@
+"""Classify the utterances of dialogues from few human and many LLM labels."""
+
+from ._classifier import DialoguePreferenceClassifier
+from .metrics import (
+    expected_calibration_error,
+    masked_scorer,
+    pairwise_accuracy_score,
+)
+from .model_selection import LabelledGroupKFold
+from .preprocessing import votes_to_scores, with_context
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "DialoguePreferenceClassifier",
+    "LabelledGroupKFold",
+    "__version__",
+    "expected_calibration_error",
+    "masked_scorer",
+    "pairwise_accuracy_score",
+    "votes_to_scores",
+    "with_context",
+]

