@@ -16,19 +16,13 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._validation import (
-    Dialogues,
-    Targets,
-    canonical_order,
-    check_dialogues,
-    check_targets,
-    is_missing,
-    label_array,
-)
+from ._targets import Targets, canonical_order, check_targets
+from ._validation import Dialogues, check_dialogues, is_missing, label_array
 from .preprocessing import previous_turns
 
 if TYPE_CHECKING:
-    from ._net import Recipe, Rows
+    from ._batches import Rows
+    from ._net import Recipe
     from ._student import FrozenEncoder, Student, TextEncoder
 
 __all__ = ["DialoguePreferenceClassifier"]
@@ -126,14 +120,21 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     -----
     What ``"auto"`` stands for:
 
-    ===================  ===========================================  ======================
-    parameter            frozen encoder or features                   fine-tuned encoder
-    ===================  ===========================================  ======================
-    ``learning_rate``    1e-3                                         5e-5 (head: 1e-3)
-    ``batch_size``       256                                          32
-    ``max_epochs``       20 on LLM labels, at least 200 steps a       2 on LLM labels, then 6 on
-                         stage                                        human ones
-    ===================  ===========================================  ======================
+    =================  ==========================  ==================
+    parameter          frozen encoder or features  fine-tuned encoder
+    =================  ==========================  ==================
+    ``learning_rate``  5e-4                        5e-5 (head: 1e-3)
+    ``batch_size``     128                         32
+    ``max_epochs``,
+    first stage        15, at least 200 steps      2; human labels
+                                                   only: 6, at least
+                                                   60 steps
+    human stage after  20                          6
+    joint stage after  3                           1
+    =================  ==========================  ==================
+
+    The rate rises over the first tenth of a stage's steps and falls to zero over the others; a
+    joint stage that follows another has a fifth of it.
 
     A row without any label is not learned from, but its text is context for others.  A class
     without human labels keeps the level that the LLM gives it.  Without human labels the mean
@@ -340,9 +341,9 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             min_gap=self.min_gap,
             smoothing=self.smoothing,
             loss_weight=self.loss_weight,
-            max_epochs=chosen(self.max_epochs, None, None),
-            learning_rate=chosen(self.learning_rate, 1e-3, 5e-5),
-            batch_size=chosen(self.batch_size, 256, 32),
+            max_epochs=None if self.max_epochs == "auto" else int(self.max_epochs),
+            learning_rate=chosen(self.learning_rate, 5e-4, 5e-5),
+            batch_size=chosen(self.batch_size, 128, 32),
             early_stopping=self.early_stopping,
             callbacks=self.callbacks or [],
             device=device,
@@ -420,7 +421,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         """An untrained student, and the training rows in canonical order."""
         import torch
 
-        from ._net import Rows
+        from ._batches import Rows
         from ._student import Student, TextEncoder, load_encoder
 
         n_classes = len(targets.classes)
@@ -519,7 +520,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         """
         predicted = self.predict(X)
         missing = is_missing(y)
-        known = ~(missing.any(axis=1) if missing.ndim == 2 else missing)
+        known = np.asarray(~(missing.any(axis=1) if missing.ndim == 2 else missing))
         if len(known) != len(predicted):
             raise ValueError(
                 f"Found input variables with inconsistent numbers of samples: "
@@ -544,7 +545,8 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
                 "prepare X as for fit"
             )
         net = self.net_
-        features = torch.from_numpy(_features(dialogues, slots, self._frozen or net.module_.encoder))
+        encoder = self._frozen or net.module_.encoder
+        features = torch.from_numpy(_features(dialogues, slots, encoder))
         with torch.inference_mode():
             net.module_.eval()
             parts = [net.infer({"features": part}).cpu() for part in features.split(8192)]

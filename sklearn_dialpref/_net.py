@@ -1,41 +1,37 @@
-"""Training: batches of whole dialogues, the stages of a schedule, and the skorch net."""
+"""Training: the stages of a schedule, their losses, and the skorch net."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
 from skorch.utils import noop
-from sklearn.base import clone
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import IterableDataset
 from tqdm.auto import tqdm
 
+from ._batches import DialogueBatches, Rows, segments
 from ._student import Student, TextEncoder
 from .losses import LOSSES, POINTWISE
-from .pairs import dialogue_pairs
 
-__all__ = ["SCHEDULES", "Recipe", "Rows", "Stage", "plan_stages", "train"]
+__all__ = ["SCHEDULES", "Recipe", "Stage", "label_facts", "plan_stages", "seeded", "train"]
 
-TOKENS_PER_UTTERANCE = 32  # an utterance of up to this many tokens costs one unit of batch_size
-MAX_SEGMENT = 64  # rows; all pairs of a segment are used, so they stay linear in the rows
-CHUNK = 16  # texts of like length that are padded together
 PATIENCE = 3  # epochs without improvement, with early_stopping
 HEAD_LEARNING_RATE = 1e-3  # beside a fine-tuned encoder
-HUMAN_SHARE = 4  # in a joint stage, batch_size / 4 human-labelled rows join each batch
-FROZEN_EPOCHS = 20  # on LLM labels
-FROZEN_STEPS = 200  # at least, in each stage
-WEIGHT_DECAY = 0.01
+HUMAN_SHARE = 8  # in a joint stage, batch_size / 8 human-labelled rows join each batch
+FROZEN_STEPS = 200  # at least, in a first stage on fixed features
+WEIGHT_DECAY = {"frozen": 0.1, "fine_tuned": 0.01}
+AFTER_DISTILLATION = 0.2  # share of the learning rate in a joint stage that follows another
 WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
 
 
@@ -111,189 +107,6 @@ class Recipe:
     verbose: int
 
 
-# -- rows and batches -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Training rows in canonical order.
-
-    Attributes
-    ----------
-    group : ndarray of shape (n,)
-        Dialogue of each row; rows of a dialogue stand together.
-    human : Tensor
-        (n,) class codes, -1 where missing; multilabel (n, K) of 0, 1, NaN.
-    scores : Tensor of shape (n, K)
-        The teacher's; NaN where missing.
-    features : Tensor of shape (n, d), or None
-    texts : list of str
-        Distinct texts, empty with features.
-    index : ndarray of shape (n, n_slots), or None
-        Each row's texts; -1 for no context.
-    lengths : ndarray of shape (n_texts,), or None
-        Tokens of the distinct texts.
-    """
-
-    group: NDArray[np.int64]
-    human: Tensor
-    scores: Tensor
-    features: Tensor | None = None
-    texts: Sequence[str] = ()
-    index: NDArray[np.int64] | None = None
-    lengths: NDArray[np.int64] | None = None
-
-    @property
-    def multilabel(self) -> bool:
-        return self.human.ndim == 2
-
-    @property
-    def has_human(self) -> NDArray[np.bool_]:
-        known = (self.human >= 0).any(dim=1) if self.multilabel else self.human >= 0
-        return known.numpy()
-
-    @property
-    def has_score(self) -> NDArray[np.bool_]:
-        return (~self.scores.isnan()).any(dim=1).numpy()
-
-    def cost(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What each row costs, in utterances of up to ``TOKENS_PER_UTTERANCE`` tokens."""
-        if self.index is None or self.lengths is None:
-            return np.ones(len(rows))
-        tokens = np.append(self.lengths, 0)[self.index[rows]].sum(axis=1)
-        return np.maximum(1.0, tokens / TOKENS_PER_UTTERANCE)
-
-
-def segments(
-    group: NDArray[np.int64], cost: NDArray[np.float64], limit: float
-) -> NDArray[np.int64]:
-    """Number of each row's segment: a dialogue, or a stretch of one within limits.
-
-    Parameters
-    ----------
-    group : ndarray of shape (n,)
-        Dialogues, rows of one standing together.
-    cost : ndarray of shape (n,)
-    limit : float
-        Cost of a segment at most (a single row may exceed it); its rows are at most
-        ``MAX_SEGMENT``.
-    """
-    new = np.r_[True, group[1:] != group[:-1]]
-    first = np.flatnonzero(new)
-    size = np.diff(np.r_[first, len(group)])
-    before = np.cumsum(cost) - cost
-    within = before - np.repeat(before[first], size)
-    position = np.arange(len(group)) - np.repeat(first, size)
-    cut = np.stack([position // MAX_SEGMENT, within // limit])
-    return np.cumsum(new | np.r_[False, (cut[:, 1:] != cut[:, :-1]).any(axis=0)]) - 1
-
-
-class DialogueBatches(IterableDataset):  # type: ignore[type-arg]
-    """Batches of whole segments under a budget, shuffled anew at each pass.
-
-    Parameters
-    ----------
-    rows : Rows
-    segment : ndarray of shape (n,)
-        Segment of each row of ``rows`` that takes part, -1 for the others.
-    budget : int
-        Cost of a batch at most, unless a single segment exceeds it.
-    rng : RandomState or None
-        None keeps the order.
-    encoder : TextEncoder or None
-        Whose tokens are wanted.
-    beside : DialogueBatches or None
-        Batches of human-labelled rows, one of which joins each batch.
-    """
-
-    def __init__(
-        self,
-        rows: Rows,
-        segment: NDArray[np.int64],
-        budget: int,
-        *,
-        human: bool,
-        rng: np.random.RandomState | None,
-        encoder: TextEncoder | None,
-        beside: DialogueBatches | None = None,
-    ) -> None:
-        self.rows = rows
-        self.budget = budget
-        self.human = human
-        self.rng = rng
-        self.encoder = encoder
-        self.beside = beside
-        members = np.flatnonzero(segment >= 0)
-        self.members = members[np.argsort(segment[members], kind="stable")]
-        numbers, self.start, self.size = np.unique(
-            segment[self.members], return_index=True, return_counts=True
-        )
-        cost = rows.cost(self.members)
-        self.cost = np.add.reduceat(cost, self.start) if len(numbers) else cost
-
-    def row_batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Row numbers of each batch of one pass, and their segments."""
-        n = len(self.start)
-        order = np.arange(n) if self.rng is None else self.rng.permutation(n)
-        total = np.cumsum(self.cost[order])
-        at = 0
-        while at < n:
-            spent = total[at - 1] if at else 0.0
-            end = max(at + 1, int(np.searchsorted(total, spent + self.budget + 1e-6, "right")))
-            chosen = order[at:end]
-            size = self.size[chosen]
-            offset = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-            yield (
-                self.members[np.repeat(self.start[chosen], size) + offset],
-                np.repeat(np.arange(len(chosen)), size),
-            )
-            at = end
-
-    def endless(self) -> Iterator[NDArray[np.int64]]:
-        while True:
-            for rows, _ in self.row_batches():
-                yield rows
-
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
-        beside = self.beside.endless() if self.beside is not None else None
-        for rows, segment in self.row_batches():
-            n_llm = 0 if self.human else len(rows)
-            pairs = np.stack(dialogue_pairs(segment)) if n_llm else np.empty((2, 0), np.int64)
-            if beside is not None:
-                rows = np.concatenate([rows, next(beside)])
-            yield self._inputs(rows), self._targets(rows, n_llm, pairs)
-
-    def _targets(
-        self, rows: NDArray[np.int64], n_llm: int, pairs: NDArray[np.int64]
-    ) -> dict[str, Tensor]:
-        return {
-            "scores": self.rows.scores[rows[:n_llm]],
-            "pairs": torch.from_numpy(pairs),
-            "human": self.rows.human[rows[n_llm:]],
-        }
-
-    def _inputs(self, rows: NDArray[np.int64]) -> dict[str, Any]:
-        if self.rows.features is not None:
-            return {"features": self.rows.features[rows]}
-        assert self.encoder is not None
-        assert self.rows.index is not None and self.rows.lengths is not None
-        index = self.rows.index[rows]
-        distinct = np.unique(index[index >= 0])
-        distinct = distinct[np.argsort(self.rows.lengths[distinct], kind="stable")]
-        place = np.full(len(self.rows.texts) + 1, len(distinct))
-        place[distinct] = np.arange(len(distinct))
-        texts = [self.rows.texts[at] for at in distinct]
-        chunks = [texts[at : at + CHUNK] for at in range(0, len(texts), CHUNK)]
-        return {
-            "tokens": [self.encoder.tokens(chunk) for chunk in chunks],
-            "index": torch.from_numpy(place[index]),
-        }
-
-    def n_batches(self) -> int:
-        """Batches of a pass, for a bar and a learning-rate schedule; near enough."""
-        return max(1, int(np.ceil(self.cost.sum() / self.budget)))
-
-
 # -- the loss of a stage --------------------------------------------------------------------
 
 
@@ -303,9 +116,14 @@ class StageLoss(nn.Module):
     The batch's rows are ``scores``' rows first, ``human``'s after them.
     """
 
+    class_weight: Tensor | None
+    absent: Tensor
+    confusion: Tensor | None
+
     def __init__(self, stage: Stage, recipe: Recipe, labels: LabelFacts) -> None:
         super().__init__()
-        self.llm = LOSSES[stage.llm] if isinstance(stage.llm, str) else stage.llm
+        llm = LOSSES[stage.llm] if isinstance(stage.llm, str) else stage.llm
+        self.llm: Callable[..., Tensor] | None = llm
         self.weight = recipe.loss_weight if stage.human else 1.0
         self.options = {
             "margin_scale": recipe.margin_scale,
@@ -338,7 +156,7 @@ class StageLoss(nn.Module):
             known = ~human.isnan()
             weight = self.class_weight
             weight = None if weight is None else weight.expand_as(human)[known]
-            return binary_cross_entropy_with_logits(logits[known], human[known], weight=weight)
+            return binary_cross_entropy_with_logits(logits[known], human[known], pos_weight=weight)
         # a class that only the LLM knows must not be unlearned for want of human labels
         logits = logits.masked_fill(self.absent, float("-inf"))
         return cross_entropy(logits, human, weight=self.class_weight)
@@ -430,10 +248,8 @@ class DialogueNet(NeuralNet):
         """Train; skorch's own ``fit`` would swallow a KeyboardInterrupt."""
         self.initialize()
         self.notify("on_train_begin", X=dataset, y=None)
-        try:
+        with suppress(StageEnd):
             self.fit_loop(dataset)
-        except StageEnd:
-            pass
         self.notify("on_train_end", X=dataset, y=None)
 
     def run_single_epoch(
@@ -516,11 +332,13 @@ def stage_batches(
 
 def auto_epochs(stage: Stage, n_batches: int, *, first: bool, frozen: bool) -> int:
     """Epochs of a stage where ``max_epochs`` leaves them open; see the estimator's notes."""
+    if frozen and first:
+        return max(15, -(-FROZEN_STEPS // n_batches))
     if frozen:
-        return max(FROZEN_EPOCHS if stage.llm else 1, -(-FROZEN_STEPS // n_batches))
+        return 3 if stage.llm is not None else 20
     if stage.llm is not None:
-        return 2
-    return max(6, -(-60 // n_batches) if first else 6)
+        return 2 if first else 1
+    return max(6, -(-60 // n_batches)) if first else 6
 
 
 def train(
@@ -572,7 +390,10 @@ def train(
     total = sum(epochs * batches.n_batches() for _, batches, _, epochs in plans)
     with tqdm(total=total, unit="step", disable=not recipe.verbose) as bar:
         for stage, batches, valid, epochs in plans:
-            net = _stage_net(student, stage, valid, epochs, batches.n_batches(), recipe, labels)
+            later = bool(history) and stage.llm is not None
+            rate = recipe.learning_rate * (AFTER_DISTILLATION if later else 1.0)
+            settings = replace(recipe, learning_rate=rate)
+            net = _stage_net(student, stage, valid, epochs, batches.n_batches(), settings, labels)
             net.callbacks = [*net.callbacks, ("progress", Progress(bar, stage.name))]
             net.run(batches)
             history.extend(_history_rows(net, stage, len(history)))
@@ -609,7 +430,7 @@ def _stage_net(
         student,
         criterion=StageLoss(stage, recipe, labels),
         optimizer=torch.optim.AdamW,
-        optimizer__weight_decay=WEIGHT_DECAY,
+        optimizer__weight_decay=WEIGHT_DECAY["frozen" if frozen else "fine_tuned"],
         optimizer__param_groups=[("encoder.*", {"lr": recipe.learning_rate})],
         lr=recipe.learning_rate if frozen else max(HEAD_LEARNING_RATE, recipe.learning_rate),
         max_epochs=epochs,

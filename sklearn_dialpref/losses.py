@@ -1,4 +1,4 @@
-"""Losses that teach a student from an LLM's scores.
+r"""Losses that teach a student from an LLM's scores.
 
 Every loss is a pure function with one signature::
 
@@ -12,7 +12,7 @@ ignores what it does not need.  :data:`LOSSES` maps the names that
 Notation: :math:`f_{ic}` is the student's logit and :math:`s_{ic}` the teacher's score for class
 :math:`c` of utterance :math:`i`; for a pair :math:`(i, j)`, :math:`m = s_{ic} - s_{jc}` is the gap
 and :math:`d = f_{ic} - f_{jc}` the student's difference.  Only entries with
-:math:`|m| > \\texttt{min\\_gap}` count; a pair loss is the mean over them.
+:math:`|m| > \texttt{min\_gap}` count; a pair loss is the mean over them.
 
 The noise-reduced loss is a **reconstruction** of the idea of arXiv:2503.05620 from its abstract
 and summaries; no equation of that paper was available.
@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, log_softmax, relu, softplus
+from torch.nn.functional import log_softmax, logsigmoid, relu, softplus
 
 __all__ = [
     "LOSSES",
@@ -164,7 +164,7 @@ def ranknet(
     confusion: Tensor | None = None,
     multilabel: bool = False,
 ) -> Tensor:
-    r"""RankNet: cross-entropy of the pair's order against the soft target :math:`\sigma(\gamma m)`.
+    r"""RankNet: cross-entropy of the order against the soft target :math:`\sigma(\gamma m)`.
 
     .. math:: \operatorname{softplus}(d) - \sigma(\gamma m)\, d
 

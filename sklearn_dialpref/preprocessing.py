@@ -9,7 +9,8 @@ import narwhals as nw
 import numpy as np
 from sklearn.utils import check_scalar
 
-from ._validation import Dialogues, check_dialogues, is_missing, label_array, vote_shares
+from ._targets import vote_shares
+from ._validation import Dialogues, check_dialogues, is_missing, label_array
 
 
 def with_context(X: Any, turns: int = 1) -> Any:

@@ -1,0 +1,65 @@
+# Everything runs from a clean checkout with python3 (3.11 or newer) and make.
+.DEFAULT_GOAL := help
+SHELL := bash
+PYTHON ?= python3
+VENV ?= .venv
+VENV_OLDEST ?= .venv-oldest
+BUILD ?= build
+BIN := $(VENV)/bin
+DEMO_DIR := $(BUILD)/demo
+
+# The default encoder comes as a package: nothing here may reach for a model hub.
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+export MPLBACKEND := Agg
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test test-slow test-oldest lint format docs clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## the development environment, in .venv
+
+# A stamp, so that pip runs again only when what it reads has changed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV_OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(VENV_OLDEST)
+	$(VENV_OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable '.[tests]'
+	@touch $@
+
+demo: $(VENV)/.installed ## train on the bundled chats, print a table, save a plot
+	@mkdir -p $(DEMO_DIR)
+	cd $(DEMO_DIR) && $(abspath $(BIN))/python $(CURDIR)/examples/plot_1_quickstart.py
+	@ls $(DEMO_DIR)/*.png >/dev/null && echo "Plot saved: $$(ls $(abspath $(DEMO_DIR))/*.png)"
+
+test: $(VENV)/.installed ## all tests but the slow ones, doctests, line coverage of at least 95 %
+	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+test-slow: $(VENV)/.installed ## the slow tests
+	@$(BIN)/python -m pytest tests -m slow || { code=$$?; [ $$code -eq 5 ] && echo 'No slow tests.' || exit $$code; }
+
+test-oldest: $(VENV_OLDEST)/.installed ## the tests on the oldest supported scikit-learn
+	$(VENV_OLDEST)/bin/python -m pytest tests -m 'not slow'
+
+lint: $(VENV)/.installed ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed ## the documentation site with its gallery, in build/docs/html
+	$(BIN)/sphinx-build -W --keep-going -b html -d $(BUILD)/docs/doctrees docs $(BUILD)/docs/html
+	@echo "Documentation: $(CURDIR)/$(BUILD)/docs/html/index.html"
+
+clean: ## remove everything that was built or installed here
+	rm -rf $(VENV) $(VENV_OLDEST) $(BUILD) dist docs/_build docs/api docs/auto_examples \
+		docs/sg_execution_times.rst .mypy_cache .pytest_cache .ruff_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

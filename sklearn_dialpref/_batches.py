@@ -1,0 +1,210 @@
+"""Training rows, and batches of whole dialogues under a budget of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from ._student import TextEncoder
+from .pairs import dialogue_pairs
+
+__all__ = ["DialogueBatches", "Rows", "segments"]
+
+TOKENS_PER_UTTERANCE = 32  # an utterance of up to this many tokens costs one unit of batch_size
+MAX_SEGMENT = 64  # rows; all pairs of a segment are used, so they stay linear in the rows
+CHUNK = 16  # texts of like length that are padded together
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training rows in canonical order.
+
+    Attributes
+    ----------
+    group : ndarray of shape (n,)
+        Dialogue of each row; rows of a dialogue stand together.
+    human : Tensor
+        (n,) class codes, -1 where missing; multilabel (n, K) of 0, 1, NaN.
+    scores : Tensor of shape (n, K)
+        The teacher's; NaN where missing.
+    features : Tensor of shape (n, d), or None
+    texts : list of str
+        Distinct texts, empty with features.
+    index : ndarray of shape (n, n_slots), or None
+        Each row's texts; -1 for no context.
+    lengths : ndarray of shape (n_texts,), or None
+        Tokens of the distinct texts.
+    """
+
+    group: NDArray[np.int64]
+    human: Tensor
+    scores: Tensor
+    features: Tensor | None = None
+    texts: Sequence[str] = ()
+    index: NDArray[np.int64] | None = None
+    lengths: NDArray[np.int64] | None = None
+
+    @property
+    def multilabel(self) -> bool:
+        return self.human.ndim == 2
+
+    @property
+    def has_human(self) -> NDArray[np.bool_]:
+        known = (self.human >= 0).any(dim=1) if self.multilabel else self.human >= 0
+        return known.numpy()
+
+    @property
+    def has_score(self) -> NDArray[np.bool_]:
+        return (~self.scores.isnan()).any(dim=1).numpy()
+
+    def cost(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What each row costs, in utterances of up to ``TOKENS_PER_UTTERANCE`` tokens."""
+        if self.index is None or self.lengths is None:
+            return np.ones(len(rows))
+        tokens = np.append(self.lengths, 0)[self.index[rows]].sum(axis=1)
+        return np.maximum(1.0, tokens / TOKENS_PER_UTTERANCE)
+
+
+def segments(
+    group: NDArray[np.int64], cost: NDArray[np.float64], limit: float
+) -> NDArray[np.int64]:
+    """Number of each row's segment: a dialogue, or a stretch of one within limits.
+
+    Parameters
+    ----------
+    group : ndarray of shape (n,)
+        Dialogues, rows of one standing together.
+    cost : ndarray of shape (n,)
+    limit : float
+        Cost of a segment at most (a single row may exceed it); its rows are at most
+        ``MAX_SEGMENT``.
+    """
+    new = np.r_[True, group[1:] != group[:-1]]
+    first = np.flatnonzero(new)
+    size = np.diff(np.r_[first, len(group)])
+    before = np.cumsum(cost) - cost
+    within = before - np.repeat(before[first], size)
+    position = np.arange(len(group)) - np.repeat(first, size)
+    cut = np.stack([position // MAX_SEGMENT, within // limit])
+    return np.cumsum(new | np.r_[False, (cut[:, 1:] != cut[:, :-1]).any(axis=0)]) - 1
+
+
+class DialogueBatches(IterableDataset):
+    """Batches of whole segments under a budget, shuffled anew at each pass.
+
+    Parameters
+    ----------
+    rows : Rows
+    segment : ndarray of shape (n,)
+        Segment of each row of ``rows`` that takes part, -1 for the others.
+    budget : int
+        Cost of a batch at most, unless a single segment exceeds it.
+    rng : RandomState or None
+        None keeps the order.
+    encoder : TextEncoder or None
+        Whose tokens are wanted.
+    beside : DialogueBatches or None
+        Batches of human-labelled rows, one of which joins each batch.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        segment: NDArray[np.int64],
+        budget: int,
+        *,
+        human: bool,
+        rng: np.random.RandomState | None,
+        encoder: TextEncoder | None,
+        beside: DialogueBatches | None = None,
+    ) -> None:
+        self.rows = rows
+        self.budget = budget
+        self.human = human
+        self.rng = rng
+        self.encoder = encoder
+        self.beside = beside
+        members = np.flatnonzero(segment >= 0)
+        self.members = members[np.argsort(segment[members], kind="stable")]
+        numbers, self.start, self.size = np.unique(
+            segment[self.members], return_index=True, return_counts=True
+        )
+        cost = rows.cost(self.members)
+        self.cost = np.add.reduceat(cost, self.start) if len(numbers) else cost
+
+    def row_batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Row numbers of each batch of one pass, and their segments."""
+        n = len(self.start)
+        order = np.arange(n) if self.rng is None else self.rng.permutation(n)
+        total = np.cumsum(self.cost[order])
+        at = 0
+        while at < n:
+            end = self._end_of_batch(total, at)
+            chosen = order[at:end]
+            size = self.size[chosen]
+            offset = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+            yield (
+                self.members[np.repeat(self.start[chosen], size) + offset],
+                np.repeat(np.arange(len(chosen)), size),
+            )
+            at = end
+
+    def endless(self) -> Iterator[NDArray[np.int64]]:
+        while True:
+            for rows, _ in self.row_batches():
+                yield rows
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
+        beside = self.beside.endless() if self.beside is not None else None
+        for rows, segment in self.row_batches():
+            n_llm = 0 if self.human else len(rows)
+            pairs = np.stack(dialogue_pairs(segment)) if n_llm else np.empty((2, 0), np.int64)
+            if beside is not None:
+                rows = np.concatenate([rows, next(beside)])
+            yield self._inputs(rows), self._targets(rows, n_llm, pairs)
+
+    def _targets(
+        self, rows: NDArray[np.int64], n_llm: int, pairs: NDArray[np.int64]
+    ) -> dict[str, Tensor]:
+        return {
+            "scores": self.rows.scores[rows[:n_llm]],
+            "pairs": torch.from_numpy(pairs),
+            "human": self.rows.human[rows[n_llm:]],
+        }
+
+    def _inputs(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        if self.rows.features is not None:
+            return {"features": self.rows.features[rows]}
+        assert self.encoder is not None
+        assert self.rows.index is not None and self.rows.lengths is not None
+        index = self.rows.index[rows]
+        distinct = np.unique(index[index >= 0])
+        distinct = distinct[np.argsort(self.rows.lengths[distinct], kind="stable")]
+        place = np.full(len(self.rows.texts) + 1, len(distinct))
+        place[distinct] = np.arange(len(distinct))
+        texts = [self.rows.texts[at] for at in distinct]
+        chunks = [texts[at : at + CHUNK] for at in range(0, len(texts), CHUNK)]
+        return {
+            "tokens": [self.encoder.tokens(chunk) for chunk in chunks],
+            "index": torch.from_numpy(place[index]),
+        }
+
+    def n_batches(self) -> int:
+        """Batches of a pass in the rows' own order; shuffled, a pass can differ by a few."""
+        total = np.cumsum(self.cost)
+        count = at = 0
+        while at < len(total):
+            at = self._end_of_batch(total, at)
+            count += 1
+        return count
+
+    def _end_of_batch(self, total: NDArray[np.float64], at: int) -> int:
+        spent = total[at - 1] if at else 0.0
+        return max(at + 1, int(np.searchsorted(total, spent + self.budget + 1e-6, "right")))
