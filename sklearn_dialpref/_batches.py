@@ -86,14 +86,20 @@ def segments(
         Cost of a segment at most (a single row may exceed it); its rows are at most
         ``MAX_SEGMENT``.
     """
+    if not len(group):
+        return np.empty(0, dtype=np.int64)
     new = np.r_[True, group[1:] != group[:-1]]
     first = np.flatnonzero(new)
     size = np.diff(np.r_[first, len(group)])
-    before = np.cumsum(cost) - cost
-    within = before - np.repeat(before[first], size)
-    position = np.arange(len(group)) - np.repeat(first, size)
-    cut = np.stack([position // MAX_SEGMENT, within // limit])
-    return np.cumsum(new | np.r_[False, (cut[:, 1:] != cut[:, :-1]).any(axis=0)]) - 1
+    long = (size > MAX_SEGMENT) | (np.add.reduceat(cost, first) > limit)
+    for begin, end in zip(first[long], (first + size)[long], strict=True):
+        start, spent = begin, 0.0
+        for row in range(begin, end):
+            if row > start and (row - start == MAX_SEGMENT or spent + cost[row] > limit):
+                new[row] = True
+                start, spent = row, 0.0
+            spent += cost[row]
+    return np.cumsum(new) - 1
 
 
 class DialogueBatches(IterableDataset):

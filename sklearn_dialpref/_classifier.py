@@ -130,7 +130,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
                                                    only: 6, at least
                                                    60 steps
     human stage after  20                          6
-    joint stage after  3                           1
+    joint stage after  3, at least 150 steps       1
     =================  ==========================  ==================
 
     The rate rises over the first tenth of a stage's steps and falls to zero over the others; a

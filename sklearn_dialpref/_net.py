@@ -31,6 +31,7 @@ HEAD_LEARNING_RATE = 1e-3  # beside a fine-tuned encoder
 HUMAN_SHARE = 8  # in a joint stage, batch_size / 8 human-labelled rows join each batch
 FROZEN_STEPS = 200  # at least, in a first stage on fixed features
 WEIGHT_DECAY = {"frozen": 0.1, "fine_tuned": 0.01}
+FROZEN_JOINT_STEPS = 150  # at least, in a joint stage that follows another
 AFTER_DISTILLATION = 0.2  # share of the learning rate in a joint stage that follows another
 WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
 
@@ -335,7 +336,7 @@ def auto_epochs(stage: Stage, n_batches: int, *, first: bool, frozen: bool) -> i
     if frozen and first:
         return max(15, -(-FROZEN_STEPS // n_batches))
     if frozen:
-        return 3 if stage.llm is not None else 20
+        return 20 if stage.llm is None else max(3, -(-FROZEN_JOINT_STEPS // n_batches))
     if stage.llm is not None:
         return 2 if first else 1
     return max(6, -(-60 // n_batches)) if first else 6

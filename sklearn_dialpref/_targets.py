@@ -83,6 +83,11 @@ def check_targets(y_human: Any, y_llm: Any, n_rows: int, classes: Any = None) ->
     >>> targets.human.tolist(), targets.scores.tolist()
     ([1, -1], [[0.5, 0.5], [0.0, 1.0]])
     """
+    if y_human is None and y_llm is None:
+        raise ValueError(
+            "fit requires y to be passed, but the target y is None: no row has a label, y_human "
+            "and y_llm are both missing; label some utterances, or pass the labels of an LLM"
+        )
     human = None if y_human is None else _column_or_table(label_array(y_human))
     if human is not None:
         _check_length(human, n_rows, "y_human")
@@ -188,9 +193,15 @@ def _kind_of_scores(llm: NDArray[Any]) -> str:
         return "scores"
     if llm.dtype.kind == "O":
         known = llm[~missing_in(llm)]
-        if len(known) and all(isinstance(v, float | np.floating) for v in known):
+        # ints beside floats are the 0 and 1 of a table of scores
+        numbers = all(_is_real(v) for v in known)
+        if numbers and any(isinstance(v, float | np.floating) for v in known):
             return "scores"
     return "votes"
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _votes(llm: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -209,7 +220,13 @@ def _single_label_classes(
         names = _tight(names, "classes") if names.dtype.kind == "O" else names
         if names.ndim != 1 or len(np.unique(names)) != len(names):
             raise ValueError(f"classes must be distinct labels in a 1-D sequence, got {classes!r}")
-        names = np.sort(names)
+        given, names = names, np.sort(names)
+        if kind == "scores" and _column_names(y_llm) is None and (given != names).any():
+            raise ValueError(
+                f"the columns of y_llm have no names and classes={given.tolist()} are not sorted, "
+                "so which column is which class is ambiguous: pass y_llm as a DataFrame with the "
+                "class names as columns, or sort classes and the columns of y_llm alike"
+            )
     else:
         found = [known] if known is not None and len(known) else []
         if kind == "votes" and llm is not None and len(votes := _votes(llm)[0]):
@@ -278,14 +295,23 @@ def _aligned(y_llm: Any, llm: NDArray[Any], classes: NDArray[Any]) -> NDArray[np
                 "classes=…, or votes_to_scores(…) if these are votes"
             )
         return table
-    at = {str(name): position for position, name in enumerate(names)}
-    wanted = [str(label) for label in classes.tolist()]
+    numeric = classes.dtype.kind in "iuf"
+    at = {_name_key(name, numeric): position for position, name in enumerate(names)}
+    wanted = [_name_key(label, numeric) for label in classes.tolist()]
     if set(at) != set(wanted):
         raise ValueError(
             f"y_llm has the columns {names} but the classes are {classes.tolist()}; name the "
             "score columns after the classes, one each"
         )
     return table[:, [at[label] for label in wanted]]
+
+
+def _name_key(name: Any, numeric: bool) -> str:
+    """A label as text, 1 and 1.0 and "1" alike: ints beside NaN have become floats."""
+    try:
+        return str(float(name)) if numeric else str(name)
+    except (TypeError, ValueError):
+        return str(name)
 
 
 def _check_range(table: NDArray[np.float64]) -> None:

@@ -66,9 +66,10 @@ class Dialogues:
 # -- missing values -------------------------------------------------------------------------
 
 
-def _is_missing_value(value: Any, na: Any) -> bool:
-    # NaN and NaT are the values that differ from themselves
-    return value is None or value is na or (np.isscalar(value) and value != value)
+def _is_missing_value(value: Any, pandas_nulls: tuple[Any, ...]) -> bool:
+    if value is None or any(value is null for null in pandas_nulls):
+        return True
+    return bool(np.isscalar(value) and value != value)  # NaN differs from itself
 
 
 def is_missing(y: Any) -> NDArray[np.bool_]:
@@ -97,8 +98,9 @@ def missing_in(values: NDArray[Any]) -> NDArray[np.bool_]:
         return np.isnan(values)
     if values.dtype.kind != "O":
         return np.zeros(values.shape, dtype=bool)
-    na = getattr(sys.modules.get("pandas"), "NA", None)
-    flat = (_is_missing_value(value, na) for value in values.ravel())
+    pandas = sys.modules.get("pandas")
+    nulls = (getattr(pandas, "NA", None), getattr(pandas, "NaT", None))
+    flat = (_is_missing_value(value, nulls) for value in values.ravel())
     return np.fromiter(flat, dtype=bool, count=values.size).reshape(values.shape)
 
 
@@ -121,7 +123,7 @@ def label_array(y: Any) -> NDArray[Any]:
         if not hasattr(y, "__array__"):
             return _listed(y)
         y = np.asarray(y)
-    return y
+    return y.astype(object) if y.dtype.kind == "T" else y  # StringDType has its own nulls
 
 
 def _series_array(series: nw.Series[Any]) -> NDArray[Any]:
@@ -140,7 +142,7 @@ def _object_array(values: list[Any]) -> NDArray[Any]:
 
 
 def _listed(y: Any) -> NDArray[Any]:
-    """A plain sequence as an array: strings stay objects, mixed numbers and None too."""
+    """A plain sequence as an array: strings stay objects, so do numbers mixed with others."""
     values = list(y)
     if values and isinstance(values[0], list | tuple | np.ndarray):
         rows = [list(row) for row in values]
@@ -149,7 +151,8 @@ def _listed(y: Any) -> NDArray[Any]:
             raise ValueError(f"rows of labels differ in length: {sorted(widths)}")
         flat = _listed([value for row in rows for value in row])
         return flat.reshape(len(rows), widths.pop())
-    if all(isinstance(v, int | float | np.number | np.bool_) for v in values):
+    numbers = all(isinstance(v, int | float | np.number | np.bool_) for v in values)
+    if numbers and len({isinstance(v, bool | np.bool_) for v in values}) <= 1:
         return np.asarray(values)
     return _object_array(values)
 
@@ -211,7 +214,9 @@ def check_dialogues(
             if name in names
             for at in [native.columns[names.index(name)]]
         }
-        if precomputed or (precomputed is None and "text" not in columns):
+        others = (native.schema[c] for c in native.columns if str(c) not in RESERVED)
+        numeric = all(dtype.is_numeric() or dtype == nw.Boolean for dtype in others)
+        if precomputed or (precomputed is None and "text" not in columns and numeric):
             features = native.drop([c for c in native.columns if str(c) in RESERVED]).to_native()
         elif missing := {"dialogue_id", "text"} - columns.keys():
             raise ValueError(

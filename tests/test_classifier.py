@@ -1,0 +1,255 @@
+"""What a user sees of the estimator, on ready-made features."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import accuracy_score
+from skorch.callbacks import Callback
+
+from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref._net import level_shift
+from sklearn_dialpref.datasets import make_dialogues
+from sklearn_dialpref.losses import LOSSES, noise_reduced
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_dialogues(n_dialogues=40, n_features=6, random_state=0, human_fraction=0.25)
+
+
+def student(**parameters):
+    parameters = {"encoder": "precomputed", "random_state": 0, **parameters}
+    return DialoguePreferenceClassifier(**parameters)
+
+
+@pytest.mark.parametrize("schedule", ["pretrain_finetune", "joint", "distill_then_joint"])
+@pytest.mark.parametrize("loss", [*LOSSES, noise_reduced])
+def test_every_loss_and_schedule_learns(data, loss, schedule):
+    clf = student(loss=loss, schedule=schedule).fit(data.X, data.y_human, data.y_llm)
+    assert accuracy_score(data.y_true, clf.predict(data.X)) > 0.6
+    proba = clf.predict_proba(data.X)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    assert np.isfinite(proba).all()
+    assert pd.DataFrame(clf.history_)["train_loss"].notna().all()
+
+
+def test_full_method_beats_human_labels_alone(data):
+    human = student().fit(data.X, data.y_human)
+    both = student().fit(data.X, data.y_human, data.y_llm)
+    test = make_dialogues(n_dialogues=40, n_features=6, random_state=0)
+    assert both.score(test.X, test.y_true) > human.score(test.X, test.y_true) - 0.05
+
+
+def test_same_rows_shuffled_same_seed_other_seed(data):
+    X, y_human, y_llm = data.X, np.asarray(data.y_human), np.asarray(data.y_llm)
+    clf = student().fit(X, y_human, y_llm)
+    order = np.random.RandomState(1).permutation(len(X))
+    shuffled = student().fit(X.iloc[order], y_human[order], y_llm[order])
+    expected = clf.predict_proba(X)
+    np.testing.assert_array_equal(shuffled.predict_proba(X), expected)
+    np.testing.assert_array_equal(student().fit(X, y_human, y_llm).predict_proba(X), expected)
+    other = student(random_state=1).fit(X, y_human, y_llm).predict_proba(X)
+    assert not np.array_equal(other, expected)
+
+
+def test_torch_random_state_is_left_alone(data):
+    import torch
+
+    before = torch.get_rng_state()
+    student(max_epochs=1).fit(data.X, data.y_human, data.y_llm)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_labels_keep_their_type(data):
+    codes = pd.factorize(data.y_true)[0]
+    few = np.arange(len(codes)) % 3 == 0
+    for labels in (codes, codes > 0, data.y_true):
+        y_human = pd.Series(np.asarray(labels)).astype(object).where(few, None)
+        clf = student(max_epochs=2).fit(data.X, y_human, np.asarray(labels))
+        assert clf.predict(data.X).dtype.kind == np.asarray(list(labels)).dtype.kind
+        assert set(clf.predict(data.X)) <= set(labels)
+
+
+def test_no_human_labels_at_all_sets_the_level_by_the_teacher(data):
+    clf = student(schedule="pretrain_finetune").fit(data.X, None, data.y_llm)
+    assert [row["stage"] for row in clf.history_[-1:]] == ["pretrain"]
+    mean = clf.predict_proba(data.X).mean(axis=0)
+    np.testing.assert_allclose(mean, np.asarray(data.y_llm_scores).mean(axis=0), atol=0.02)
+
+
+def test_level_shift_matches_the_mean_score():
+    import torch
+
+    rng = np.random.RandomState(0)
+    logits = torch.from_numpy(rng.normal(size=(50, 3)))
+    scores = torch.softmax(torch.from_numpy(rng.normal(size=(50, 3))), dim=1)
+    shift = level_shift(logits, scores, multilabel=False)
+    found = torch.softmax(logits + shift, dim=1).mean(dim=0)
+    torch.testing.assert_close(found, scores.mean(dim=0), atol=1e-6, rtol=0)
+
+
+def test_class_without_human_labels_is_not_unlearned(data):
+    y_human = pd.Series(data.y_human, dtype=object)
+    y_human = y_human.where(y_human != "class_2", None)
+    clf = student(schedule="pretrain_finetune", loss="soft_cross_entropy")
+    clf.fit(data.X, y_human, data.y_llm)
+    assert (clf.predict(data.X) == "class_2").mean() > 0.1
+
+
+def test_dialogues_of_one_row_have_no_pairs_and_still_fit(data):
+    X = data.X.assign(dialogue_id=np.arange(len(data.X)))
+    clf = student(loss="noise_reduced").fit(X, data.y_human, data.y_llm)
+    assert np.isfinite(clf.predict_proba(X)).all()
+
+
+def test_rows_without_any_label_do_not_change_the_model(data):
+    y_llm = np.asarray(data.y_llm, dtype=object).copy()
+    y_human = np.asarray(data.y_human, dtype=object).copy()
+    first = data.X["dialogue_id"] == data.X["dialogue_id"].iloc[0]
+    y_llm[first], y_human[first] = None, None
+    clf = student().fit(data.X, y_human, y_llm)
+    assert np.isfinite(clf.predict_proba(data.X)).all()
+
+
+def test_multilabel(data):
+    truth = np.stack([data.y_true == "class_0", data.y_true != "class_1"], axis=1).astype(float)
+    y_human = truth.copy()
+    y_human[40:] = np.nan
+    y_human[3, 1] = np.nan
+    scores = np.clip(truth, 0.1, 0.9)
+    for loss in ("noise_reduced", "soft_cross_entropy", "cross_entropy", "forward_corrected"):
+        clf = student(loss=loss, schedule="joint", class_weight="balanced")
+        clf.fit(data.X, y_human, scores)
+        assert clf.multilabel_
+        assert clf.predict(data.X).shape == truth.shape
+        assert (clf.predict(data.X) == truth).mean() > 0.8
+        assert clf.score(data.X, y_human) > 0.5
+    only_llm = student(schedule="pretrain_finetune").fit(
+        data.X, np.full_like(truth, np.nan), scores
+    )
+    assert np.isfinite(only_llm.predict_proba(data.X)).all()
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {"class_0": 30.0}])
+def test_class_weight(data, class_weight):
+    y = pd.Series(data.y_true, dtype=object)
+    rare = y.where((y != "class_0") | (np.arange(len(y)) % 8 == 0), None)
+    plain = student(max_epochs=30).fit(data.X, rare)
+    weighted = student(max_epochs=30, class_weight=class_weight).fit(data.X, rare)
+    counts = [(clf.predict(data.X) == "class_0").sum() for clf in (plain, weighted)]
+    assert counts[1] > counts[0]
+
+
+def test_class_weight_of_labels():
+    rng = np.random.RandomState(0)
+    X, y = rng.normal(size=(80, 3)), np.zeros((80, 2))
+    y[:6] = 1
+    plain = student(max_epochs=20).fit(X, y)
+    weighted = student(max_epochs=20, class_weight={0: 50.0}).fit(X, y)
+    assert (weighted.predict_proba(X)[:, 0] > plain.predict_proba(X)[:, 0]).all()
+
+
+def test_early_stopping_stops_and_reports(data):
+    clf = student(early_stopping=True, max_epochs=200, learning_rate=0.05, validation_fraction=0.3)
+    clf.fit(data.X, data.y_human, data.y_llm)
+    history = pd.DataFrame(clf.history_)
+    assert history["valid_loss"].notna().all()
+    assert len(history) < 400
+
+
+def test_early_stopping_without_training_rows(data):
+    one = pd.Series(data.y_human, dtype=object)
+    keep = data.X["dialogue_id"] == data.X["dialogue_id"][one.notna().to_numpy().argmax()]
+    clf = student(early_stopping=True)
+    with pytest.raises(ValueError, match="validation_fraction"):
+        clf.fit(data.X, pd.Series(data.y_true, dtype=object).where(keep, None))
+
+
+class Stop(Callback):
+    """End the stage, as skorch's callbacks do."""
+
+    def on_epoch_end(self, net, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_a_callback_can_end_a_stage(data):
+    clf = student(callbacks=[Stop()]).fit(data.X, data.y_human, data.y_llm)
+    assert [row["stage"] for row in clf.history_] == ["distill", "joint"]
+
+
+def test_ctrl_c_stops_and_raises(data):
+    assert threading.current_thread() is threading.main_thread()
+    clf = student(max_epochs=100_000)
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(data.X, data.y_human, data.y_llm)
+    with pytest.raises(NotFittedError):
+        clf.predict(data.X)
+
+
+def test_score_skips_missing_labels(data):
+    clf = student(max_epochs=5).fit(data.X, data.y_human, data.y_llm)
+    known = pd.notna(pd.Series(data.y_human, dtype=object)).to_numpy()
+    expected = accuracy_score(data.y_true[known], clf.predict(data.X)[known])
+    assert clf.score(data.X, data.y_human) == expected
+    with pytest.raises(ValueError, match="all of y is missing"):
+        clf.score(data.X, [None] * len(data.X))
+    with pytest.raises(ValueError, match="inconsistent"):
+        clf.score(data.X, ["class_0"])
+
+
+def test_long_dialogue_is_cut_into_segments():
+    rng = np.random.RandomState(0)
+    X = pd.DataFrame(rng.normal(size=(5000, 4)), columns=list("abcd")).assign(dialogue_id="d")
+    y = np.where(X["a"] > 0, "yes", "no").astype(object)
+    y_human = np.where(np.arange(5000) < 50, y, None)
+    clf = student(max_epochs=2).fit(X, y_human, y)
+    assert accuracy_score(list(y), clf.predict(X)) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"loss": "focal"}, "'loss' parameter"),
+        ({"schedule": "never"}, "'schedule' parameter"),
+        ({"smoothing": 0.5}, "'smoothing' parameter"),
+        ({"context_turns": 2}, "needs text"),
+        ({"classes": ["class_0"]}, "class"),
+        ({"classes": ["class_0", "class_0"]}, "distinct"),
+        ({"classes": ["class_0", "class_1"]}, "not among the classes"),
+    ],
+)
+def test_bad_parameters(data, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        student(**parameters).fit(data.X, data.y_human, data.y_llm)
+
+
+def test_pair_loss_needs_dialogues(data):
+    features = data.X.drop(columns="dialogue_id").to_numpy()
+    with pytest.raises(ValueError, match="names no dialogues"):
+        student().fit(features, data.y_human, data.y_llm)
+    student(loss="soft_cross_entropy", max_epochs=1).fit(features, data.y_human, data.y_llm)
+
+
+def test_forward_corrected_needs_rows_with_both_labels(data):
+    y_llm = np.asarray(data.y_llm, dtype=object).copy()
+    y_llm[pd.notna(pd.Series(data.y_human, dtype=object))] = None
+    with pytest.raises(ValueError, match="both"):
+        student(loss="forward_corrected").fit(data.X, data.y_human, y_llm)
+
+
+def test_predict_before_fit(data):
+    with pytest.raises(NotFittedError):
+        student().predict(data.X)
+
+
+def test_features_of_another_width(data):
+    clf = student(max_epochs=1).fit(data.X, data.y_human, data.y_llm)
+    with pytest.raises(ValueError, match="feature"):
+        clf.predict(data.X.drop(columns=data.X.columns[-1]))
