@@ -1,0 +1,465 @@
+"""Every form of dialogues, labels, votes and scores, and what the errors say."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sklearn_dialpref._targets import canonical_order, check_targets, vote_shares
+from sklearn_dialpref._validation import check_dialogues, codes_of, is_missing, label_array
+
+NAN = float("nan")
+FRAMES = [pd.DataFrame, pl.DataFrame]
+TABLE = {
+    "dialogue_id": ["b", "a", "b", "a"],
+    "text": ["fine", "hello", "and you?", "hi"],
+    "turn": [2, 1, 1, 0],
+    "speaker": ["x", "y", "y", "x"],
+    "context": ["and you?", "hi", None, None],
+    "mood": [1.0, 2.0, 3.0, 4.0],
+}
+
+
+def table(*names, frame=pd.DataFrame, **changes):
+    return frame({name: TABLE[name] for name in names} | changes)
+
+
+# -- dialogues ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_frame_with_every_column(frame):
+    found = check_dialogues(frame(TABLE))
+    assert found.dialogue_id.tolist() == TABLE["dialogue_id"]
+    assert found.group.tolist() == [1, 0, 1, 0]
+    assert found.turn.tolist() == [1, 1, 0, 0]
+    assert found.text.tolist() == TABLE["text"]
+    assert found.speaker.tolist() == TABLE["speaker"]
+    assert found.context.tolist() == ["and you?", "hi", "", ""]
+    assert found.features is None
+    assert found.has_dialogues and found.has_turns
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        table("dialogue_id", "text"),
+        table("text", "mood", "dialogue_id", frame=pl.DataFrame),
+        table("dialogue_id", "text").set_index([[7, 7, 1, 1]]),
+        table("dialogue_id", "text").to_numpy(),
+        table("dialogue_id", "text").to_numpy(dtype=str),
+        list(zip(TABLE["dialogue_id"], TABLE["text"], strict=True)),
+        [[g, t] for g, t in zip(TABLE["dialogue_id"], TABLE["text"], strict=True)],
+    ],
+    ids=["pandas", "polars", "index", "object", "U", "tuples", "lists"],
+)
+def test_forms_with_dialogues(X):
+    found = check_dialogues(X)
+    assert found.group.tolist() == [1, 0, 1, 0]
+    assert found.turn.tolist() == [0, 0, 1, 1]  # row order
+    assert found.text.tolist() == TABLE["text"]
+    assert found.context is None and found.speaker is None
+    assert found.has_dialogues and not found.has_turns
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        TABLE["text"],
+        tuple(TABLE["text"]),
+        np.array(TABLE["text"]),
+        np.array(TABLE["text"], dtype=object),
+        np.array(TABLE["text"], dtype=np.dtypes.StringDType()),
+        pd.Series(TABLE["text"], index=[3, 3, 1, 0]),
+        pd.Series(TABLE["text"], dtype="string"),
+        pl.Series(TABLE["text"]),
+    ],
+    ids=["list", "tuple", "U", "object", "T", "pandas", "string", "polars"],
+)
+def test_texts_are_dialogues_of_their_own(X):
+    found = check_dialogues(X)
+    assert found.text.tolist() == TABLE["text"]
+    assert found.group.tolist() == [0, 1, 2, 3]
+    assert found.turn.tolist() == [0, 0, 0, 0]
+    assert not found.has_dialogues
+
+
+FEATURES = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        FEATURES,
+        np.array(FEATURES),
+        np.array(FEATURES, dtype=int),
+        pd.DataFrame(FEATURES),
+        pd.DataFrame(FEATURES, columns=["f", "g"]),
+        pl.DataFrame(FEATURES, schema=["f", "g"], orient="row"),
+    ],
+    ids=["list", "float", "int", "int names", "pandas", "polars"],
+)
+@pytest.mark.parametrize("precomputed", [None, True])
+def test_features(X, precomputed):
+    found = check_dialogues(X, precomputed=precomputed)
+    assert_array_equal(found.features, FEATURES)
+    assert found.text is None and not found.has_dialogues
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_features_with_dialogues(frame):
+    found = check_dialogues(table("mood", "dialogue_id", "turn", frame=frame))
+    assert_array_equal(found.features, [[1], [2], [3], [4]])
+    assert found.group.tolist() == [1, 0, 1, 0]
+    assert found.turn.tolist() == [1, 1, 0, 0]
+
+
+def test_ids_of_mixed_types():
+    found = check_dialogues(table("text", dialogue_id=[1, "a", 1, 2.0]))
+    assert len(set(found.group.tolist())) == 3
+    assert codes_of(np.array(["b", 1, "b"], dtype=object)).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("turn", [list("dcba"), pd.date_range("2024", periods=4)[::-1]])
+def test_turns_of_any_sortable_type(turn):
+    assert check_dialogues(table("dialogue_id", "text", turn=turn)).turn.tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (pd.DataFrame({"id": ["a"], "utterance": ["b"]}), r"lacks.*'dialogue_id', 'text'.*'id'"),
+        (table("dialogue_id", speaker=["hi"] * 4).assign(t="x"), r"lacks the column.*'text'"),
+        (table("text"), r"lacks the column.*'dialogue_id'"),
+        (table("dialogue_id", text=["a", "b", " ", "c"]), "must not be empty, but row 2"),
+        (["a", ""], "must not be empty, but row 1"),
+        (table("dialogue_id", text=["a", "b", None, "c"]), "must be str, but row 2"),
+        (table("dialogue_id", frame=pl.DataFrame, text=["a", None, "b", "c"]), "row 1 holds None"),
+        (["a", 1], "must be str, but row 1 holds 1 of type int"),
+        (table("dialogue_id", text=[1, 2, 3, 4]), "must be str, but row 0"),
+        (table("text", dialogue_id=["a", None, "b", "b"]), "dialogue_id is missing in row 1"),
+        (table("dialogue_id", "text", turn=[1, NAN, 2, 3]), "turn is missing in row 1"),
+        (table("dialogue_id", "text", turn=[1, 2, 1, 3]), "'b' has turn .*1.* more than once"),
+        (table("dialogue_id", "text", context=[1, "a", "b", "c"]), "context must be str.*row 0"),
+        (np.array([["a", "b", "c"]]), r"shape \(1, 3\); pass a DataFrame"),
+        ("hello", "X is a str; pass"),
+        (table("dialogue_id", "text").iloc[:0], "0 sample"),
+        (pl.DataFrame(TABLE).lazy(), "lazy frame; collect"),
+        ([[1.0, NAN]], "NaN"),
+        (pd.DataFrame({"f": [1.0, np.inf]}), "infinity"),
+    ],
+)
+def test_errors_of_dialogues(X, message):
+    with pytest.raises(ValueError, match=message):
+        check_dialogues(X)
+
+
+@pytest.mark.parametrize(
+    ("X", "precomputed", "message"),
+    [
+        (np.ones((2, 3)), False, "encoder wants text.*encoder='precomputed'"),
+        (["a", "b"], True, "dtype|convert|1D"),
+        (pd.DataFrame({"f": [1.0]}), False, "lacks the column"),
+        (pl.Series(["a"]), True, "wants features"),
+    ],
+)
+def test_text_and_features_are_not_confused(X, precomputed, message):
+    with pytest.raises(ValueError, match=message):
+        check_dialogues(X, precomputed=precomputed)
+
+
+# -- missing labels -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("null", [None, NAN, np.nan, np.float32("nan"), pd.NA, pd.NaT])
+def test_nulls(null):
+    assert is_missing(["a", null, "b"]).tolist() == [False, True, False]
+    assert is_missing(np.array([1, null], dtype=object)).tolist() == [False, True]
+    assert is_missing(pd.Series(["a", null], dtype=object)).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [1, None],
+        np.array([1.0, NAN]),
+        np.array(["2024", "NaT"], dtype="M8[D]"),
+        np.array(["a", None], dtype=np.dtypes.StringDType(na_object=None)),
+        pd.Series([1, None], dtype="Int64"),
+        pd.Series([True, None], dtype="boolean"),
+        pd.Series(["a", None], dtype="category"),
+        pd.Series(["a", None], dtype="string"),
+        pl.Series([1, None]),
+        pl.Series([1.0, NAN]),
+        pl.Series(["a", None], dtype=pl.Categorical),
+    ],
+    ids=lambda y: f"{type(y).__module__.split('.')[0]}-{getattr(y, 'dtype', 'list')}",
+)
+def test_missing_by_form(y):
+    assert is_missing(y).tolist() == [False, True]
+
+
+def test_strings_that_look_missing_are_labels():
+    assert not is_missing(["nan", "", "None", 0, False, -1]).any()
+
+
+def test_missing_values_leave_ints_ints():
+    assert label_array([1, None]).tolist() == [1, None]
+    assert label_array(pl.Series([1, None])).tolist() == [1, None]
+    assert label_array(pd.DataFrame({"a": ["x", None]})).shape == (2, 1)
+
+
+# -- human labels ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("null", [None, NAN, pd.NA])
+@pytest.mark.parametrize("labels", [["n", "p"], [3, 7], [False, True], [1.0, 2.0]], ids=str)
+@pytest.mark.parametrize(
+    "form",
+    [
+        list,
+        tuple,
+        lambda y: np.array(y, dtype=object),
+        lambda y: pd.Series(y, index=[5, 5, 5], dtype=object),
+        lambda y: pl.Series([None if is_missing([v]).any() else v for v in y], strict=True),
+    ],
+    ids=["list", "tuple", "object", "pandas", "polars"],
+)
+def test_human_labels(form, labels, null):
+    found = check_targets(form([labels[1], null, labels[0]]), None, 3)
+    assert found.classes.tolist() == labels
+    assert found.human.tolist() == [1, -1, 0]
+    assert found.has_human.tolist() == [True, False, True]
+    assert not found.multilabel and found.scores is None
+    assert not found.has_score.any()
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array(["n", "p", "n"]),
+        np.array([0, 1, 0]),
+        np.array([False, True, False]),
+        np.array([0.0, 1.0, 0.0]),
+        pd.Series([0, 1, 0], dtype="Int64"),
+        pd.Series(["n", "p", "n"], dtype="category"),
+        pl.Series(["n", "p", "n"], dtype=pl.Enum(["p", "n"])),
+    ],
+)
+def test_complete_human_labels(y):
+    found = check_targets(y, None, 3)
+    assert found.human.tolist() == [0, 1, 0]
+    assert found.classes.tolist() == sorted(set(y.tolist() if hasattr(y, "tolist") else list(y)))
+
+
+def test_minus_one_is_a_class():
+    assert check_targets([-1, 1, None], None, 3).classes.tolist() == [-1, 1]
+
+
+def test_classes_may_name_unseen_ones():
+    found = check_targets(["b", None], None, 2, classes=["c", "a", "b"])
+    assert found.classes.tolist() == ["a", "b", "c"]
+    assert found.human.tolist() == [1, -1]
+
+
+def test_column_vector_warns():
+    with pytest.warns(UserWarning, match="column-vector"):
+        assert check_targets([["a"], ["b"]], None, 2).human.tolist() == [0, 1]
+
+
+# -- labels and votes of the LLM ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "y_llm",
+    [
+        [["a", "b"], ["b", "b"], [None, None], ["a", None]],
+        np.array([["a", "b"], ["b", "b"], [None, NAN], ["a", pd.NA]], dtype=object),
+        pd.DataFrame({"p": ["a", "b", None, "a"], "q": ["b", "b", pd.NA, None]}),
+        pl.DataFrame({"p": ["a", "b", None, "a"], "q": ["b", "b", None, None]}),
+    ],
+    ids=["list", "object", "pandas", "polars"],
+)
+def test_votes(y_llm):
+    found = check_targets(["b", None, None, None], y_llm, 4)
+    assert_allclose(found.scores, [[0.5, 0.5], [0, 1], [NAN, NAN], [1, 0]])
+    assert found.has_score.tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], [0, 1], [False, True]], ids=str)
+@pytest.mark.parametrize("form", [list, pd.Series, lambda y: pl.Series(y), np.array])
+def test_llm_labels_alone(form, labels):
+    y_llm = form([labels[1], labels[0], labels[1]])
+    found = check_targets(None, y_llm, 3)
+    assert found.classes.tolist() == labels
+    assert found.human.tolist() == [-1, -1, -1]
+    assert_allclose(found.scores, [[0, 1], [1, 0], [0, 1]])
+
+
+def test_classes_come_from_human_and_llm():
+    assert check_targets(["b", None], ["a", "c"], 2).classes.tolist() == ["a", "b", "c"]
+
+
+def test_vote_shares():
+    shares = vote_shares(np.array([[1, 2, 2], [1, 1, 1]]), np.array([1, 2, 3]))
+    assert_allclose(shares, [[1 / 3, 2 / 3, 0], [1, 0, 0]])
+
+
+# -- scores ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "y_llm",
+    [
+        [[0.2, 0.8], [None, None], [1, 0]],
+        np.array([[0.2, 0.8], [NAN, NAN], [1, 0]], dtype=np.float32),
+        np.array([[0.2, 0.8], [None, None], [1, 0]], dtype=object),
+        pd.DataFrame({"p": [0.8, NAN, 0], "n": [0.2, NAN, 1]}),
+        pd.DataFrame({"p": [0.8, None, 0], "n": [0.2, None, 1]}, dtype="Float64"),
+        pl.DataFrame({"p": [0.8, None, 0.0], "n": [0.2, NAN, 1.0]}),
+    ],
+    ids=["list", "float32", "object", "pandas", "Float64", "polars"],
+)
+def test_scores(y_llm):
+    found = check_targets(["n", "p", None], y_llm, 3)
+    assert_allclose(found.scores, [[0.2, 0.8], [NAN, NAN], [1, 0]], rtol=1e-6)
+    assert found.scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_score_columns_of_ints_beside_floats(frame):
+    y_llm = frame({"n": [1, 0], "p": [0.0, 1.0]})
+    assert check_targets(["n", "p"], y_llm, 2).scores.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("y_human", "y_llm"),
+    [
+        ([1, None, 2], pd.DataFrame({2: [0.1] * 3, 1: [0.9] * 3})),
+        ([1, None, 2], pl.DataFrame({"2": [0.1] * 3, "1": [0.9] * 3})),
+        (np.array([1, NAN, 2]), pd.DataFrame({2: [0.1] * 3, 1: [0.9] * 3})),
+        (np.array([1, NAN, 2]), pl.DataFrame({"2": [0.1] * 3, "1": [0.9] * 3})),
+        ([False, None, True], pl.DataFrame({"True": [0.1] * 3, "False": [0.9] * 3})),
+        (["a", None, "b"], pl.DataFrame({"b": [0.1] * 3, "a": [0.9] * 3})),
+        (None, pl.DataFrame({"b": [0.1] * 3, "a": [0.9] * 3})),
+    ],
+)
+def test_score_frames_are_aligned_by_name(y_human, y_llm):
+    found = check_targets(y_human, y_llm, 3)
+    assert_allclose(found.scores, [[0.9, 0.1]] * 3)
+    assert len(found.classes) == 2
+
+
+def test_scores_need_not_sum_to_one_exactly():
+    found = check_targets(["a", "b"], [[0.3333, 0.6662], [0.5, 0.5]], 2)
+    assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-6)
+
+
+# -- multilabel -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("y_human", "names"),
+    [
+        ([[1, 0], [None, 1]], [0, 1]),
+        (np.array([[1, 0], [NAN, 1]]), [0, 1]),
+        (np.array([[True, False], [pd.NA, True]], dtype=object), [0, 1]),
+        (pd.DataFrame([[1, 0], [NAN, 1]]), [0, 1]),
+        (pd.DataFrame([[1, 0], [NAN, 1]], columns=[7, 5]), [7, 5]),
+        (pd.DataFrame({"x": [1, None], "w": [0, 1]}, dtype="Int64"), ["x", "w"]),
+        (pl.DataFrame({"x": [True, None], "w": [False, True]}), ["x", "w"]),
+    ],
+)
+def test_multilabel(y_human, names):
+    y_llm = np.array([[0.9, 0.8], [NAN, 0.1]])
+    found = check_targets(y_human, y_llm, 2)
+    assert found.multilabel
+    assert found.classes.tolist() == names
+    assert_array_equal(found.human, [[1, 0], [NAN, 1]])
+    assert_allclose(found.scores, y_llm, rtol=1e-6)
+    assert found.has_human.all() and found.has_score.all()
+
+
+@pytest.mark.parametrize("names", [["x", "w"], [7, 5]])
+def test_multilabel_scores_are_aligned_by_name(names):
+    y_human = pd.DataFrame([[1, 0], [0, 1]], columns=names)
+    y_llm = pd.DataFrame([[0.1, 0.9], [0.2, 0.3]], columns=names[::-1])
+    assert_allclose(check_targets(y_human, y_llm, 2).scores, [[0.9, 0.1], [0.3, 0.2]])
+
+
+def test_multilabel_names_from_classes():
+    found = check_targets([[1, 0], [None, None]], None, 2, classes=["x", "w"])
+    assert found.classes.tolist() == ["x", "w"]
+    assert found.has_human.tolist() == [True, False]
+
+
+# -- what the errors of targets say ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("y_human", "y_llm", "classes", "message"),
+    [
+        (None, None, None, "no row has a label"),
+        ([None, NAN], None, None, "no row has a label.*all missing"),
+        ([None, NAN], [None, None], ["a", "b"], "no row has a label"),
+        (None, np.full((2, 2), NAN), ["a", "b"], "no row has a label"),
+        ([[NAN, NAN], [None, None]], None, None, "no row has a label"),
+        (["a", None], None, None, "only one class is present: .'a'.*classes="),
+        (["a", "b", "a"], None, None, "X has 2 rows but y_human has 3"),
+        (["a", "b"], ["a"], None, "X has 2 rows but y_llm has 1"),
+        ("a", None, None, "X has 2 rows but y_human"),
+        (["a", 1], None, None, "y_human mixes labels of the types.*'float', 'str'"),
+        ([True, 2], None, None, "y_human mixes labels of the types.*'bool', 'float'"),
+        (["a", "b"], [1, 2], None, "y_human holds labels such as.*'a'.*y_llm.*1"),
+        (["a", "b"], None, [1, 2], "y_human holds .*'a', 'b'.* not among the classes"),
+        (["a", "b"], [["a", "c"], ["a", "a"]], ["a", "b"], "y_llm holds .'c'.* not among"),
+        (["a", "b"], ["a", "b"], ["a", "a"], "distinct"),
+        ([0.5, 0.7], None, None, "Unknown label type"),
+        ([1.0, np.inf], None, None, "infinity"),
+        (["a", "b"], [[1.2, -0.2], [0.5, 0.5]], None, r"\[0, 1\], but row 0.*logits"),
+        (["a", "b"], [[0.5, 0.5], [0.5, 0.6]], None, "sum to 1.*row 1.*votes_to_scores"),
+        (["a", "b"], [[0.5, 0.5], [1.0, NAN]], None, "sum to 1 or be all NaN, but row 1"),
+        (["a", "b"], [[0.5, 0.2, 0.3]] * 2, None, "3 columns but there are 2 classes"),
+        (["a", "b"], pd.DataFrame({"a": [0.5] * 2, "c": [0.5] * 2}), None, "columns .*'a', 'c'"),
+        (["a", "b"], pl.DataFrame({"a": [1.0, 1.0]}), None, "name the score columns after"),
+        (["a", "b"], [[0.5, 0.5]] * 2, ["b", "a"], "not sorted.*ambiguous.*DataFrame"),
+        (None, [[0.5, 0.5]] * 2, None, "classes of the columns of y_llm are unknown.*classes="),
+        (["a", "b"], np.zeros((2, 2, 2)), None, "y_llm must be 1-D or 2-D"),
+        (np.zeros((2, 2, 2)), None, None, "y_human must be 1-D or 2-D"),
+        ([["a", "b"]] * 2, None, None, "2-D y_human means multilabel.*row 0"),
+        ([[1, 0], [2, 0]], None, None, "must hold 0, 1 or missing, but row 1"),
+        ([[1, 0], [1]], None, None, r"differ in length: \[1, 2\]"),
+        ([[1, 0]] * 2, [1, 0], None, "multilabel with 2 labels but y_llm is 1-D"),
+        ([[1, 0]] * 2, [[0.5, 1.5]] * 2, None, r"must lie in \[0, 1\]"),
+        ([[1, 0]] * 2, [["x", "y"]] * 2, None, "must hold numbers"),
+        ([[1, 0]] * 2, None, ["x"], "2 columns but classes names 1"),
+        (pl.LazyFrame({"a": [0, 1]}), None, None, "lazy frame; collect"),
+        (["a", "b"], pl.LazyFrame({"a": [0, 1]}), None, "lazy frame; collect"),
+    ],
+)
+def test_errors_of_targets(y_human, y_llm, classes, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        check_targets(y_human, y_llm, 2, classes)
+
+
+# -- order ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("dialogue_id", "text"), ("dialogue_id", "text", "turn")])
+def test_canonical_order_does_not_depend_on_row_order(names):
+    X = table(*names, context=["and you?", "hi", "", ""])
+    y_llm = np.array([[0.1, 0.9], [0.5, 0.5], [NAN, NAN], [0.7, 0.3]])
+    y_human = np.array(["n", None, "p", None], dtype=object)
+
+    def ordered(rows):
+        moved = X.iloc[rows]
+        targets = check_targets(y_human[rows], y_llm[rows], 4)
+        order = canonical_order(check_dialogues(moved), targets)
+        return moved.iloc[order].reset_index(drop=True)
+
+    first = ordered(np.arange(4))
+    assert first["dialogue_id"].is_monotonic_increasing
+    for seed in range(4):
+        pd.testing.assert_frame_equal(ordered(np.random.RandomState(seed).permutation(4)), first)
