@@ -257,7 +257,8 @@ def _from_arrays(X: Any, precomputed: bool | None) -> tuple[dict[str, NDArray[An
             return {}, X
         raise ValueError(f"X is a {type(X).__name__}; pass {FORMS}")
     array = X if hasattr(X, "dtype") else label_array(X)
-    if precomputed or array.dtype.kind not in "OUST":
+    first = array.flat[0] if array.size and array.dtype.kind in "OUST" else None
+    if array.dtype.kind not in "OUST" or (precomputed and not isinstance(first, str)):
         return {}, X
     if array.ndim == 1:
         return {"text": array.astype(object)}, None

@@ -1,0 +1,241 @@
+"""Text encoders: where they come from, what is trained, and what is encoded how often."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import Pipeline
+
+from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, _student
+from sklearn_dialpref._student import TextEncoder, load_encoder, resolve_encoder
+from sklearn_dialpref.datasets import make_dialogues
+
+
+@pytest.fixture(scope="module")
+def chats():
+    return make_dialogues(n_dialogues=16, n_turns=(3, 6), human_fraction=0.6, random_state=0)
+
+
+def student(encoder, **parameters):
+    return DialoguePreferenceClassifier(encoder, random_state=0, max_epochs=1, **parameters)
+
+
+def test_the_packaged_default_is_found_and_verified(tmp_path, monkeypatch):
+    folder = resolve_encoder("sentence-transformers/all-MiniLM-L6-v2")
+    assert (folder / "model.safetensors").exists()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"tampered")
+
+    class Spec:
+        origin = str(tmp_path / "__init__.py")
+
+    monkeypatch.setattr(_student, "find_spec", lambda name: Spec)
+    _student._packaged_default.cache_clear()
+    with pytest.raises(OSError, match="sha256"):
+        _student._packaged_default()
+    monkeypatch.setattr(_student, "find_spec", lambda name: None)
+    assert _student._packaged_default() is None
+    _student._packaged_default.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["nobody/no-such-model", "not a name!"])
+def test_a_model_that_is_not_reachable(name, chats):
+    with pytest.raises(OSError, match=r"not found.*precomputed"):
+        student(name).fit(chats.X, chats.y_human)
+
+
+def test_a_folder_without_a_model(tmp_path, chats):
+    with pytest.raises(OSError, match="does not hold"):
+        student(str(tmp_path)).fit(chats.X, chats.y_human)
+
+
+@pytest.mark.parametrize("trainable_layers", [0, 1, None])
+def test_what_is_trained(tiny_encoder, chats, trainable_layers):
+    clf = student(tiny_encoder, trainable_layers=trainable_layers)
+    clf.fit(chats.X, chats.y_human, chats.y_llm)
+    assert np.isfinite(clf.predict_proba(chats.X)).all()
+    before = load_encoder(tiny_encoder).state_dict()
+    encoder = clf._frozen.text_encoder if trainable_layers == 0 else clf.net_.module_.encoder
+    changed = {n for n, w in encoder.model.state_dict().items() if not torch.equal(w, before[n])}
+    if trainable_layers == 0:
+        assert not changed
+    elif trainable_layers == 1:
+        assert changed
+        assert all("layer.1." in name for name in changed)
+    else:
+        assert any("embeddings" in name for name in changed)
+
+
+def test_too_many_layers(tiny_encoder, chats):
+    with pytest.raises(ValueError, match="has 2 transformer layers"):
+        student(tiny_encoder, trainable_layers=3).fit(chats.X, chats.y_human)
+
+
+@pytest.mark.parametrize("trainable_layers", [0, None])
+def test_static_embeddings_as_an_object(tiny_encoder, chats, trainable_layers):
+    tokenizer = load_encoder(tiny_encoder).tokenizer
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        static = SentenceTransformer(
+            modules=[StaticEmbedding(tokenizer, embedding_dim=16)], device="cpu"
+        )
+    before = {name: weight.clone() for name, weight in static.state_dict().items()}
+    clf = student(static, trainable_layers=trainable_layers)
+    clf.fit(chats.X, chats.y_human, chats.y_llm)
+    assert np.isfinite(clf.predict_proba(chats.X)).all()
+    assert all(torch.equal(weight, before[name]) for name, weight in static.state_dict().items())
+
+
+def test_fine_tuning_does_not_depend_on_the_row_order(tiny_encoder, chats):
+    y_human, y_llm = np.asarray(chats.y_human, dtype=object), np.asarray(chats.y_llm)
+    order = np.random.RandomState(0).permutation(len(chats.X))
+    clf = student(tiny_encoder, context_turns=1)
+    expected = clf.fit(chats.X, y_human, y_llm).predict_proba(chats.X)
+    shuffled = clone(clf).fit(chats.X.iloc[order], y_human[order], y_llm[order])
+    np.testing.assert_array_equal(shuffled.predict_proba(chats.X), expected)
+    found = clf.predict_proba(chats.X.iloc[order])
+    np.testing.assert_array_equal(found, expected[order])
+
+
+def test_each_text_is_encoded_once_in_a_search(tiny_encoder, chats, monkeypatch):
+    _student._EMBEDDINGS.clear()
+    seen = []
+    embed = TextEncoder.embed
+
+    def counting(self, texts, verbose=False):
+        seen.extend(texts)
+        return embed(self, texts, verbose)
+
+    monkeypatch.setattr(TextEncoder, "embed", counting)
+    search = GridSearchCV(
+        student(tiny_encoder, trainable_layers=0),
+        {"loss": ["noise_reduced", "hinge"], "margin_scale": [1, 2, 4]},
+        cv=LabelledGroupKFold(5),
+        error_score="raise",
+    )
+    search.fit(chats.X, chats.y_human, y_llm=chats.y_llm)
+    assert len(search.cv_results_["params"]) == 6
+    assert sorted(seen) == sorted(set(chats.X["text"]))
+
+
+def test_the_memory_of_embeddings_is_bounded():
+    cache = _student._EmbeddingCache(max_bytes=3 * 8)
+    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
+    cache.put("e", ["a", "b", "c"], rows[:3])
+    cache.get("e", ["a"])
+    cache.put("e", ["d"], rows[3:])
+    found = cache.get("e", ["a", "b", "c", "d"])
+    assert [row is None for row in found] == [False, True, False, False]
+    assert cache.n_bytes == 24
+
+
+def test_context(tiny_encoder, chats):
+    clf = student(tiny_encoder, trainable_layers=0, context_turns=1)
+    clf.fit(chats.X, chats.y_human, chats.y_llm)
+    plain = student(tiny_encoder, trainable_layers=0).fit(chats.X, chats.y_human, chats.y_llm)
+    assert not np.allclose(clf.predict_proba(chats.X), plain.predict_proba(chats.X))
+    framed = chats.X.assign(context="hello")
+    with pytest.raises(ValueError, match="column 'context'"):
+        clf.predict(framed)
+    with_column = clone(plain).fit(framed, chats.y_human, chats.y_llm)
+    with pytest.raises(ValueError, match="was fitted with"):
+        with_column.predict(chats.X)
+    with pytest.raises(ValueError, match="was fitted without"):
+        plain.predict(framed)
+
+
+def test_quiet_unless_asked(tiny_encoder, chats, capfd, recwarn):
+    student(tiny_encoder).fit(chats.X, chats.y_human, chats.y_llm).predict(chats.X)
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+    student(tiny_encoder, verbose=1).fit(chats.X, chats.y_human, chats.y_llm)
+    assert "joint" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("trainable_layers", [0, None])
+def test_pickle(tiny_encoder, chats, trainable_layers):
+    clf = student(tiny_encoder, trainable_layers=trainable_layers)
+    clf.fit(chats.X, chats.y_human, chats.y_llm)
+    loaded = pickle.loads(pickle.dumps(clf))
+    np.testing.assert_array_equal(loaded.predict_proba(chats.X), clf.predict_proba(chats.X))
+    assert "DialoguePreferenceClassifier" in clf._repr_html_()
+
+
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_search_and_pipeline(tiny_encoder, chats, routing, n_jobs):
+    clf = student(tiny_encoder, trainable_layers=0)
+    pipeline = Pipeline([("clf", clf)])
+    with config_context(enable_metadata_routing=routing):
+        search = GridSearchCV(
+            clf, {"margin_scale": [1, 2]}, cv=LabelledGroupKFold(2), n_jobs=n_jobs
+        )
+        search.fit(chats.X, chats.y_human, y_llm=chats.y_llm)
+        assert 0 <= search.best_score_ <= 1
+        extra = {"y_llm" if routing else "clf__y_llm": chats.y_llm}
+        pipeline.fit(chats.X, chats.y_human, **extra)
+        scores = cross_validate(
+            clf,
+            chats.X,
+            chats.y_human,
+            cv=LabelledGroupKFold(2),
+            params={"y_llm": chats.y_llm},
+            error_score="raise",
+        )
+    assert set(pipeline.predict(chats.X)) <= set(chats.classes)
+    assert len(scores["test_score"]) == 2
+
+
+def test_polars_in_a_search(tiny_encoder, chats):
+    polars = pytest.importorskip("polars")
+    clf = student(tiny_encoder, trainable_layers=0)
+    search = GridSearchCV(clf, {"margin_scale": [1]}, cv=LabelledGroupKFold(2))
+    search.fit(polars.from_pandas(chats.X), chats.y_human, y_llm=chats.y_llm)
+    assert set(search.predict(polars.from_pandas(chats.X))) <= set(chats.classes)
+
+
+def test_meta_estimators_on_labelled_rows(tiny_encoder, chats):
+    clf = student(tiny_encoder, trainable_layers=0)
+    calibrated = CalibratedClassifierCV(clf, cv=LabelledGroupKFold(2), ensemble=False)
+    calibrated.fit(chats.X, chats.y_true)
+    assert calibrated.predict_proba(chats.X).shape == (len(chats.X), 3)
+    voting = VotingClassifier([("a", clf), ("b", clone(clf))], voting="soft")
+    assert len(voting.fit(chats.X, chats.y_true).predict(chats.X)) == len(chats.X)
+
+
+def test_set_output_in_a_pipeline():
+    from sklearn.preprocessing import StandardScaler
+
+    data = make_dialogues(n_dialogues=10, n_features=3, random_state=0)
+    features = data.X.drop(columns="dialogue_id")
+    pipeline = Pipeline([("scale", StandardScaler()), ("clf", student("precomputed"))])
+    pipeline.set_output(transform="pandas").fit(features, data.y_true)
+    assert list(pipeline[-1].feature_names_in_) == list(features.columns)
+
+
+def test_import_brings_no_torch():
+    code = "import sys, sklearn_dialpref; assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_text_and_features_are_not_mixed_up(tiny_encoder, chats):
+    with pytest.raises(ValueError, match="wants text"):
+        student(tiny_encoder).fit(np.zeros((4, 3)), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="wants features"):
+        student("precomputed").fit(["hi", "hello"], [0, 1])
+    texts = pd.Series(["hi", "hello", "thanks", "late"])
+    with pytest.raises(ValueError, match="no pairs"):
+        student(tiny_encoder).fit(texts, [0, 1, 0, 1], [0, 1, 0, 1])
+    clf = student(tiny_encoder).fit(texts, [0, 1, 0, 1])
+    assert len(clf.predict(["hi"])) == 1
