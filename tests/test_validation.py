@@ -160,7 +160,7 @@ def test_errors_of_dialogues(X, message):
     ("X", "precomputed", "message"),
     [
         (np.ones((2, 3)), False, "encoder wants text.*encoder='precomputed'"),
-        (["a", "b"], True, "dtype|convert|1D"),
+        (["a", "b"], True, "wants features"),
         (pd.DataFrame({"f": [1.0]}), False, "lacks the column"),
         (pl.Series(["a"]), True, "wants features"),
     ],
