@@ -108,7 +108,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         The trained net of the last stage.
     n_features_in_ : int
         Number of features, with ``encoder="precomputed"`` only.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if they came as a DataFrame.
 
     See Also

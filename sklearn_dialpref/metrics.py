@@ -43,9 +43,9 @@ def masked_scorer(
 
         A callable is taken for a scorer if its second argument is named ``X``, or if it needs
         three arguments and the first is not named ``y…``; any other for a metric.
-    response_method : {"predict", "predict_proba", "decision_function"} or sequence of these, \
-            default="predict"
-        For a metric: which method of the estimator feeds it, as in
+    response_method : str or sequence of str, default="predict"
+        For a metric: which method of the estimator feeds it, "predict", "predict_proba" or
+        "decision_function", as in
         :func:`sklearn.metrics.make_scorer`.
     greater_is_better : bool, default=True
         For a metric: whether it is a score, or a loss whose sign is to be turned.

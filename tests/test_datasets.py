@@ -446,7 +446,14 @@ def test_bad_chat_parameters():
 
 WITHOUT_PANDAS = """
 import sys
-sys.modules["pandas"] = None
+
+class NoPandas:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "pandas":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoPandas)
 from sklearn_dialpref.datasets import load_support_chats, make_dialogues
 assert "torch" not in sys.modules
 for load in (load_support_chats, make_dialogues):
