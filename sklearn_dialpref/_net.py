@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -236,22 +238,53 @@ class StageEnd(Exception):
     """A callback asked to end the stage."""
 
 
+class Interrupts:
+    """Tells a Ctrl-C from a callback's KeyboardInterrupt, by the signal; Python acts as ever."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __enter__(self) -> Interrupts:
+        self.previous = signal.getsignal(signal.SIGINT)
+        self.watching = (
+            callable(self.previous) and threading.current_thread() is threading.main_thread()
+        )
+        if self.watching:
+            signal.signal(signal.SIGINT, self._notice)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.watching:
+            signal.signal(signal.SIGINT, self.previous)
+
+    def _notice(self, number: int, frame: Any) -> None:
+        self.seen = True
+        self.previous(number, frame)  # type: ignore[operator, misc]
+
+
 class DialogueNet(NeuralNet):
     """A skorch net whose training Ctrl-C really stops."""
+
+    _interrupts: Interrupts | None = None
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         try:
             super().notify(method_name, **cb_kwargs)
-        except KeyboardInterrupt:  # how skorch's callbacks, such as EarlyStopping, end a training
+        except KeyboardInterrupt:
+            if self._interrupts is None or self._interrupts.seen:
+                raise
+            # how skorch's callbacks, such as EarlyStopping, end a training
             raise StageEnd from None
 
     def run(self, dataset: DialogueBatches) -> None:
         """Train; skorch's own ``fit`` would swallow a KeyboardInterrupt."""
         self.initialize()
-        self.notify("on_train_begin", X=dataset, y=None)
-        with suppress(StageEnd):
-            self.fit_loop(dataset)
-        self.notify("on_train_end", X=dataset, y=None)
+        with Interrupts() as self._interrupts:
+            self.notify("on_train_begin", X=dataset, y=None)
+            with suppress(StageEnd):
+                self.fit_loop(dataset)
+            self.notify("on_train_end", X=dataset, y=None)
+        self._interrupts = None
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any

@@ -182,13 +182,20 @@ def test_a_callback_can_end_a_stage(data):
     assert [row["stage"] for row in clf.history_] == ["distill", "joint"]
 
 
-def test_ctrl_c_stops_and_raises(data):
+@pytest.mark.parametrize("inside", ["on_batch_end", "on_epoch_end", "on_grad_computed"])
+def test_ctrl_c_stops_and_raises(data, inside):
+    """Wherever it arrives: skorch's callbacks use the same exception to end a training."""
     assert threading.current_thread() is threading.main_thread()
-    clf = student(max_epochs=100_000)
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+
+    class CtrlC(Callback):
+        pass
+
+    setattr(CtrlC, inside, lambda self, net, *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    handler = signal.getsignal(signal.SIGINT)
+    clf = student(callbacks=[CtrlC()])
     with pytest.raises(KeyboardInterrupt):
         clf.fit(data.X, data.y_human, data.y_llm)
+    assert signal.getsignal(signal.SIGINT) is handler
     with pytest.raises(NotFittedError):
         clf.predict(data.X)
 
