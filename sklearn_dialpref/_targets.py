@@ -204,12 +204,12 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def _votes(llm: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _votes(llm: NDArray[Any], name: str = "y_llm") -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The votes that are there, flat, and where they stand in the (n, A) table."""
     table = llm.reshape(len(llm), -1)
     given = ~missing_in(table)
     known = table[given]
-    return (_tight(known, "y_llm") if known.dtype.kind == "O" and len(known) else known), given
+    return (_tight(known, name) if known.dtype.kind == "O" and len(known) else known), given
 
 
 def _single_label_classes(
@@ -346,12 +346,14 @@ def _single_label_scores(
     return (table / total[:, None]).astype(np.float32)
 
 
-def vote_shares(llm: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.float64]:
+def vote_shares(
+    llm: NDArray[Any], classes: NDArray[Any], name: str = "y_llm"
+) -> NDArray[np.float64]:
     """Share of the given votes that each class has, (n, K); NaN rows where nobody voted."""
-    votes, given = _votes(llm)
+    votes, given = _votes(llm, name)
     shares = np.zeros((len(llm), len(classes)))
     if len(votes):
-        np.add.at(shares, (np.nonzero(given)[0], _encode(votes, classes, "y_llm")), 1.0)
+        np.add.at(shares, (np.nonzero(given)[0], _encode(votes, classes, name)), 1.0)
     with np.errstate(invalid="ignore"):
         return shares / given.sum(axis=1, keepdims=True)
 

@@ -167,4 +167,4 @@ def votes_to_scores(votes: Any, classes: Any) -> np.ndarray:
     table = label_array(votes)
     if table.ndim not in (1, 2):
         raise ValueError(f"votes must have shape (n,) or (n, A), got {table.shape}.")
-    return vote_shares(table, np.asarray(labels))
+    return vote_shares(table, np.asarray(labels), name="votes")

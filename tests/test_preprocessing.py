@@ -117,7 +117,9 @@ def test_forms_of_votes():
 
 
 def test_bad_votes():
-    with pytest.raises(ValueError, match=r"\['angry', 'sad'\].*classes.*\['neg', 'pos'\]"):
+    with pytest.raises(
+        ValueError, match=r"votes holds \['angry', 'sad'\].*classes.*\['neg', 'pos'\]"
+    ):
         votes_to_scores([["pos", "sad"], ["angry", None]], ["neg", "pos"])
     with pytest.raises(ValueError, match=r"\['1'\].*classes \[0, 1\]"):
         votes_to_scores(["1"], [0, 1])
