@@ -11,19 +11,18 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._targets import Targets, canonical_order, check_targets
+from ._inputs import features, student_and_rows, text_slots
+from ._targets import Targets, check_targets, class_weights
 from ._validation import Dialogues, check_dialogues, is_missing, label_array
-from .preprocessing import previous_turns
 
 if TYPE_CHECKING:
-    from ._batches import Rows
-    from ._net import Recipe
-    from ._student import FrozenEncoder, Student, TextEncoder
+    from ._stages import Recipe
+    from ._student import FrozenEncoder
 
 __all__ = ["DialoguePreferenceClassifier"]
 
@@ -256,7 +255,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         OSError
             If the encoder cannot be found.
         """
-        from . import _net
+        from . import _net, _stages
 
         self._check_parameters()
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)
@@ -266,27 +265,27 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         device = self._torch_device()
 
         with _net.seeded(seed, device):
-            slots = self._slots(dialogues)
-            order = canonical_order(dialogues, targets)
+            slots = text_slots(dialogues, self.context_turns)
             frozen = self._frozen_encoder(device)
-            student, rows = self._student_and_rows(
-                dialogues, slots, targets, order, frozen, device
+            student, rows = student_and_rows(
+                dialogues, slots, targets, frozen, self.encoder, self.trainable_layers, device
             )
+            held_out = np.zeros(len(rows.group), dtype=bool)
+            if self.early_stopping:
+                held_out = _net.hold_out(rows, self.validation_fraction, seed)
             recipe = self._recipe(seed, device, frozen=student.encoder is None)
-            stages = _net.plan_stages(
+            stages = _stages.plan_stages(
                 self.schedule,
                 self.loss,
                 has_human=bool(targets.has_human.any()),
                 has_llm=bool(targets.has_score.any()),
             )
-            facts = _net.label_facts(
+            facts = _stages.label_facts(
                 rows,
-                self._class_weights(targets),
+                class_weights(targets, self.class_weight),
                 with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
             )
-            net, history = _net.train(
-                student, rows, self._held_out(rows, seed), stages, recipe, facts
-            )
+            net, history = _net.train(student, rows, held_out, stages, recipe, facts)
         net.trim_for_prediction()
         self.classes_ = targets.classes
         self.multilabel_ = targets.multilabel
@@ -328,8 +327,15 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
 
+    def _frozen_encoder(self, device: str) -> FrozenEncoder | None:
+        if self._precomputed or self.trainable_layers != 0:
+            return None
+        from ._student import FrozenEncoder
+
+        return FrozenEncoder(self.encoder, device, verbose=bool(self.verbose))
+
     def _recipe(self, seed: int, device: str, *, frozen: bool) -> Recipe:
-        from ._net import Recipe
+        from ._stages import Recipe
 
         def chosen(value: Any, for_frozen: Any, for_fine_tuned: Any) -> Any:
             if value != "auto":
@@ -350,102 +356,6 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             seed=seed,
             verbose=int(self.verbose),
         )
-
-    def _class_weights(self, targets: Targets) -> NDArray[np.float64] | None:
-        if self.class_weight is None or not targets.has_human.any():
-            return None
-        if not targets.multilabel:
-            found = np.unique(targets.human[targets.has_human])
-            weights = np.ones(len(targets.classes))
-            weights[found] = compute_class_weight(
-                self.class_weight,
-                classes=targets.classes[found],
-                y=targets.classes[targets.human[targets.has_human]],
-            )
-            return weights
-        if isinstance(self.class_weight, dict):
-            return np.array([self.class_weight.get(c, 1.0) for c in targets.classes.tolist()])
-        positive, negative = ((targets.human == value).sum(axis=0) for value in (1, 0))
-        return np.where(positive > 0, negative / np.maximum(positive, 1), 1.0)
-
-    def _held_out(self, rows: Rows, seed: int) -> NDArray[np.bool_]:
-        """Rows of the dialogues that early stopping watches, some of them human-labelled."""
-        held_out = np.zeros(len(rows.group), dtype=bool)
-        if not self.early_stopping:
-            return held_out
-        rng = np.random.RandomState(seed)
-        with_human = np.unique(rows.group[rows.has_human])
-        others = np.setdiff1d(rows.group, with_human)
-        for groups in (with_human, others):
-            n_held = int(np.ceil(self.validation_fraction * len(groups)))
-            held_out |= np.isin(rows.group, rng.permutation(groups)[:n_held])
-        return held_out
-
-    # -- what goes into the student -----------------------------------------------------------
-
-    def _slots(self, dialogues: Dialogues) -> list[NDArray[Any]]:
-        """The texts of each row: the utterance and, if there is any, its context."""
-        if dialogues.text is None:
-            if self.context_turns:
-                raise ValueError(
-                    f"context_turns={self.context_turns} needs text, but encoder='precomputed' "
-                    "has features; put the context into the features"
-                )
-            return []
-        if not self.context_turns:
-            context = dialogues.context
-            return [dialogues.text] if context is None else [dialogues.text, context]
-        if dialogues.context is not None:
-            raise ValueError(
-                f"X has a column 'context', but context_turns={self.context_turns} would make "
-                "one: set context_turns=0, or drop the column"
-            )
-        return [dialogues.text, previous_turns(dialogues, self.context_turns)]
-
-    def _frozen_encoder(self, device: str) -> FrozenEncoder | None:
-        if self._precomputed or self.trainable_layers != 0:
-            return None
-        from ._student import FrozenEncoder
-
-        return FrozenEncoder(self.encoder, device, verbose=bool(self.verbose))
-
-    def _student_and_rows(
-        self,
-        dialogues: Dialogues,
-        slots: list[NDArray[Any]],
-        targets: Targets,
-        order: NDArray[np.int64],
-        frozen: FrozenEncoder | None,
-        device: str,
-    ) -> tuple[Student, Rows]:
-        """An untrained student, and the training rows in canonical order."""
-        import torch
-
-        from ._batches import Rows
-        from ._student import Student, TextEncoder, load_encoder
-
-        n_classes = len(targets.classes)
-        scores = targets.scores
-        if scores is None:
-            scores = np.full((len(order), n_classes), np.nan, dtype=np.float32)
-        labels: dict[str, Any] = {
-            "group": dialogues.group[order],
-            "human": torch.from_numpy(targets.human[order]),
-            "scores": torch.from_numpy(scores[order]),
-        }
-        if frozen is not None or dialogues.features is not None:
-            features = torch.from_numpy(_features(dialogues, slots, frozen)[order])
-            student = Student(features.shape[1], n_classes)
-            student.standardise_by(features)
-            return student, Rows(**labels, features=features)
-
-        encoder = TextEncoder(load_encoder(self.encoder), self.trainable_layers)
-        texts, index = distinct_texts([slot[order] for slot in slots])
-        sample = np.random.RandomState(0).permutation(len(texts))[:1024]
-        embedded = encoder.to(device).embed([texts[at] for at in np.sort(sample)])
-        student = Student(encoder.n_outputs * len(slots), n_classes, encoder)
-        student.standardise_by(torch.from_numpy(np.tile(embedded, len(slots))))
-        return student, Rows(**labels, texts=texts, index=index, lengths=encoder.lengths(texts))
 
     # -- predicting ---------------------------------------------------------------------------
 
@@ -537,7 +447,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
 
         check_is_fitted(self, "net_")
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
-        slots = self._slots(dialogues)
+        slots = text_slots(dialogues, self.context_turns)
         if len(slots) != self._n_slots:
             had, has = ("with", "without") if self._n_slots > 1 else ("without", "with")
             raise ValueError(
@@ -546,10 +456,10 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             )
         net = self.net_
         encoder = self._frozen or net.module_.encoder
-        features = torch.from_numpy(_features(dialogues, slots, encoder))
+        inputs = torch.from_numpy(features(dialogues, slots, encoder))
         with torch.inference_mode():
             net.module_.eval()
-            parts = [net.infer({"features": part}).cpu() for part in features.split(8192)]
+            parts = [net.infer({"features": part}).cpu() for part in inputs.split(8192)]
         return torch.cat(parts).double().numpy()
 
     def __sklearn_tags__(self) -> Any:
@@ -558,34 +468,3 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.string = not self._precomputed
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def distinct_texts(slots: list[NDArray[Any]]) -> tuple[list[str], NDArray[np.int64]]:
-    """Distinct texts, sorted, and each row's places among them; -1 for an empty text.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_dialpref._classifier import distinct_texts
-    >>> texts, index = distinct_texts([np.array(["b", "a"], object), np.array(["", "b"], object)])
-    >>> texts, index.tolist()
-    (['a', 'b'], [[1, -1], [0, 1]])
-    """
-    texts, index = np.unique(np.concatenate(slots), return_inverse=True)
-    index = index.reshape(len(slots), -1).T
-    if texts[0] == "":
-        texts, index = texts[1:], index - 1
-    return texts.tolist(), np.ascontiguousarray(index)
-
-
-def _features(
-    dialogues: Dialogues, slots: list[NDArray[Any]], encoder: FrozenEncoder | TextEncoder | None
-) -> NDArray[np.float32]:
-    """Ready-made features, or the embeddings of each row's texts side by side."""
-    if dialogues.features is not None:
-        return dialogues.features.astype(np.float32, copy=False)
-    assert encoder is not None
-    texts, index = distinct_texts(slots)
-    embedded = encoder.embed(texts)
-    empty = np.zeros((1, embedded.shape[1]), dtype=np.float32)
-    return np.concatenate([embedded, empty])[index].reshape(len(index), -1)

@@ -1,12 +1,12 @@
-"""Training: the stages of a schedule, their losses, and the skorch net."""
+"""Training: the skorch net, and how it goes through the stages of a schedule."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,16 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
 from skorch.utils import noop
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from ._batches import DialogueBatches, Rows, segments
+from ._stages import LabelFacts, Recipe, Stage, StageLoss
 from ._student import Student, TextEncoder
-from .losses import LOSSES, POINTWISE
+from .losses import POINTWISE
 
-__all__ = ["SCHEDULES", "Recipe", "Stage", "label_facts", "plan_stages", "seeded", "train"]
+__all__ = ["hold_out", "seeded", "train"]
 
 PATIENCE = 3  # epochs without improvement, with early_stopping
 HEAD_LEARNING_RATE = 1e-3  # beside a fine-tuned encoder
@@ -36,199 +36,6 @@ WEIGHT_DECAY = {"frozen": 0.1, "fine_tuned": 0.01}
 FROZEN_JOINT_STEPS = 150  # at least, in a joint stage that follows another
 AFTER_DISTILLATION = 0.2  # share of the learning rate in a joint stage that follows another
 WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
-
-
-# -- stages ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One part of a schedule: which terms the loss has.
-
-    Attributes
-    ----------
-    name : str
-        As in ``history_``.
-    llm : str, callable or None
-        Loss on the teacher's scores; "loss" stands for the estimator's parameter.
-    human : bool
-        Whether the cross-entropy on human labels is a term.
-    """
-
-    name: str
-    llm: str | Callable[..., Tensor] | None
-    human: bool
-
-
-SCHEDULES: dict[str, tuple[Stage, ...]] = {
-    "pretrain_finetune": (Stage("pretrain", "loss", False), Stage("finetune", None, True)),
-    "joint": (Stage("joint", "loss", True),),
-    "distill_then_joint": (
-        Stage("distill", "soft_cross_entropy", False),
-        Stage("joint", "loss", True),
-    ),
-}
-
-
-def plan_stages(
-    schedule: str, loss: str | Callable[..., Tensor], *, has_human: bool, has_llm: bool
-) -> list[Stage]:
-    """The stages that the labels at hand allow.
-
-    Without LLM labels one stage on the human labels is left; without human labels the stages on
-    LLM labels are, each without its human term.
-    """
-    if not has_llm:
-        return [Stage("finetune", None, True)]
-    stages = [
-        replace(stage, llm=loss if stage.llm == "loss" else stage.llm)
-        for stage in SCHEDULES[schedule]
-    ]
-    if not has_human:
-        stages = [replace(stage, human=False) for stage in stages if stage.llm is not None]
-    return stages
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of the training, all resolved.
-
-    ``epochs`` and ``learning_rate`` may differ between stages with and without LLM labels.
-    """
-
-    margin_scale: float
-    min_gap: float
-    smoothing: float
-    loss_weight: float
-    max_epochs: int | None
-    learning_rate: float
-    batch_size: int
-    early_stopping: bool
-    callbacks: Sequence[Callback]
-    device: str
-    seed: int
-    verbose: int
-
-
-# -- the loss of a stage --------------------------------------------------------------------
-
-
-class StageLoss(nn.Module):
-    """Cross-entropy on the human rows of a batch + weight · the LLM loss on the others.
-
-    The batch's rows are ``scores``' rows first, ``human``'s after them.
-    """
-
-    class_weight: Tensor | None
-    absent: Tensor
-    confusion: Tensor | None
-
-    def __init__(self, stage: Stage, recipe: Recipe, labels: LabelFacts) -> None:
-        super().__init__()
-        llm = LOSSES[stage.llm] if isinstance(stage.llm, str) else stage.llm
-        self.llm: Callable[..., Tensor] | None = llm
-        self.weight = recipe.loss_weight if stage.human else 1.0
-        self.options = {
-            "margin_scale": recipe.margin_scale,
-            "min_gap": recipe.min_gap,
-            "smoothing": recipe.smoothing,
-            "multilabel": labels.multilabel,
-        }
-        self.register_buffer("class_weight", labels.class_weight)
-        self.register_buffer("absent", labels.absent)
-        self.register_buffer("confusion", labels.confusion)
-
-    def forward(self, logits: Tensor, target: dict[str, Tensor]) -> Tensor:
-        scores, human = target["scores"], target["human"]
-        loss = logits.sum() * 0.0
-        if len(human):
-            loss = loss + self.human_loss(logits[len(scores) :], human)
-        if self.llm is not None and len(scores):
-            loss = loss + self.weight * self.llm(
-                logits[: len(scores)],
-                scores,
-                target["pairs"],
-                confusion=self.confusion,
-                **self.options,
-            )
-        return loss
-
-    def human_loss(self, logits: Tensor, human: Tensor) -> Tensor:
-        """(Weighted) cross-entropy; entries without a label are left out."""
-        if human.ndim == 2:
-            known = ~human.isnan()
-            weight = self.class_weight
-            weight = None if weight is None else weight.expand_as(human)[known]
-            return binary_cross_entropy_with_logits(logits[known], human[known], pos_weight=weight)
-        # a class that only the LLM knows must not be unlearned for want of human labels
-        logits = logits.masked_fill(self.absent, float("-inf"))
-        return cross_entropy(logits, human, weight=self.class_weight)
-
-
-@dataclass(frozen=True)
-class LabelFacts:
-    """What the losses need to know of all labels together.
-
-    Attributes
-    ----------
-    multilabel : bool
-    class_weight : Tensor of shape (K,), or None
-    absent : Tensor of bool, shape (K,)
-        Classes without a human label that the LLM's labels know.
-    confusion : Tensor, or None
-        Of the teacher, for ``forward_corrected``.
-    """
-
-    multilabel: bool
-    class_weight: Tensor | None
-    absent: Tensor
-    confusion: Tensor | None
-
-
-def label_facts(
-    rows: Rows, class_weight: NDArray[np.float64] | None, *, with_confusion: bool
-) -> LabelFacts:
-    weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
-    n_classes = rows.scores.shape[1]
-    if rows.multilabel or not rows.has_score.any() or not rows.has_human.any():
-        absent = torch.zeros(n_classes, dtype=torch.bool)
-    else:
-        absent = torch.bincount(rows.human[rows.human >= 0], minlength=n_classes) == 0
-    confusion = teacher_confusion(rows) if with_confusion else None
-    return LabelFacts(rows.multilabel, weight, absent, confusion)
-
-
-def teacher_confusion(rows: Rows) -> Tensor:
-    """``T[k, l] = P(teacher says l | class k)`` on the rows that carry both labels, smoothed.
-
-    Each class starts from as many pseudo-counts as there are classes, spread as a teacher of the
-    overall accuracy that errs evenly would.
-    """
-    if rows.multilabel:
-        columns = []
-        for human, score in zip(rows.human.T, rows.scores.T, strict=True):
-            both = ~human.isnan() & ~score.isnan()
-            said = torch.stack([1 - score[both], score[both]], dim=1)
-            columns.append(_smoothed_confusion(human[both].long(), said))
-        return torch.stack(columns)
-    both = (rows.human >= 0) & ~rows.scores.isnan().any(dim=1)
-    return _smoothed_confusion(rows.human[both], rows.scores[both])
-
-
-def _smoothed_confusion(true: Tensor, said: Tensor) -> Tensor:
-    if not len(true):
-        raise ValueError(
-            "loss='forward_corrected' estimates the teacher's confusion on rows that carry both a "
-            "human and an LLM label, but there is no such row; pass y_llm for some human-labelled "
-            "rows, or choose another loss"
-        )
-    n_classes = said.shape[1]
-    counts = torch.zeros(n_classes, n_classes).index_add_(0, true, said)
-    accuracy = counts.diagonal().sum() / counts.sum()
-    prior = torch.full((n_classes, n_classes), float((1 - accuracy) / (n_classes - 1)))
-    prior.fill_diagonal_(float(accuracy))
-    counts = counts + n_classes * prior
-    return counts / counts.sum(dim=1, keepdim=True)
 
 
 # -- training -------------------------------------------------------------------------------
@@ -327,6 +134,18 @@ def seeded(seed: int, device: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def hold_out(rows: Rows, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Rows of the dialogues that early stopping watches, some of them human-labelled."""
+    held_out = np.zeros(len(rows.group), dtype=bool)
+    rng = np.random.RandomState(seed)
+    with_human = np.unique(rows.group[rows.has_human])
+    others = np.setdiff1d(rows.group, with_human)
+    for groups in (with_human, others):
+        n_held = int(np.ceil(fraction * len(groups)))
+        held_out |= np.isin(rows.group, rng.permutation(groups)[:n_held])
+    return held_out
 
 
 def stage_batches(

@@ -10,11 +10,12 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from ._validation import Dialogues, codes_of, label_array, missing_in
 
-__all__ = ["Targets", "canonical_order", "check_targets", "vote_shares"]
+__all__ = ["Targets", "canonical_order", "check_targets", "class_weights", "vote_shares"]
 
 
 @dataclass(frozen=True)
@@ -432,3 +433,27 @@ def _digest(rows: NDArray[Any]) -> NDArray[np.uint64]:
         mixed ^= mixed >> np.uint64(29)
         hashes[start : start + 4096] = np.bitwise_xor.reduce(mixed, axis=1)
     return hashes
+
+
+def class_weights(
+    targets: Targets, class_weight: dict[Any, float] | str | None
+) -> NDArray[np.float64] | None:
+    """Weight of each class in the cross-entropy on human labels.
+
+    Multilabel: weights of the positive examples; "balanced" is negatives / positives.
+    """
+    if class_weight is None or not targets.has_human.any():
+        return None
+    if not targets.multilabel:
+        found = np.unique(targets.human[targets.has_human])
+        weights = np.ones(len(targets.classes))
+        weights[found] = compute_class_weight(
+            class_weight,
+            classes=targets.classes[found],
+            y=targets.classes[targets.human[targets.has_human]],
+        )
+        return weights
+    if isinstance(class_weight, dict):
+        return np.array([class_weight.get(c, 1.0) for c in targets.classes.tolist()])
+    positive, negative = ((targets.human == value).sum(axis=0) for value in (1, 0))
+    return np.where(positive > 0, negative / np.maximum(positive, 1), 1.0)

@@ -1,0 +1,113 @@
+"""What goes into the student: texts and their context, features, training rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._targets import Targets, canonical_order
+from ._validation import Dialogues
+from .preprocessing import previous_turns
+
+if TYPE_CHECKING:
+    from ._batches import Rows
+    from ._student import FrozenEncoder, Student, TextEncoder
+
+__all__ = ["distinct_texts", "features", "student_and_rows", "text_slots"]
+
+
+def text_slots(dialogues: Dialogues, context_turns: int) -> list[NDArray[Any]]:
+    """The texts of each row: the utterance and, if there is any, its context."""
+    if dialogues.text is None:
+        if context_turns:
+            raise ValueError(
+                f"context_turns={context_turns} needs text, but encoder='precomputed' "
+                "has features; put the context into the features"
+            )
+        return []
+    if not context_turns:
+        context = dialogues.context
+        return [dialogues.text] if context is None else [dialogues.text, context]
+    if dialogues.context is not None:
+        raise ValueError(
+            f"X has a column 'context', but context_turns={context_turns} would make "
+            "one: set context_turns=0, or drop the column"
+        )
+    return [dialogues.text, previous_turns(dialogues, context_turns)]
+
+
+def distinct_texts(slots: list[NDArray[Any]]) -> tuple[list[str], NDArray[np.int64]]:
+    """Distinct texts, sorted, and each row's places among them; -1 for an empty text.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dialpref._inputs import distinct_texts
+    >>> texts, index = distinct_texts([np.array(["b", "a"], object), np.array(["", "b"], object)])
+    >>> texts, index.tolist()
+    (['a', 'b'], [[1, -1], [0, 1]])
+    """
+    texts, index = np.unique(np.concatenate(slots), return_inverse=True)
+    index = index.reshape(len(slots), -1).T
+    if texts[0] == "":
+        texts, index = texts[1:], index - 1
+    return texts.tolist(), np.ascontiguousarray(index)
+
+
+def features(
+    dialogues: Dialogues, slots: list[NDArray[Any]], encoder: FrozenEncoder | TextEncoder | None
+) -> NDArray[np.float32]:
+    """Ready-made features, or the embeddings of each row's texts side by side."""
+    if dialogues.features is not None:
+        return dialogues.features.astype(np.float32, copy=False)
+    assert encoder is not None
+    texts, index = distinct_texts(slots)
+    embedded = encoder.embed(texts)
+    empty = np.zeros((1, embedded.shape[1]), dtype=np.float32)
+    return np.concatenate([embedded, empty])[index].reshape(len(index), -1)
+
+
+def student_and_rows(
+    dialogues: Dialogues,
+    slots: list[NDArray[Any]],
+    targets: Targets,
+    frozen: FrozenEncoder | None,
+    encoder: Any,
+    trainable_layers: int | None,
+    device: str,
+) -> tuple[Student, Rows]:
+    """An untrained student, and the training rows in canonical order.
+
+    The student has an encoder to train, made from ``encoder``, unless there are features or a
+    ``frozen`` one.
+    """
+    import torch
+
+    from ._batches import Rows
+    from ._student import Student, TextEncoder, load_encoder
+
+    order = canonical_order(dialogues, targets)
+    n_classes = len(targets.classes)
+    scores = targets.scores
+    if scores is None:
+        scores = np.full((len(order), n_classes), np.nan, dtype=np.float32)
+    labels: dict[str, Any] = {
+        "group": dialogues.group[order],
+        "human": torch.from_numpy(targets.human[order]),
+        "scores": torch.from_numpy(scores[order]),
+    }
+    if frozen is not None or dialogues.features is not None:
+        inputs = torch.from_numpy(features(dialogues, slots, frozen)[order])
+        student = Student(inputs.shape[1], n_classes)
+        student.standardise_by(inputs)
+        return student, Rows(**labels, features=inputs)
+
+    trained = TextEncoder(load_encoder(encoder), trainable_layers)
+    texts, index = distinct_texts([slot[order] for slot in slots])
+    sample = np.random.RandomState(0).permutation(len(texts))[:1024]
+    embedded = trained.to(device).embed([texts[at] for at in np.sort(sample)])
+    student = Student(trained.n_outputs * len(slots), n_classes, trained)
+    student.standardise_by(torch.from_numpy(np.tile(embedded, len(slots))))
+    return student, Rows(**labels, texts=texts, index=index, lengths=trained.lengths(texts))
