@@ -64,7 +64,8 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         Weight of ``loss`` beside the cross-entropy on human labels in a joint stage.
     context_turns : int, default=0
         Previous utterances of the dialogue that are encoded as context; not with a ``context``
-        column in ``X``, which is used instead.
+        column in ``X``, which is used instead.  In cross-validation make that column with
+        :func:`with_context` before the split, as test folds need not hold all utterances.
     trainable_layers : int or None, default=None
         How many of the top layers of the encoder are trained; None trains all of it, 0 freezes
         it: then each distinct text is encoded once per process, across folds and candidates.
@@ -122,13 +123,13 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     =================  ==========================  ==================
     parameter          frozen encoder or features  fine-tuned encoder
     =================  ==========================  ==================
-    ``learning_rate``  5e-4                        5e-5 (head: 1e-3)
+    ``learning_rate``  5e-4                        5e-5 (head: 3e-4)
     ``batch_size``     128                         32
     ``max_epochs``,
-    first stage        15, at least 200 steps      2; human labels
-                                                   only: 6, at least
-                                                   60 steps
-    human stage after  20                          6
+    first stage        15, at least 200 steps      1; human labels
+                                                   only: 6; at least
+                                                   90 steps
+    human stage after  20                          3
     joint stage after  3, at least 150 steps       1
     =================  ==========================  ==================
 

@@ -29,9 +29,10 @@ from .losses import POINTWISE
 __all__ = ["hold_out", "seeded", "train"]
 
 PATIENCE = 3  # epochs without improvement, with early_stopping
-HEAD_LEARNING_RATE = 1e-3  # beside a fine-tuned encoder
+HEAD_LEARNING_RATE = 3e-4  # beside a fine-tuned encoder
 HUMAN_SHARE = 8  # in a joint stage, batch_size / 8 human-labelled rows join each batch
 FROZEN_STEPS = 200  # at least, in a first stage on fixed features
+FINE_TUNED_STEPS = 90  # at least, in a first stage that trains the encoder
 WEIGHT_DECAY = {"frozen": 0.1, "fine_tuned": 0.01}
 FROZEN_JOINT_STEPS = 150  # at least, in a joint stage that follows another
 AFTER_DISTILLATION = 0.2  # share of the learning rate in a joint stage that follows another
@@ -190,8 +191,8 @@ def auto_epochs(stage: Stage, n_batches: int, *, first: bool, frozen: bool) -> i
     if frozen:
         return 20 if stage.llm is None else max(3, -(-FROZEN_JOINT_STEPS // n_batches))
     if stage.llm is not None:
-        return 2 if first else 1
-    return max(6, -(-60 // n_batches)) if first else 6
+        return max(1, -(-FINE_TUNED_STEPS // n_batches)) if first else 1
+    return max(6, -(-FINE_TUNED_STEPS // n_batches)) if first else 3
 
 
 def train(

@@ -294,20 +294,19 @@ class Student(nn.Module):
         The encoder that is trained with the head; None where features come ready-made.
     """
 
-    # fixed features are many for few labels: half of them are dropped in each step
-    dropout_frozen, dropout_fine_tuned = 0.5, 0.1
+    # the inputs are many for few labels: half of them are dropped in each step
+    dropout = 0.5
 
     def __init__(self, n_inputs: int, n_classes: int, encoder: TextEncoder | None = None) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("mean", torch.zeros(n_inputs))
         self.register_buffer("scale", torch.ones(n_inputs))
-        dropout = self.dropout_frozen if encoder is None else self.dropout_fine_tuned
         self.head = nn.Sequential(
-            nn.Dropout(dropout),
+            nn.Dropout(self.dropout),
             nn.Linear(n_inputs, HIDDEN_WIDTH),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            nn.Dropout(self.dropout),
             nn.Linear(HIDDEN_WIDTH, n_classes),
         )
 
