@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from ._batches import DialogueBatches, Rows, segments
+from ._calibration import scale_and_shift
 from ._stages import LabelFacts, Recipe, Stage, StageLoss
 from ._student import Student, TextEncoder
 from .losses import POINTWISE
@@ -36,6 +37,7 @@ FINE_TUNED_STEPS = 90  # at least, in a first stage that trains the encoder
 WEIGHT_DECAY = {"frozen": 0.1, "fine_tuned": 0.01}
 FROZEN_JOINT_STEPS = 150  # at least, in a joint stage that follows another
 AFTER_DISTILLATION = 0.2  # share of the learning rate in a joint stage that follows another
+CALIBRATION_ROWS = 2048
 WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
 
 
@@ -251,8 +253,8 @@ def train(
             net.callbacks = [*net.callbacks, ("progress", Progress(bar, stage.name))]
             net.run(batches)
             history.extend(_history_rows(net, stage, len(history)))
-            if not stage.human and stage.llm is not None and stage.llm not in POINTWISE:
-                set_level(net, batches)
+            if stage.llm is not None and stage.llm not in POINTWISE:
+                calibrate(net, batches, level=not stage.human)
     net.callbacks = [named for named in net.callbacks if named[0] != "progress"]
     return net, history
 
@@ -312,13 +314,13 @@ def _history_rows(net: DialogueNet, stage: Stage, before: int) -> list[dict[str,
     ]
 
 
-# -- the level, which pairs do not identify -------------------------------------------------
+# -- scale and level, which pairs do not identify -------------------------------------------
 
 
-def set_level(net: DialogueNet, batches: DialogueBatches, max_rows: int = 2048) -> None:
-    """Shift each class's logit until the mean prediction is the mean teacher score.
+def calibrate(net: DialogueNet, batches: DialogueBatches, *, level: bool) -> None:
+    """Fit the scale of the logits, and with ``level`` a constant per class, to teacher scores.
 
-    The mean is over at least ``max_rows`` scored rows, if there are so many.
+    On at least ``CALIBRATION_ROWS`` scored rows, if there are so many.
     """
     logits, scores, seen = [], [], 0
     for inputs, target in batches:
@@ -326,19 +328,9 @@ def set_level(net: DialogueNet, batches: DialogueBatches, max_rows: int = 2048) 
         logits.append(output[: len(target["scores"])].cpu().double())
         scores.append(target["scores"].double())
         seen += len(target["scores"])
-        if seen >= max_rows:
+        if seen >= CALIBRATION_ROWS:
             break
-    shift = level_shift(torch.cat(logits), torch.cat(scores), batches.rows.multilabel)
-    net.module_.shift(shift.float().to(net.device))
-
-
-def level_shift(logits: Tensor, scores: Tensor, multilabel: bool, steps: int = 100) -> Tensor:
-    """The constant per class that makes the mean prediction equal the mean score."""
-    wanted = scores.nanmean(dim=0).clamp(1e-4, 1 - 1e-4)
-    shift = torch.zeros(logits.shape[1], dtype=logits.dtype)
-    for _ in range(steps):
-        if multilabel:
-            shift = shift + wanted.logit() - torch.sigmoid(logits + shift).mean(dim=0).logit()
-        else:
-            shift = shift + (wanted / torch.softmax(logits + shift, dim=1).mean(dim=0)).log()
-    return shift if multilabel else shift - shift.mean()
+    scale, shift = scale_and_shift(
+        torch.cat(logits), torch.cat(scores), multilabel=batches.rows.multilabel, level=level
+    )
+    net.module_.rescale(scale, shift.float().to(net.device))

@@ -343,9 +343,10 @@ class Student(nn.Module):
             features = nn.functional.pad(embedded, (0, 0, 0, 1))[index].flatten(1)
         return self.head((features - self.mean) / self.scale)
 
-    def shift(self, bias: Tensor) -> None:
-        """Add a constant to each class's logit."""
+    def rescale(self, scale: float, shift: Tensor) -> None:
+        """Scale all logits, then add a constant to each class's."""
         output = self.head[-1]
         assert isinstance(output, nn.Linear)
         with torch.no_grad():
-            output.bias.add_(bias)
+            output.weight.mul_(scale)
+            output.bias.mul_(scale).add_(shift)

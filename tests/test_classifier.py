@@ -11,8 +11,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
 from skorch.callbacks import Callback
 
-from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref._net import level_shift
+from sklearn_dialpref import DialoguePreferenceClassifier, expected_calibration_error
+from sklearn_dialpref._calibration import level_shift, scale_and_shift
 from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import LOSSES, noise_reduced
 
@@ -91,6 +91,33 @@ def test_level_shift_matches_the_mean_score():
     shift = level_shift(logits, scores, multilabel=False)
     found = torch.softmax(logits + shift, dim=1).mean(dim=0)
     torch.testing.assert_close(found, scores.mean(dim=0), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("level", [False, True])
+def test_scale_and_shift_undo_a_wrong_scale_and_level(multilabel, level):
+    import torch
+
+    rng = np.random.RandomState(0)
+    right = torch.from_numpy(rng.normal(size=(2000, 3)))
+    right -= 0 if multilabel else right.mean(dim=1, keepdim=True)
+    scores = torch.sigmoid(right) if multilabel else torch.softmax(right, dim=1)
+    wrong = 4 * right + (torch.tensor([-2.0, 0.0, 2.0]) if level else 0)
+    scale, shift = scale_and_shift(wrong, scores, multilabel=multilabel, level=level)
+    assert scale == pytest.approx(0.25, rel=0.01)
+    torch.testing.assert_close(scale * wrong + shift, right, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", ["pretrain_finetune", "joint", "distill_then_joint"])
+def test_pairs_of_hard_votes_leave_probabilities_calibrated(schedule):
+    noisy = make_dialogues(n_dialogues=150, n_features=6, separation=0.7, random_state=0)
+    votes = noisy.y_llm.to_numpy().argmax(axis=1)
+    labels = noisy.y_llm.columns.to_numpy()[votes]
+    clf = student(loss="noise_reduced", schedule=schedule, loss_weight=3.0)
+    clf.fit(noisy.X, noisy.y_human, labels)
+    proba = clf.predict_proba(noisy.X)
+    error = expected_calibration_error(noisy.y_true, proba, classes=clf.classes_)
+    assert error < 0.1
 
 
 def test_class_without_human_labels_is_not_unlearned(data):

@@ -1,0 +1,75 @@
+"""Scale and level of the logits, which a loss on pairs does not identify."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+__all__ = ["level_shift", "scale_and_shift", "temperature"]
+
+LARGEST_TEMPERATURE = 20.0
+ROUNDS = 3  # of scale and level in turn; they hardly move after the first
+
+
+def scale_and_shift(
+    logits: Tensor, scores: Tensor, *, multilabel: bool, level: bool
+) -> tuple[float, Tensor]:
+    """Factor and constant per class that turn logits into calibrated ones.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, K)
+    scores : Tensor of shape (n, K)
+        Of the teacher; multilabel: NaN where it gave none.
+    multilabel : bool
+    level : bool
+        Whether the constants are free; otherwise they are zero.
+
+    Returns
+    -------
+    scale : float
+    shift : Tensor of shape (K,)
+        To be added after scaling.
+    """
+    scale, shift = 1.0, torch.zeros(logits.shape[1], dtype=logits.dtype)
+    if not level:
+        return 1 / temperature(logits, scores, multilabel), shift
+    for _ in range(ROUNDS):
+        shift = level_shift(scale * logits, scores, multilabel)
+        # the shift in units of the unscaled logits, so that both are scaled alike
+        moved = logits + shift / scale
+        scale = 1 / temperature(moved, scores, multilabel)
+    return scale, level_shift(scale * logits, scores, multilabel)
+
+
+def temperature(logits: Tensor, scores: Tensor, multilabel: bool) -> float:
+    """What to divide the logits by, for the least cross-entropy with the scores.
+
+    After Guo et al., "On calibration of modern neural networks", 2017, arXiv:1706.04599.
+    """
+    known = ~scores.isnan()
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits * math.exp(-log_temperature)
+        if multilabel:
+            return float(binary_cross_entropy_with_logits(scaled[known], scores[known]))
+        return float(cross_entropy(scaled, scores))
+
+    bound = math.log(LARGEST_TEMPERATURE)
+    return math.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x)
+
+
+def level_shift(logits: Tensor, scores: Tensor, multilabel: bool, steps: int = 100) -> Tensor:
+    """The constant per class that makes the mean prediction equal the mean score."""
+    wanted = scores.nanmean(dim=0).clamp(1e-4, 1 - 1e-4)
+    shift = torch.zeros(logits.shape[1], dtype=logits.dtype)
+    for _ in range(steps):
+        if multilabel:
+            shift = shift + wanted.logit() - torch.sigmoid(logits + shift).mean(dim=0).logit()
+        else:
+            shift = shift + (wanted / torch.softmax(logits + shift, dim=1).mean(dim=0)).log()
+    return shift if multilabel else shift - shift.mean()
