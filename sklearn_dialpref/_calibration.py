@@ -47,9 +47,11 @@ def scale_and_shift(
 
 
 def temperature(logits: Tensor, scores: Tensor, multilabel: bool) -> float:
-    """What to divide the logits by, for the least cross-entropy with the scores.
+    """What to divide the logits by, for the least cross-entropy with the scores; at least 1.
 
-    After Guo et al., "On calibration of modern neural networks", 2017, arXiv:1706.04599.
+    After Guo et al., "On calibration of modern neural networks", 2017, arXiv:1706.04599.  The
+    rows are ones that were trained on, which makes a student look surer than it may be: so logits
+    are only ever cooled.
     """
     known = ~scores.isnan()
 
@@ -59,8 +61,8 @@ def temperature(logits: Tensor, scores: Tensor, multilabel: bool) -> float:
             return float(binary_cross_entropy_with_logits(scaled[known], scores[known]))
         return float(cross_entropy(scaled, scores))
 
-    bound = math.log(LARGEST_TEMPERATURE)
-    return math.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x)
+    best = minimize_scalar(loss, bounds=(0.0, math.log(LARGEST_TEMPERATURE)), method="bounded")
+    return math.exp(best.x) if best.fun < loss(0.0) else 1.0
 
 
 def level_shift(logits: Tensor, scores: Tensor, multilabel: bool, steps: int = 100) -> Tensor:

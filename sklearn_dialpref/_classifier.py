@@ -137,8 +137,9 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     joint stage that follows another has a fifth of it.
 
     A row without any label is not learned from, but its text is context for others.  A class
-    without human labels keeps the level that the LLM gives it.  Without human labels the mean
-    teacher score sets the level of each class; without LLM labels the student learns from the
+    without human labels keeps the level that the LLM gives it.  After a stage with a pair loss a
+    temperature, fitted to the teacher's scores, sets the scale of the logits.  Without human
+    labels the mean teacher score sets the level of each class; without LLM labels the student learns from the
     human labels alone.
 
     References

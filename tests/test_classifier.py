@@ -108,16 +108,22 @@ def test_scale_and_shift_undo_a_wrong_scale_and_level(multilabel, level):
     torch.testing.assert_close(scale * wrong + shift, right, atol=0.1, rtol=0)
 
 
+def test_scale_is_never_raised():
+    import torch
+
+    right = torch.from_numpy(np.random.RandomState(0).normal(size=(500, 3)))
+    scores = torch.softmax(right, dim=1)
+    assert scale_and_shift(right / 4, scores, multilabel=False, level=False)[0] == 1.0
+
+
 @pytest.mark.parametrize("schedule", ["pretrain_finetune", "joint", "distill_then_joint"])
-def test_pairs_of_hard_votes_leave_probabilities_calibrated(schedule):
+def test_pairs_of_hard_votes_leave_probabilities_usable(schedule):
     noisy = make_dialogues(n_dialogues=150, n_features=6, separation=0.7, random_state=0)
-    votes = noisy.y_llm.to_numpy().argmax(axis=1)
-    labels = noisy.y_llm.columns.to_numpy()[votes]
-    clf = student(loss="noise_reduced", schedule=schedule, loss_weight=3.0)
-    clf.fit(noisy.X, noisy.y_human, labels)
+    clf = student(schedule=schedule, loss_weight=3.0)
+    clf.fit(noisy.X, noisy.y_human, noisy.y_llm[:, 0])
     proba = clf.predict_proba(noisy.X)
-    error = expected_calibration_error(noisy.y_true, proba, classes=clf.classes_)
-    assert error < 0.1
+    # without the fitted scale: .098, .115, .076
+    assert expected_calibration_error(noisy.y_true, proba, classes=clf.classes_) < 0.07
 
 
 def test_class_without_human_labels_is_not_unlearned(data):
