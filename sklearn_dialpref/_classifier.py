@@ -138,9 +138,9 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
 
     A row without any label is not learned from, but its text is context for others.  A class
     without human labels keeps the level that the LLM gives it.  After a stage with a pair loss a
-    temperature, fitted to the teacher's scores, sets the scale of the logits.  Without human
-    labels the mean teacher score sets the level of each class; without LLM labels the student learns from the
-    human labels alone.
+    temperature of at least 1, fitted to the teacher's scores, divides the logits.  Without human
+    labels the mean teacher score sets the level of each class; without LLM labels the student
+    learns from the human labels alone.
 
     References
     ----------
