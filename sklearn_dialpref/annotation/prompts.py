@@ -465,7 +465,7 @@ class PromptBank(Sequence[Prompt]):
         lines += [
             f"  {prompt.id}  before {prompt.context_turns}, after {prompt.look_ahead}, "
             f"examples {prompt.n_examples}, definitions {'yes' if prompt.definitions else 'no'}, "
-            f"order {' '.join(f'{c}={label}' for c, label in zip(prompt.codes, prompt.classes))}"
+            f"order {' '.join(f'{c}={label}' for c, label in zip(prompt.codes, prompt.classes, strict=True))}"
             for prompt in self.prompts
         ]  # fmt: skip
         return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""Many answers to one question as one score per class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from sklearn.model_selection import GroupKFold
+
+__all__ = ["Combination", "combine", "fit_combination", "weighted_mean"]
+
+Scores = NDArray[np.float64]
+
+FLOOR = 0.01  # added to each score before its logarithm: a vote that nobody gave is not impossible
+PENALTY = 0.02  # on squared parameters, per parameter and as a share of a nat per row
+FOLDS = 5
+FEWEST_ROWS = 20  # labels below which nothing is learned
+FEWEST_DIALOGUES = 5
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How the answers of an ensemble become one distribution.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (A,)
+        Of the members, summing to 1.
+    temperature : float
+        Divides the logarithm of the mean score.
+    bias : ndarray of shape (K,)
+        Added to it; sums to 0.
+    """
+
+    weights: Scores
+    temperature: float
+    bias: Scores
+
+    @classmethod
+    def plain(cls, n_members: int, n_classes: int) -> Combination:
+        """The mean of the members."""
+        return cls(np.full(n_members, 1 / n_members), 1.0, np.zeros(n_classes))
+
+
+def weighted_mean(scores: Scores, weights: Scores) -> Scores:
+    """Mean over the members that answered; NaN where none did.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, A, K)
+        NaN where a member gave no answer.
+    weights : ndarray of shape (A,)
+
+    Returns
+    -------
+    ndarray of shape (n, K)
+    """
+    given = ~np.isnan(scores[:, :, 0]) * weights
+    total = given.sum(axis=1, keepdims=True)
+    summed = np.einsum("na,nak->nk", given, np.nan_to_num(scores))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return summed / total
+
+
+def combine(scores: Scores, how: Combination) -> Scores:
+    """The distribution of each row; NaN where no member answered.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dialpref.annotation.ensemble import Combination, combine
+    >>> scores = np.array([[[1.0, 0.0], [0.5, 0.5]], [[np.nan, np.nan], [0.2, 0.8]]])
+    >>> combine(scores, Combination.plain(2, 2))
+    array([[0.75, 0.25],
+           [0.2 , 0.8 ]])
+    """
+    mean = weighted_mean(scores, how.weights)
+    if how.temperature == 1 and not how.bias.any():
+        return mean
+    return softmax(np.log(mean + FLOOR) / how.temperature + how.bias, axis=1)
+
+
+def fit_combination(
+    scores: Scores,
+    y: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    *,
+    weights: bool = True,
+    temperature: bool = True,
+    bias: bool = True,
+    seed: int = 0,
+) -> Combination:
+    """The combination that human labels speak for; the plain mean unless they clearly do.
+
+    Temperature, then a bias per class, then weights of the members are added as long as
+    cross-validation over dialogues finds the log-loss of held-out rows to fall by more than one
+    standard error.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, A, K)
+        NaN where a member gave no answer; rows without any are left out.
+    y : ndarray of int, shape (n,)
+        Position of the human label among the classes.
+    groups : ndarray of int, shape (n,)
+        Dialogue of each row.
+    weights, temperature, bias : bool, default=True
+        What may be learned.
+    seed : int, default=0
+        Of the folds.
+
+    Returns
+    -------
+    Combination
+    """
+    answered = ~np.isnan(scores[:, :, 0]).all(axis=1)
+    scores, y, groups = scores[answered], y[answered], groups[answered]
+    n_members, n_classes = scores.shape[1:]
+    chosen: tuple[str, ...] = ()
+    if len(y) < FEWEST_ROWS or len(np.unique(groups)) < FEWEST_DIALOGUES:
+        return Combination.plain(n_members, n_classes)
+    allowed = {"temperature": temperature, "bias": bias, "weights": weights and n_members > 1}
+    folds = list(GroupKFold(FOLDS, shuffle=True, random_state=seed).split(y, y, groups))
+    losses = _held_out_losses(scores, y, folds, chosen)
+    for part in (name for name, on in allowed.items() if on):
+        tried = _held_out_losses(scores, y, folds, (*chosen, part))
+        gain = losses - tried
+        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+            chosen, losses = (*chosen, part), tried
+    return _fit(scores, y, chosen)
+
+
+def _held_out_losses(
+    scores: Scores,
+    y: NDArray[np.int64],
+    folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    parts: tuple[str, ...],
+) -> Scores:
+    losses = np.empty(len(y))
+    for train, test in folds:
+        how = _fit(scores[train], y[train], parts)
+        losses[test] = _losses(scores[test], y[test], how)
+    return losses
+
+
+def _losses(scores: Scores, y: NDArray[np.int64], how: Combination) -> Scores:
+    logits = np.log(weighted_mean(scores, how.weights) + FLOOR) / how.temperature + how.bias
+    return -log_softmax(logits, axis=1)[np.arange(len(y)), y]
+
+
+def _fit(scores: Scores, y: NDArray[np.int64], parts: tuple[str, ...]) -> Combination:
+    """Least mean log-loss, with a ridge towards the plain mean."""
+    n_members, n_classes = scores.shape[1:]
+    sizes = {"temperature": 1, "bias": n_classes, "weights": n_members}
+    start = np.zeros(sum(sizes[part] for part in parts))
+    if not len(start):
+        return Combination.plain(n_members, n_classes)
+
+    def unpack(values: Scores) -> Combination:
+        plain = Combination.plain(n_members, n_classes)
+        found = {"temperature": 0.0, "bias": plain.bias, "weights": np.zeros(n_members)}
+        at = 0
+        for part in parts:
+            found[part] = values[at : at + sizes[part]]
+            at += sizes[part]
+        bias = np.asarray(found["bias"])
+        return Combination(
+            softmax(found["weights"]),
+            float(np.exp(np.clip(np.sum(found["temperature"]), -3, 3))),
+            bias - bias.mean(),
+        )
+
+    def objective(values: Scores) -> float:
+        return float(_losses(scores, y, unpack(values)).mean() + PENALTY * (values**2).sum())
+
+    return unpack(minimize(objective, start, method="L-BFGS-B").x)
