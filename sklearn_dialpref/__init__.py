@@ -1,6 +1,7 @@
 """Classify the utterances of dialogues from few human and many LLM labels."""
 
 from ._classifier import DialoguePreferenceClassifier
+from .annotation import LLMAnnotator, PromptBank
 from .metrics import (
     expected_calibration_error,
     masked_scorer,
@@ -13,7 +14,9 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "DialoguePreferenceClassifier",
+    "LLMAnnotator",
     "LabelledGroupKFold",
+    "PromptBank",
     "__version__",
     "expected_calibration_error",
     "masked_scorer",

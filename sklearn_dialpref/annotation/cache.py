@@ -128,7 +128,7 @@ class AnswerCache:
             for start in range(0, len(keys), BATCH):
                 part = keys[start : start + BATCH]
                 marks = ",".join("?" * len(part))
-                query = f"SELECT key, answer FROM answers WHERE key IN ({marks})"  # noqa: S608
+                query = f"SELECT key, answer FROM answers WHERE key IN ({marks})"
                 with self._lock:
                     rows = self._connection.execute(query, part).fetchall()
                 found.update((key, json.loads(answer)) for key, answer in rows)

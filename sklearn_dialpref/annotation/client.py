@@ -160,6 +160,12 @@ class Limits:
     reserved_tokens: float = 0.0
     reserved_cost: float = 0.0
     ratio: float = FIRST_RATIO
+    counted: int = 0
+
+    @property
+    def seen_ratio(self) -> float:
+        """Tokens billed for each token counted."""
+        return self.usage.tokens_in / self.counted if self.counted else 1.0
 
     def reserve(self, tokens_in: float, tokens_out: float) -> bool:
         """Set the most that a call may take aside; False if it could pass the budget."""
@@ -186,10 +192,11 @@ class Limits:
         self.reserved_tokens -= tokens
         self.reserved_cost -= cost
 
-    def bill(self, completion: Completion, counted: float) -> None:
+    def bill(self, completion: Completion, counted: int) -> None:
         """Write an answer to the bill, and learn how its tokens compare with those counted."""
         usage = self.usage
         usage.calls += 1
+        self.counted += counted
         usage.tokens_in += completion.tokens_in
         usage.tokens_out += completion.tokens_out
         usage.cost = self.cost(usage.tokens_in, usage.tokens_out)

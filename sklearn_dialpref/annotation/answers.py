@@ -1,0 +1,86 @@
+"""From what a model answered to scores of the labels; never a label that it did not give."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .client import Completion
+
+__all__ = ["OffList", "label_scores"]
+
+LEAST_MASS = 0.01  # of the codes together, below which the answer counts as something else
+
+
+class OffList(ValueError):
+    """The answer is none of the codes; the message says what it was."""
+
+
+def label_scores(answer: Completion, codes: tuple[str, ...]) -> NDArray[np.float64]:
+    """Scores of the codes, summing to 1.
+
+    By log-probabilities: the probabilities of all tokens that are a code, whatever spaces are
+    around it, divided by their sum.  Otherwise: the share of the answers that are each code.
+
+    Parameters
+    ----------
+    answer : Completion
+    codes : tuple of str
+
+    Returns
+    -------
+    ndarray of shape (len(codes),)
+
+    Raises
+    ------
+    OffList
+        If no answer is a code, or the model refused.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref.annotation.answers import label_scores
+    >>> from sklearn_dialpref.annotation.client import Completion
+    >>> label_scores(Completion(["A"], {"A": -0.7, " B": -1.4, "The": -2.0}), ("A", "B")).round(2)
+    array([0.67, 0.33])
+    >>> label_scores(Completion(["A", " b.", "A"]), ("A", "b")).round(2)
+    array([0.67, 0.33])
+    """
+    if answer.finish_reason == "content_filter":
+        raise OffList("content filter")
+    if answer.logprobs is not None:
+        mass = np.zeros(len(codes))
+        place = {code: at for at, code in enumerate(codes)}
+        for token, logprob in answer.logprobs.items():
+            at = place.get(token.strip(" \n\t▁Ġ"))
+            if at is not None:
+                mass[at] += math.exp(logprob)
+        if mass.sum() >= LEAST_MASS:
+            return mass / mass.sum()
+        raise OffList(f"off-list answer {_shown(answer.texts)}")
+    found = [_code(text, codes) for text in answer.texts]
+    counts = np.array([found.count(code) for code in codes], dtype=float)
+    if not counts.sum():
+        raise OffList(f"off-list answer {_shown(answer.texts)}")
+    return counts / counts.sum()
+
+
+def _code(text: str, codes: tuple[str, ...]) -> str | None:
+    """The code that a text is: alone, in quotes or brackets, before a colon, or in JSON."""
+    stripped = text.strip()
+    if stripped.startswith("{"):
+        try:
+            label = json.loads(stripped).get("label")
+        except json.JSONDecodeError:
+            return None
+        return label if label in codes else None
+    match = re.match(r"[\W_]*([^\W_]+)[\W_]*$|[\W_]*([^\W_]+)\s*[:.)]", stripped)
+    word = (match.group(1) or match.group(2)) if match else stripped
+    return word if word in codes else stripped if stripped in codes else None
+
+
+def _shown(texts: list[str]) -> str:
+    return repr(texts[0][:60]) if texts else "(nothing)"
