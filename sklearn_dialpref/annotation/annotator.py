@@ -18,9 +18,9 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from .._compat import Interval, StrOptions, validate_parameter_constraints
-from .._targets import check_targets
-from .._validation import Dialogues, check_dialogues, is_missing, missing_in
+from sklearn_dialpref._compat import Interval, StrOptions, validate_parameter_constraints
+from sklearn_dialpref._targets import check_targets
+from sklearn_dialpref._validation import Dialogues, check_dialogues, is_missing, missing_in
 from .answers import OffList, label_scores
 from .cache import AnswerCache
 from .card import card_markdown
@@ -46,7 +46,7 @@ MOST_COUNTED = 50_000  # questions that estimate_cost reads; it scales up from t
 
 
 class LLMAnnotator(ClassifierMixin, BaseEstimator):
-    """Label the utterances of dialogues by a language model, asked in several ways.
+    r"""Label the utterances of dialogues by a language model, asked in several ways.
 
     Each utterance is put to each model by each prompt of a bank; the answers are averaged to one
     score per class, so that ``predict_proba`` is what
@@ -137,8 +137,8 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     Notes
     -----
     Without human labels the score of class *c* is the mean over members,
-    :math:`\\bar s_c = \\sum_a w_a s_{ac}` with equal weights.  With human labels it is
-    :math:`\\mathrm{softmax}_c(\\log(\\bar s_c + 0.01) / T + b_c)`, and each of *T*, *b* and *w* is
+    :math:`\bar s_c = \sum_a w_a s_{ac}` with equal weights.  With human labels it is
+    :math:`\mathrm{softmax}_c(\log(\bar s_c + 0.01) / T + b_c)`, and each of *T*, *b* and *w* is
     learned only if cross-validation over dialogues finds the log-loss to fall by more than its
     standard error.  With fewer than 20 labels nothing is learned.
 
@@ -273,10 +273,11 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         self.prompts_ = self._bank(seed)
         self._check_members()
         known = np.flatnonzero(labels >= 0)
+        assert dialogues.text is not None
         self._examples = [
             (dialogues.dialogue_id[row], str(dialogues.text[row]), self.classes_[labels[row]])
             for row in np.random.RandomState(seed).permutation(known)
-        ]  # type: ignore[index]
+        ]
         n_members = len(self.members_)
         self.combination_ = Combination.plain(n_members, len(self.classes_))
         self._ratio = 1.0
@@ -353,7 +354,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
                 "functions different attributes `name`"
             )
         self.members_ = [(model.name, prompt.id) for model in models for prompt in self.prompts_]
-        long = [code for prompt in self.prompts_ for code in prompt.codes if len(code) > 1]
+        long = [code for prompt in self.prompts_ for code in prompt.codes or () if len(code) > 1]
         if self.scoring == "logprobs" and long:
             raise ValueError(
                 f"scoring='logprobs' reads one token, but there are codes such as {long[0]!r}; "
@@ -558,10 +559,15 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
             for at, model in enumerate(self._models()):
                 limits = self._limits(model, usage)
 
-                def deliver(job: Job, outcome: Completion | str, limits: Limits = limits) -> None:
+                def deliver(
+                    job: Job,
+                    outcome: Completion | str,
+                    limits: Limits = limits,
+                    before: float = usage.cost,
+                ) -> None:
                     bar.update(1)
                     if bar.n % 50 == 0:
-                        spent = usage.cost + limits.usage.cost
+                        spent = before + limits.usage.cost
                         bar.set_postfix(calls=limits.usage.calls, cost=f"{spent:.4f}")
                     try:
                         if isinstance(outcome, str):
@@ -610,7 +616,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
                     hashlib.sha256(text.encode()).hexdigest(),
                     prompt.id,
                     messages,
-                    prompt.codes,
+                    tuple(prompt.codes or ()),
                 )
 
     def _examples_for(self, dialogues: Dialogues, row: int, prompt: Any) -> list[tuple[str, Any]]:

@@ -31,7 +31,8 @@ def card_markdown(content: dict[str, Any]) -> str:
         f"{settings['temperature']:g} where sampled",
         f"- Utterances: {content['utterances']}, without an answer: {content['without_answer']}",
         f"- Mean agreement: {'none' if agreement is None else f'{agreement:.3f}'}",
-        f"- Calls: {usage['calls']} made, {usage['cached']} known before, {usage['failed']} failed",
+        f"- Calls: {usage['calls']} made, {usage['cached']} known before, "
+        f"{usage['failed']} failed",
         f"- Tokens: {usage['tokens_in']} in, {usage['tokens_out']} out; cost {usage['cost']:.4f}",
         f"- Temperature: {content['temperature']:.3f}; bias: "
         + ", ".join(f"{value:+.3f}" for value in content["bias"]),

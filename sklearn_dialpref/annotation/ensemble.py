@@ -160,18 +160,14 @@ def _fit(scores: Scores, y: NDArray[np.int64], parts: tuple[str, ...]) -> Combin
         return Combination.plain(n_members, n_classes)
 
     def unpack(values: Scores) -> Combination:
-        plain = Combination.plain(n_members, n_classes)
-        found = {"temperature": 0.0, "bias": plain.bias, "weights": np.zeros(n_members)}
+        found = {part: np.zeros(size) for part, size in sizes.items()}
         at = 0
         for part in parts:
             found[part] = values[at : at + sizes[part]]
             at += sizes[part]
-        bias = np.asarray(found["bias"])
-        return Combination(
-            softmax(found["weights"]),
-            float(np.exp(np.clip(np.sum(found["temperature"]), -3, 3))),
-            bias - bias.mean(),
-        )
+        log_temperature = np.clip(found["temperature"][0], -3, 3)
+        bias = found["bias"] - found["bias"].mean()
+        return Combination(softmax(found["weights"]), float(np.exp(log_temperature)), bias)
 
     def objective(values: Scores) -> float:
         return float(_losses(scores, y, unpack(values)).mean() + PENALTY * (values**2).sum())

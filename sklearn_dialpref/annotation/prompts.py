@@ -462,12 +462,13 @@ class PromptBank(Sequence[Prompt]):
 
     def __repr__(self) -> str:
         lines = [f"PromptBank of {len(self)} prompts for {self.classes!r}"]
-        lines += [
-            f"  {prompt.id}  before {prompt.context_turns}, after {prompt.look_ahead}, "
-            f"examples {prompt.n_examples}, definitions {'yes' if prompt.definitions else 'no'}, "
-            f"order {' '.join(f'{c}={label}' for c, label in zip(prompt.codes, prompt.classes, strict=True))}"
-            for prompt in self.prompts
-        ]  # fmt: skip
+        for prompt in self.prompts:
+            shown = " ".join(f"{label['code']}={label['name']}" for label in prompt._labels)
+            lines.append(
+                f"  {prompt.id}  before {prompt.context_turns}, after {prompt.look_ahead}, "
+                f"examples {prompt.n_examples}, "
+                f"definitions {'yes' if prompt.definitions else 'no'}, order {shown}"
+            )
         return "\n".join(lines)
 
     def to_json(self) -> str:
@@ -531,8 +532,8 @@ class PromptBank(Sequence[Prompt]):
         str
             Empty if they are the same.
         """
-        lines = (bank.to_json().splitlines() for bank in (self, other))
-        return "\n".join(difflib.unified_diff(*lines, "this", "other", lineterm="", n=1))
+        ours, theirs = self.to_json().splitlines(), other.to_json().splitlines()
+        return "\n".join(difflib.unified_diff(ours, theirs, "this", "other", n=1, lineterm=""))
 
 
 def _code_sets(n_classes: int) -> list[tuple[str, ...]]:
