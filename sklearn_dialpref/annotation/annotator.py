@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from sklearn_dialpref._compat import Interval, StrOptions, validate_parameter_constraints
 from sklearn_dialpref._targets import check_targets
 from sklearn_dialpref._validation import Dialogues, check_dialogues, is_missing, missing_in
+
 from .answers import OffList, label_scores
 from .cache import AnswerCache
 from .card import card_markdown
