@@ -1,0 +1,102 @@
+"""An ensemble's votes: their mean, weights learned from 100 human labels, and the best member.
+
+Real votes of language models on MELD's test split (emotion; up to 17 combinations of model and
+context window), DeliData (type, target) and Persuasion for Good (coarse strategies), through the
+code by which ``LLMAnnotator`` combines the answers of its prompts.  Per seed about 100 human
+labels (whole dialogues) are drawn to learn from; the rows of all other dialogues are scored.
+"Best member" is chosen by accuracy on the same 100 labels.
+
+    python benchmarks/ensemble_votes.py --data ../shared/data
+"""
+
+import argparse
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import f1_score
+
+from sklearn_dialpref.annotation.ensemble import FLOOR, Combination, combine, fit_combination
+
+SETS = {
+    "MELD emotion": ("meld", "emotion", lambda c: "sentiment" not in c),
+    "DeliData type": ("deli", "type", lambda c: c.endswith("_type")),
+    "DeliData target": ("deli", "target", lambda c: c.endswith("_target")),
+    "P4G coarse": ("p4g", "persuader_gold_coarse", lambda c: c.endswith("_coarse")),
+}
+
+
+def load(folder: Path, name: str) -> tuple:
+    """Votes as scores (n, A, K), labels, dialogues, and the members' names."""
+    file, column, wanted = SETS[name]
+    data = pd.read_parquet(folder / f"{file}.parquet")
+    if file == "meld":
+        data = data[data["split"] == "test"]
+    members = [c for c in data.columns if c.startswith("llm_") and wanted(c)]
+    data = data[data[column].notna() & data[members].notna().any(axis=1)]
+    members = [c for c in members if data[c].notna().any()]
+    classes = np.unique(data[column].to_numpy(dtype=str))
+    votes = data[members].to_numpy(dtype=object)
+    scores = (votes[:, :, None] == classes).astype(float)
+    scores[~scores.any(axis=2)] = np.nan  # no vote, or one outside the classes
+    y = np.searchsorted(classes, data[column].to_numpy(dtype=str))
+    groups = pd.factorize(data["dialogue_id"])[0]
+    kept = ~np.isnan(scores[:, :, 0]).all(axis=1)
+    return scores[kept], y[kept], groups[kept], members
+
+
+def measures(proba: np.ndarray, y: np.ndarray) -> list[float]:
+    hot = np.eye(proba.shape[1])[y]
+    smooth = (proba + FLOOR) / (proba + FLOOR).sum(axis=1, keepdims=True)
+    return [
+        float((proba.argmax(axis=1) == y).mean()),
+        f1_score(y, proba.argmax(axis=1), average="macro"),
+        float(((proba - hot) ** 2).sum(axis=1).mean()),
+        float(-np.log(smooth[np.arange(len(y)), y]).mean()),
+    ]
+
+
+def one_seed(scores, y, groups, seed: int) -> dict[str, list[float]]:
+    order = np.random.default_rng(seed).permutation(groups.max() + 1)
+    sizes = np.bincount(groups)[order].cumsum()
+    chosen = order[: int(np.searchsorted(sizes, 100)) + 1]
+    known = np.isin(groups, chosen)
+    n_members, n_classes = scores.shape[1:]
+    plain = Combination.plain(n_members, n_classes)
+    learned = fit_combination(scores[known], y[known], groups[known], seed=seed)
+    filled = np.nan_to_num(scores[known])
+    best = int((filled.argmax(axis=2) == y[known, None]).mean(axis=0).argmax())
+    single = np.where(
+        np.isnan(scores[~known, best]), combine(scores[~known], plain), scores[~known, best]
+    )
+    return {
+        "mean vote": measures(combine(scores[~known], plain), y[~known]),
+        "learned from 100 labels": measures(combine(scores[~known], learned), y[~known]),
+        "best member": measures(single, y[~known]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the parquet files")
+    parser.add_argument("--seeds", type=int, default=10)
+    options = parser.parse_args()
+    print("| data | members | combination | accuracy | macro-F1 | Brier | log-loss |")
+    print("|---|---|---|---|---|---|---|")
+    for name in SETS:
+        scores, y, groups, members = load(options.data, name)
+        runs = [one_seed(scores, y, groups, seed) for seed in range(options.seeds)]
+        for row in runs[0]:
+            table = np.array([run[row] for run in runs])
+            cells = [
+                f"{m:.3f} ± {s:.3f}"
+                for m, s in zip(table.mean(axis=0), table.std(axis=0, ddof=1), strict=True)
+            ]
+            print(f"| {name} | {len(members)} | {row} | {' | '.join(cells)} |", flush=True)
+    print(f"\n{options.seeds} seeds, {platform.machine()}, {time.strftime('%Y-%m-%d')}")
+
+
+if __name__ == "__main__":
+    main()
