@@ -10,6 +10,7 @@ from dataclasses import asdict
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -307,6 +308,11 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
                 f"budget={self.budget} needs prices=(in, out) of a million tokens; or set "
                 "token_budget"
             )
+        if self.base_url is not None and "@" in urlsplit(self.base_url).netloc:
+            raise ValueError(
+                "base_url holds a password, which would show in cards and logs; put it into an "
+                "environment variable and name that as api_key_env"
+            )
         if self.prompts is not None and self.n_examples:
             raise ValueError(
                 "n_examples is for the default prompts; the prompts given say themselves how "
@@ -318,9 +324,10 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
             if self.classes is None:
                 raise ValueError("without human labels the classes must be named: classes=[...]")
             names = np.unique(np.asarray(list(self.classes)))
-            if len(names) != len(self.classes) or len(names) < 2:
+            if set(names.tolist()) != set(self.classes) or len(names) < 2:
                 raise ValueError(
-                    f"classes must be at least two distinct labels, got {self.classes!r}"
+                    "classes must be at least two distinct labels of one type, got "
+                    f"{self.classes!r}"
                 )
             return np.full(n_rows, -1), names
         targets = check_targets(y_human, None, n_rows, self.classes)
