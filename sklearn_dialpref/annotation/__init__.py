@@ -1,7 +1,8 @@
 """Labels from language models: prompts, answers, and what they cost."""
 
 from .annotator import LLMAnnotator
-from .client import Completion, EndpointError
-from .prompts import Prompt, PromptBank
+from .bank import PromptBank
+from .models import Completion, EndpointError
+from .prompts import Prompt
 
 __all__ = ["Completion", "EndpointError", "LLMAnnotator", "Prompt", "PromptBank"]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict
+from datetime import UTC, datetime
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,36 +19,32 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from sklearn_dialpref._compat import Interval, StrOptions, validate_parameter_constraints
-from sklearn_dialpref._targets import check_targets
-from sklearn_dialpref._validation import Dialogues, check_dialogues, is_missing, missing_in
-
-from .answers import OffList, label_scores
-from .cache import AnswerCache
-from .card import card_markdown
-from .client import (
-    CallableModel,
-    Completion,
-    Job,
-    Limits,
-    Model,
-    OpenAIModel,
-    Settings,
-    Usage,
-    ask_all,
-    count_tokens,
+from sklearn_dialpref._compat import Interval, StrOptions
+from sklearn_dialpref._validation import (
+    Dialogues,
+    check_dialogues,
+    codes_of,
+    label_array,
+    missing_in,
 )
-from .ensemble import Combination, combine, fit_combination
-from .prompts import MAX_CONTEXT, PromptBank, as_data
+
+from .answers import Answers
+from .bank import PromptBank
+from .billing import Ledger, Limits, Usage
+from .cache import AnswerCache, default_cache
+from .card import card_content, card_markdown
+from .checks import LEARNABLE, check_labels, check_members, check_prompts, check_settings
+from .client import Question, ask_all
+from .ensemble import Combination, agreement, combine, fit_combination, votes
+from .estimate import estimate
+from .models import CallableModel, Completion, Model, OpenAIModel, Settings
+from .questions import Examples, questions
 
 __all__ = ["LLMAnnotator"]
 
-TOKENS_OUT = {"logprobs": 1, "auto": 1, "schema": 12, "samples": 2}  # of one answer, about
-MOST_COUNTED = 50_000  # questions that estimate_cost reads; it scales up from there
-
 
 class LLMAnnotator(ClassifierMixin, BaseEstimator):
-    r"""Label the utterances of dialogues by a language model, asked in several ways.
+    r"""Label the utterances of dialogues by language models, asked in several ways.
 
     Each utterance is put to each model by each prompt of a bank; the answers are averaged to one
     score per class, so that ``predict_proba`` is what
@@ -61,9 +57,8 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         The labels; None: those of ``y_human``.
     model : str, callable, or list of them, default="gpt-4o-mini"
         Name of a model of the endpoint, or a function of the messages (a list of dict with
-        ``role`` and ``content``) that returns the answer as str or as a ``Completion``.  The
-        answers of a function are kept in the cache under its qualified name, or its attribute
-        ``name``.  Several models are averaged.
+        ``role`` and ``content``) that returns the answer as str or as a ``Completion``.  Several
+        models are averaged.
     prompts : PromptBank, default=None
         None: :meth:`PromptBank.default`, eight prompts.
     task : str, default="the label"
@@ -71,39 +66,46 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     definitions : mapping of class to str, default=None
         What each class means, for the default prompts.
     n_examples : int, default=0
-        Labelled examples that every second default prompt shows; needs ``y_human``.
+        Labelled examples that every second default prompt shows, never of the dialogue that is
+        being labelled; needs ``y_human``.
     scoring : {"auto", "logprobs", "samples", "schema"}, default="auto"
         How an answer becomes scores: by the log-probabilities of the codes of the labels; by
         the shares of ``n_samples`` sampled answers; by one answer, bound to the codes by a JSON
         schema, which gets all the score.  "auto": log-probabilities where the endpoint gives
         them, otherwise samples; of a function its one answer.
     n_samples : int, default=5
+        Of each question, where answers are sampled.
     sampling_temperature : float, default=1.0
         Of samples.
     learn : tuple of {"temperature", "bias", "weights"}, default=all three
         What ``fit`` may learn from human labels: a temperature, a bias for each class, and
-        weights of the prompts.
+        weights of the members.
     base_url : str, default=None
         Of an endpoint that speaks the OpenAI API, such as vLLM, llama.cpp, Ollama or OpenRouter;
         None: OpenAI.
     api_key_env : str, default="OPENAI_API_KEY"
         Name of the environment variable that holds the key.  The key itself is never kept.
-    cache : str or Path, default=None
+    extra_body : mapping, default=None
+        Further entries of each request, such as ``{"reasoning_effort": "none"}``.  A model that
+        thinks before it answers must be told not to.
+    cache : "auto", str, Path or None, default="auto"
         File of all answers (sqlite), so that none is paid for twice, whatever happens; several
-        processes may share one.  None: answers are kept for the pass alone.
-    concurrency : int, default=16
-        Calls at once.
+        processes may share one.  It holds hashes and answers, no utterances.  "auto":
+        ``answers.sqlite`` in the user's cache folder for models of an endpoint; answers of
+        functions stay in the memory of this annotator, as those of all models do with None.
+    concurrency : int or "auto", default="auto"
+        Calls at once.  "auto": 16; 1 for a function that is no coroutine function.
     timeout : float, default=60.0
         Seconds until a call counts as lost.
     max_retries : int, default=6
         Of a call that failed for a while (429, 5xx, timeout, broken connection).
     requests_per_minute, tokens_per_minute : float, default=None
-        Rates of calls that are really made.
+        Rates of calls that are really made; retries come on top.
     prices : tuple of (float, float), or mapping of model to them, default=None
         Of a million tokens in, and out, in any currency.
     budget : float, default=None
-        What a pass may cost at most, in the currency of ``prices``.  Calls that could pass it are
-        not made; their failure says so.
+        What a pass (a ``fit`` with labels, a ``predict_proba``) may cost at most, in the currency
+        of ``prices``.  Calls that could pass it are not made; their failure says so.
     token_budget : int, default=None
         How many tokens a pass may take at most, in and out together.
     random_state : int, RandomState or None, default=0
@@ -120,13 +122,13 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     members_ : list of (model, prompt id)
         Of the ensemble.
     scores_ : ndarray of shape (n, n_members, n_classes)
-        Of the last pass; NaN where a member gave no answer.
+        Of the last ``predict_proba``; NaN where a member gave no answer.
     votes_ : ndarray of object, shape (n, n_members)
         The likeliest label of each member; None where it gave none.
     agreement_ : ndarray of shape (n,)
         Share of the members with an answer that vote for the commonest label; NaN where none.
     failures_ : list of dict
-        With ``row``, ``model``, ``prompt`` and ``reason``.
+        Of the last pass, with ``row``, ``model``, ``prompt`` and ``reason``.
     usage_ : dict
         Of the last pass: ``calls``, ``cached``, ``failed``, ``tokens_in``, ``tokens_out``,
         ``cost``.
@@ -142,7 +144,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     :math:`\bar s_c = \sum_a w_a s_{ac}` with equal weights.  With human labels it is
     :math:`\mathrm{softmax}_c(\log(\bar s_c + 0.01) / T + b_c)`, and each of *T*, *b* and *w* is
     learned only if cross-validation over dialogues finds the log-loss to fall by more than its
-    standard error.  With fewer than 20 labels nothing is learned.
+    standard error.  With fewer than 20 labels, or 5 dialogues, nothing is learned.
 
     Utterances stand in the prompts as JSON, shortened to 2,000 characters (turns around them to
     500), of which 70 % are from the beginning and 30 % from the end.
@@ -150,6 +152,10 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     Of an endpoint's log-probabilities the twenty likeliest tokens are seen; a code that is not
     among them gets the score 0.  More than 52 classes have codes of several tokens and need
     ``scoring="schema"`` or ``"samples"``.
+
+    Answers are kept by model, address, settings, prompt and rendered text.  The answers of a
+    function go by its qualified name, or its attribute ``name``.  A failure is not kept, but an
+    answer that is no label is: asking again would cost again.
 
     Examples
     --------
@@ -179,8 +185,9 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         "learn": [tuple, list],
         "base_url": [str, None],
         "api_key_env": [str],
+        "extra_body": [Mapping, None],
         "cache": [str, Path, None],
-        "concurrency": [Interval(Integral, 1, None, closed="left")],
+        "concurrency": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "timeout": [Interval(Real, 0, None, closed="neither")],
         "max_retries": [Interval(Integral, 0, None, closed="left")],
         "requests_per_minute": [Interval(Real, 0, None, closed="neither"), None],
@@ -204,11 +211,12 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         scoring: str = "auto",
         n_samples: int = 5,
         sampling_temperature: float = 1.0,
-        learn: Sequence[str] = ("temperature", "bias", "weights"),
+        learn: Sequence[str] = LEARNABLE,
         base_url: str | None = None,
         api_key_env: str = "OPENAI_API_KEY",
-        cache: str | Path | None = None,
-        concurrency: int = 16,
+        extra_body: Mapping[str, Any] | None = None,
+        cache: str | Path | None = "auto",
+        concurrency: int | str = "auto",
         timeout: float = 60.0,
         max_retries: int = 6,
         requests_per_minute: float | None = None,
@@ -231,6 +239,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         self.learn = learn
         self.base_url = base_url
         self.api_key_env = api_key_env
+        self.extra_body = extra_body
         self.cache = cache
         self.concurrency = concurrency
         self.timeout = timeout
@@ -268,115 +277,36 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         EndpointError
             If there are labels, and the endpoint cannot be used.
         """
-        self._check_parameters()
+        check_settings(self)
         dialogues = check_dialogues(X, precomputed=False)
-        labels, self.classes_ = self._labels(y_human, len(dialogues))
+        labels, self.classes_ = check_labels(self, y_human, len(dialogues))
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.prompts_ = self._bank(seed)
-        self._check_members()
-        known = np.flatnonzero(labels >= 0)
+        self.prompts_ = check_prompts(self, seed)
+        self.members_ = check_members(self)
+        for of_last_pass in ("scores_", "votes_", "agreement_"):
+            self.__dict__.pop(of_last_pass, None)
+        self._memory: AnswerCache | None = None
+        self._ratio: dict[str, float] = {}  # tokens billed for each token counted, by model
         assert dialogues.text is not None
-        self._examples = [
-            (dialogues.dialogue_id[row], str(dialogues.text[row]), self.classes_[labels[row]])
-            for row in np.random.RandomState(seed).permutation(known)
-        ]
-        n_members = len(self.members_)
-        self.combination_ = Combination.plain(n_members, len(self.classes_))
-        self._ratio = 1.0
+        # whatever the order of the rows: what is shown and learned depends on it otherwise
+        order = np.lexsort((dialogues.turn, codes_of(dialogues.text), dialogues.group))
+        known = order[labels[order] >= 0]
+        self._examples = Examples(
+            [
+                (dialogues.dialogue_id[row], str(dialogues.text[row]), self.classes_[labels[row]])
+                for row in np.random.RandomState(seed).permutation(known)
+            ]
+        )
+        self.combination_ = Combination.plain(len(self.members_), len(self.classes_))
         if len(known) and self.learn:
-            scores = self._annotate(dialogues, known)
             self.combination_ = fit_combination(
-                scores,
+                self._annotate(dialogues, known),
                 labels[known],
                 dialogues.group[known],
                 seed=seed,
-                **{part: part in self.learn for part in ("temperature", "bias", "weights")},
+                **{part: part in self.learn for part in LEARNABLE},
             )
         return self
-
-    def _check_parameters(self) -> None:
-        parameters = self.get_params(deep=False)
-        validate_parameter_constraints(
-            self._parameter_constraints, parameters, caller_name=type(self).__name__
-        )
-        if unknown := set(self.learn) - {"temperature", "bias", "weights"}:
-            raise ValueError(
-                f"learn holds {sorted(unknown)}; it may hold 'temperature', 'bias', 'weights'"
-            )
-        if self.budget is not None and self.prices is None:
-            raise ValueError(
-                f"budget={self.budget} needs prices=(in, out) of a million tokens; or set "
-                "token_budget"
-            )
-        if self.base_url is not None and "@" in urlsplit(self.base_url).netloc:
-            raise ValueError(
-                "base_url holds a password, which would show in cards and logs; put it into an "
-                "environment variable and name that as api_key_env"
-            )
-        if self.prompts is not None and self.n_examples:
-            raise ValueError(
-                "n_examples is for the default prompts; the prompts given say themselves how "
-                "many examples they show (Prompt(..., n_examples=...))"
-            )
-
-    def _labels(self, y_human: Any, n_rows: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        if y_human is None or bool(is_missing(y_human).all()):
-            if self.classes is None:
-                raise ValueError("without human labels the classes must be named: classes=[...]")
-            names = np.unique(np.asarray(list(self.classes)))
-            if set(names.tolist()) != set(self.classes) or len(names) < 2:
-                raise ValueError(
-                    "classes must be at least two distinct labels of one type, got "
-                    f"{self.classes!r}"
-                )
-            return np.full(n_rows, -1), names
-        targets = check_targets(y_human, None, n_rows, self.classes)
-        if targets.multilabel:
-            raise ValueError(
-                "y_human is 2-D (multilabel), but an annotator gives one label per utterance; "
-                "use one annotator for each label, with classes=[0, 1]"
-            )
-        return targets.human, targets.classes
-
-    def _bank(self, seed: int) -> PromptBank:
-        if self.prompts is None:
-            return PromptBank.default(
-                self.task,
-                self.classes_.tolist(),
-                self.definitions,
-                n_examples=self.n_examples,
-                random_state=seed,
-            )
-        if set(self.prompts.classes) != set(self.classes_.tolist()):
-            raise ValueError(
-                f"the prompts ask for {self.prompts.classes} but the classes are "
-                f"{self.classes_.tolist()}; build the bank for these"
-            )
-        return self.prompts
-
-    def _check_members(self) -> None:
-        models = self._models()
-        if len({model.name for model in models}) != len(models) or not models:
-            raise ValueError(
-                f"model must name at least one model, each once, got {self.model!r}; give "
-                "functions different attributes `name`"
-            )
-        self.members_ = [(model.name, prompt.id) for model in models for prompt in self.prompts_]
-        long = [code for prompt in self.prompts_ for code in prompt.codes or () if len(code) > 1]
-        if self.scoring == "logprobs" and long:
-            raise ValueError(
-                f"scoring='logprobs' reads one token, but there are codes such as {long[0]!r}; "
-                "use codes of one character, or scoring='schema' or 'samples'"
-            )
-
-    def _models(self) -> list[Model]:
-        given = self.model if isinstance(self.model, list) else [self.model]
-        return [
-            OpenAIModel(one, self.base_url, self.api_key_env, self.timeout, self.max_retries)
-            if isinstance(one, str)
-            else CallableModel(one)
-            for one in given
-        ]
 
     # -- labelling --------------------------------------------------------------------------
 
@@ -399,15 +329,14 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         NotFittedError
             If the annotator is not fitted.
         EndpointError
-            If the endpoint cannot be used at all.
+            If the endpoint cannot be used at all, or no longer.
         """
         check_is_fitted(self, "combination_")
         dialogues = check_dialogues(X, precomputed=False)
-        scores = self._annotate(dialogues, np.arange(len(dialogues)))
-        self.scores_ = scores
-        self.votes_ = self._vote(scores)
-        self.agreement_ = _agreement(scores)
-        combined = combine(scores, self.combination_)
+        self.scores_ = self._annotate(dialogues, np.arange(len(dialogues)))
+        self.votes_ = votes(self.scores_, self.classes_)
+        self.agreement_ = agreement(self.scores_)
+        combined = combine(self.scores_, self.combination_)
         if lost := int(np.isnan(combined[:, 0]).sum()):
             warnings.warn(
                 f"{lost} of {len(combined)} utterances got no answer and are NaN; failures_ says "
@@ -423,6 +352,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame, ndarray or sequence of str
+            As for :meth:`predict_proba`.
 
         Returns
         -------
@@ -443,29 +373,39 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame, ndarray or sequence of str
+            As for :meth:`predict_proba`.
         y : array-like of shape (n,)
             Human labels, missing where None, NaN or pd.NA.
         sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
 
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError
+            If no row has a label.
         """
-        labels = np.asarray(y, dtype=object)
+        labels = label_array(y)
         known = ~missing_in(labels)
-        right = (self.predict(X).astype(object) == labels)[known]
+        if not known.any():
+            raise ValueError("score needs labels, but all of y is missing")
+        right = self.predict(X).astype(object) == labels.astype(object)
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
-        return float(np.average(right, weights=weight))
+        return float(np.average(right[known], weights=weight))
 
     def estimate_cost(self, X: Any) -> Bunch:
         """What labelling would take, without asking anything.
 
-        Tokens are counted without the model's tokenizer, and corrected by what earlier answers
-        were billed.
+        Tokens are counted without the model's tokenizer, and corrected by what answers that
+        came already were billed.
 
         Parameters
         ----------
         X : DataFrame, ndarray or sequence of str
+            As for :meth:`predict_proba`.
 
         Returns
         -------
@@ -473,33 +413,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
             ``calls`` to make, ``cached`` answers, ``tokens_in``, ``tokens_out``, ``cost``.
         """
         check_is_fitted(self, "combination_")
-        dialogues = check_dialogues(X, precomputed=False)
-        rows = np.arange(len(dialogues))
-        total = len(rows) * len(self.prompts_)
-        chosen = rows
-        if total > MOST_COUNTED:
-            chosen = np.sort(
-                np.random.RandomState(0).permutation(rows)[: MOST_COUNTED // len(self.prompts_)]
-            )
-        scale = len(rows) / len(chosen)
-        out = TOKENS_OUT[self.scoring] * (self.n_samples if self.scoring == "samples" else 1)
-        estimate = Bunch(calls=0, cached=0, tokens_in=0, tokens_out=0, cost=0.0)
-        with self._cache() as cache:
-            for at, model in enumerate(self._models()):
-                asked: dict[str, int] = {}
-                for job in self._jobs(dialogues, chosen, model, at):
-                    asked[job.key] = 0 if job.key in asked else count_tokens(job.messages)
-                known = cache.get_many(list(asked))
-                counted = [tokens for key, tokens in asked.items() if key not in known]
-                limits = self._limits(model)
-                tokens_in = scale * sum(counted) * self._ratio
-                tokens_out = scale * len(counted) * out
-                estimate.calls += round(scale * len(counted))
-                estimate.cached += round(scale * len(known))
-                estimate.tokens_in += round(tokens_in)
-                estimate.tokens_out += round(tokens_out)
-                estimate.cost += limits.cost(tokens_in, tokens_out)
-        return estimate
+        return estimate(self, check_dialogues(X, precomputed=False))
 
     def card(self, format: str = "markdown") -> str:
         """What was asked, of which models, at what cost, and how far the answers agree.
@@ -507,6 +421,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         format : {"markdown", "json"}, default="markdown"
+            JSON also has the whole prompts.
 
         Returns
         -------
@@ -516,167 +431,100 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         ------
         NotFittedError
             If nothing was labelled yet.
+        ValueError
+            If the format is another.
         """
         check_is_fitted(self, "scores_")
-        content = self._card_content()
+        if format not in ("markdown", "json"):
+            raise ValueError(f"format must be 'markdown' or 'json', got {format!r}")
+        content = card_content(self, self._date, self._settings())
         if format == "json":
             return json.dumps(content, indent=1, ensure_ascii=False)
-        if format == "markdown":
-            return card_markdown(content)
-        raise ValueError(f"format must be 'markdown' or 'json', got {format!r}")
-
-    def _card_content(self) -> dict[str, Any]:
-        reasons: dict[str, int] = {}
-        for failure in self.failures_:
-            reasons[failure["reason"]] = reasons.get(failure["reason"], 0) + 1
-        agreement = self.agreement_[~np.isnan(self.agreement_)]
-        return {
-            "date": self._date,
-            "models": [model.name for model in self._models()],
-            "base_url": self.base_url,
-            "classes": self.classes_.tolist(),
-            "settings": asdict(self._settings()),
-            "prompts": [{"id": prompt.id, **prompt.to_dict()} for prompt in self.prompts_],
-            "utterances": len(self.scores_),
-            "without_answer": int(np.isnan(self.scores_[:, :, 0]).all(axis=1).sum()),
-            "agreement": float(agreement.mean()) if len(agreement) else None,
-            "weights": self.combination_.weights.tolist(),
-            "temperature": self.combination_.temperature,
-            "bias": self.combination_.bias.tolist(),
-            "usage": self.usage_,
-            "failures": reasons,
-        }
+        return card_markdown(content)
 
     # -- one pass ---------------------------------------------------------------------------
 
     def _annotate(self, dialogues: Dialogues, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Scores of the rows by each member; sets ``failures_`` and ``usage_``."""
-        from datetime import UTC, datetime
-
-        scores = np.full((len(rows), len(self.members_), len(self.classes_)), np.nan)
-        failures: list[dict[str, Any]] = []
-        place = {int(row): at for at, row in enumerate(rows)}
-        order = [self._order_of(prompt.classes) for prompt in self.prompts_]
+        models = self._models()
+        shown = [prompt.classes for _ in models for prompt in self.prompts_]
+        answers = Answers(rows, self.members_, self.classes_.tolist(), shown)
         usage = Usage()
+        self._date = datetime.now(UTC).isoformat(timespec="seconds")
         total = len(rows) * len(self.members_)
-        self.failures_, self._date = failures, datetime.now(UTC).isoformat(timespec="seconds")
-        with (
-            self._cache() as cache,
-            tqdm(total=total, unit="answer", disable=not self.verbose) as bar,
-        ):
-            for at, model in enumerate(self._models()):
-                limits = self._limits(model, usage)
+        with tqdm(total=total, unit="answer", disable=not self.verbose) as bar:
+            for number, model in enumerate(models):
+                ledger = Ledger(self._limits(model), before=usage)
 
                 def deliver(
-                    job: Job,
-                    outcome: Completion | str,
-                    limits: Limits = limits,
-                    before: float = usage.cost,
+                    question: Question, outcome: Completion | str, ledger: Ledger = ledger
                 ) -> None:
+                    answers.deliver(question, outcome)
                     bar.update(1)
-                    if bar.n % 50 == 0:
-                        spent = before + limits.usage.cost
-                        bar.set_postfix(calls=limits.usage.calls, cost=f"{spent:.4f}")
-                    try:
-                        if isinstance(outcome, str):
-                            raise OffList(outcome)
-                        shown = label_scores(outcome, job.codes)
-                    except OffList as error:
-                        name, prompt_id = self.members_[job.member]
-                        failures.append(
-                            {"row": job.row, "model": name, "prompt": prompt_id,
-                             "reason": str(error)}
-                        )  # fmt: skip
-                        return
-                    to = order[job.member % len(self.prompts_)]
-                    scores[place[job.row], job.member, to] = shown
+                    if self.verbose and bar.n % 50 == 0:
+                        spent = ledger.before + ledger.usage
+                        bar.set_postfix(calls=spent.calls, cost=f"{spent.cost:.4f}")
 
+                asked = self._questions(dialogues, rows, model, number)
                 try:
-                    jobs = self._jobs(dialogues, rows, model, at)
-                    ask_all(model, jobs, self._settings(), limits, cache, deliver)
+                    with self._answers(model) as cache:
+                        ask_all(model, asked, self._settings(), ledger, cache, deliver)
                 finally:
-                    usage = _sum(usage, limits.usage)
-                    if limits.usage.calls:
-                        self._ratio = limits.seen_ratio
-                    self.usage_ = asdict(usage)
-        failures.sort(key=lambda failure: (failure["row"], failure["model"], failure["prompt"]))
-        return scores
+                    usage = usage + ledger.usage
+                    self.usage_, self.failures_ = asdict(usage), answers.failures
+                    if ledger.counted:
+                        self._ratio[model.name] = ledger.ratio
+        return answers.scores
 
-    def _jobs(
+    def _questions(
         self, dialogues: Dialogues, rows: NDArray[np.int64], model: Model, number: int
-    ) -> Iterator[Job]:
-        """The questions about the rows, row by row."""
-        before, after = _neighbours(dialogues)
-        assert dialogues.text is not None
-        speaker = _speakers(dialogues)
-        settings = json.dumps([model.name, model.base_url, asdict(self._settings())])
-        for row in rows.tolist():
-            utterance = as_data(dialogues.text[row], speaker[row])
-            earlier, later = before(row), after(row)
-            for at, prompt in enumerate(self.prompts_):
-                messages = prompt.render_data(
-                    utterance, earlier, later, self._examples_for(dialogues, row, prompt)
-                )
-                text = json.dumps([settings, prompt.id, messages])
-                yield Job(
-                    row,
-                    number * len(self.prompts_) + at,
-                    hashlib.sha256(text.encode()).hexdigest(),
-                    prompt.id,
-                    messages,
-                    tuple(prompt.codes or ()),
-                )
+    ) -> Iterator[Question]:
+        first = number * len(self.prompts_)
+        return questions(
+            dialogues, rows, self.prompts_, self._examples, model, self._settings(), first
+        )
 
-    def _examples_for(self, dialogues: Dialogues, row: int, prompt: Any) -> list[tuple[str, Any]]:
-        """Examples for a prompt, of other dialogues and texts, the classes in turn."""
-        if not prompt.n_examples:
-            return []
-        own, text = dialogues.dialogue_id[row], dialogues.text[row]  # type: ignore[index]
-        found: list[tuple[str, Any]] = []
-        seen: dict[Any, int] = {}
-        for dialogue, example, label in self._examples:
-            share = -(-prompt.n_examples // len(self.classes_))
-            if dialogue == own or example == text or seen.get(label, 0) >= share:
-                continue
-            seen[label] = seen.get(label, 0) + 1
-            found.append((example, label))
-            if len(found) == prompt.n_examples:
-                break
-        return found
-
-    def _order_of(self, shown: Sequence[Any]) -> NDArray[np.int64]:
-        """Column of each shown class."""
-        column = {label: at for at, label in enumerate(self.classes_.tolist())}
-        return np.array([column[label] for label in shown])
+    def _models(self) -> list[Model]:
+        given = self.model if isinstance(self.model, list) else [self.model]
+        return [
+            OpenAIModel(one, self.base_url, self.api_key_env, self.timeout, self.max_retries)
+            if isinstance(one, str)
+            else CallableModel(one)
+            for one in given
+        ]
 
     def _settings(self) -> Settings:
-        return Settings(self.scoring, int(self.n_samples), float(self.sampling_temperature))
+        return Settings(
+            self.scoring,
+            int(self.n_samples),
+            float(self.sampling_temperature),
+            dict(self.extra_body or {}),
+        )
 
-    def _cache(self) -> AnswerCache:
-        return AnswerCache(":memory:" if self.cache is None else self.cache)
-
-    def _limits(self, model: Model, used: Usage | None = None) -> Limits:
-        price = self.prices
-        if isinstance(price, Mapping):
-            if model.name not in price:
-                raise ValueError(f"prices has no entry for {model.name!r}, only {sorted(price)}")
-            price = price[model.name]
-        used = used or Usage()
-        tokens = used.tokens_in + used.tokens_out
+    def _limits(self, model: Model) -> Limits:
+        price = self.prices.get(model.name) if isinstance(self.prices, Mapping) else self.prices
         return Limits(
-            int(self.concurrency),
+            model.concurrency if self.concurrency == "auto" else int(self.concurrency),
             self.requests_per_minute,
             self.tokens_per_minute,
-            None if self.budget is None else self.budget - used.cost,
-            None if self.token_budget is None else self.token_budget - tokens,
+            self.budget,
+            self.token_budget,
             (0.0, 0.0) if price is None else (float(price[0]), float(price[1])),
         )
 
-    def _vote(self, scores: NDArray[np.float64]) -> NDArray[Any]:
-        missing = np.isnan(scores[:, :, 0])
-        votes = self.classes_.astype(object)[np.nan_to_num(scores).argmax(axis=2)]
-        votes[missing] = None
-        return votes
+    def _answers(self, model: Model) -> Any:
+        """Where the answers of a model are kept, as a context."""
+        if self.cache is not None and self.cache != "auto":
+            return closing(AnswerCache(self.cache))
+        if self.cache == "auto" and isinstance(model, OpenAIModel):
+            return closing(AnswerCache(default_cache()))
+        if self._memory is None:
+            self._memory = AnswerCache(":memory:")
+        return nullcontext(self._memory)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {**state, "_memory": None} if "_memory" in state else state
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -685,55 +533,3 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         tags.target_tags.required = False
         tags.requires_fit = True
         return tags
-
-
-def _agreement(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    given = ~np.isnan(scores[:, :, 0])
-    best = np.nan_to_num(scores).argmax(axis=2)
-    counts = np.stack([((best == at) & given).sum(axis=1) for at in range(scores.shape[2])])
-    with np.errstate(invalid="ignore"):
-        return counts.max(axis=0) / given.sum(axis=1)
-
-
-def _sum(first: Usage, second: Usage) -> Usage:
-    return Usage(*(a + b for a, b in zip(asdict(first).values(), asdict(second).values(),
-                                         strict=True)))  # fmt: skip
-
-
-def _speakers(dialogues: Dialogues) -> list[str | None]:
-    if dialogues.speaker is None:
-        return [None] * len(dialogues)
-    missing = missing_in(dialogues.speaker)
-    return [None if gone else str(who) for who, gone in zip(dialogues.speaker, missing,
-                                                            strict=True)]  # fmt: skip
-
-
-def _neighbours(
-    dialogues: Dialogues,
-) -> tuple[Callable[[int], list[str]], Callable[[int], list[str]]]:
-    """The turns before and after a row, as data for prompts, the nearest thirty at most."""
-    assert dialogues.text is not None
-    order = np.lexsort((dialogues.turn, dialogues.group))
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    group = dialogues.group[order]
-    start = np.searchsorted(group, group)
-    end = np.searchsorted(group, group, side="right")
-    text, speaker = dialogues.text, _speakers(dialogues)
-    most = 30
-
-    def data(rows: NDArray[np.int64]) -> list[str]:
-        return [as_data(text[row], speaker[row], MAX_CONTEXT) for row in rows.tolist()]
-
-    def before(row: int) -> list[str]:
-        if dialogues.context is not None:
-            ready = dialogues.context[row]
-            return [as_data(ready, limit=MAX_CONTEXT)] if ready else []
-        at = place[row]
-        return data(order[max(start[at], at - most) : at])
-
-    def after(row: int) -> list[str]:
-        at = place[row]
-        return data(order[at + 1 : min(end[at], at + 1 + most)])
-
-    return before, after

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .client import Completion
+from .client import Question
+from .models import Completion
 
-__all__ = ["OffList", "label_scores"]
+__all__ = ["Answers", "OffList", "label_scores"]
 
 LEAST_MASS = 0.01  # of the codes together, below which the answer counts as something else
 
@@ -43,13 +46,13 @@ def label_scores(answer: Completion, codes: tuple[str, ...]) -> NDArray[np.float
     Examples
     --------
     >>> from sklearn_dialpref.annotation.answers import label_scores
-    >>> from sklearn_dialpref.annotation.client import Completion
+    >>> from sklearn_dialpref.annotation.models import Completion
     >>> label_scores(Completion(["A"], {"A": -0.7, " B": -1.4, "The": -2.0}), ("A", "B")).round(2)
     array([0.67, 0.33])
     >>> label_scores(Completion(["A", " b.", "A"]), ("A", "b")).round(2)
     array([0.67, 0.33])
     """
-    if answer.finish_reason == "content_filter":
+    if answer.filtered:
         raise OffList("content filter")
     if answer.logprobs is not None:
         mass = np.zeros(len(codes))
@@ -84,3 +87,53 @@ def _code(text: str, codes: tuple[str, ...]) -> str | None:
 
 def _shown(texts: list[str]) -> str:
     return repr(texts[0][:60]) if texts else "(nothing)"
+
+
+class Answers:
+    """The scores of a pass by row and member, and what failed.
+
+    Parameters
+    ----------
+    rows : ndarray of int
+        That are asked about.
+    members : sequence of (model, prompt id)
+    classes : sequence
+        Whose order the scores have.
+    shown : sequence of sequence
+        The classes of each member in the order of its codes.
+    """
+
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        members: Sequence[tuple[str, str]],
+        classes: Sequence[Any],
+        shown: Sequence[Sequence[Any]],
+    ) -> None:
+        self.members = members
+        self.scores = np.full((len(rows), len(members), len(classes)), np.nan)
+        self._failures: list[dict[str, Any]] = []
+        self._place = {row: at for at, row in enumerate(rows.tolist())}
+        column = {label: at for at, label in enumerate(classes)}
+        self._columns = [np.array([column[label] for label in order]) for order in shown]
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """In the order of rows, models and prompts, however the answers came in."""
+        order = {member: at for at, member in enumerate(self.members)}
+        return sorted(self._failures, key=lambda f: (f["row"], order[f["model"], f["prompt"]]))
+
+    def deliver(self, question: Question, outcome: Completion | str) -> None:
+        """Take in an answer, or the reason why there is none."""
+        try:
+            if isinstance(outcome, str):
+                raise OffList(outcome)
+            found = label_scores(outcome, question.codes)
+        except OffList as error:
+            model, prompt = self.members[question.member]
+            self._failures.append(
+                {"row": question.row, "model": model, "prompt": prompt, "reason": str(error)}
+            )
+            return
+        to = self._columns[question.member]
+        self.scores[self._place[question.row], question.member, to] = found

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["AnswerCache"]
+__all__ = ["AnswerCache", "default_cache"]
 
 APPLICATION_ID = 0x5344_5043  # "SDPC"
 FORMAT = 1
@@ -27,6 +27,13 @@ CREATE TABLE IF NOT EXISTS answers (
 """
 
 
+def default_cache() -> Path:
+    """The file of answers in the user's cache folder, which ``XDG_CACHE_HOME`` moves on Linux."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("sklearn-dialpref", appauthor=False) / "answers.sqlite"
+
+
 class AnswerCache:
     """Answers by key, in an sqlite file that several processes may use at once.
 
@@ -35,7 +42,7 @@ class AnswerCache:
     Parameters
     ----------
     path : str or Path
-        The file; made if it is not there.
+        The file; made if it is not there.  ``":memory:"`` keeps the answers in memory.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.model_selection import GroupKFold
 
-__all__ = ["Combination", "combine", "fit_combination", "weighted_mean"]
+__all__ = ["Combination", "agreement", "combine", "fit_combination", "votes", "weighted_mean"]
 
 Scores = NDArray[np.float64]
 
@@ -81,6 +82,38 @@ def combine(scores: Scores, how: Combination) -> Scores:
     if how.temperature == 1 and not how.bias.any():
         return mean
     return softmax(np.log(mean + FLOOR) / how.temperature + how.bias, axis=1)
+
+
+def votes(scores: Scores, classes: NDArray[Any]) -> NDArray[Any]:
+    """The likeliest class of each member, of object; None where a member gave no answer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dialpref.annotation.ensemble import votes
+    >>> votes(np.array([[[0.9, 0.1], [np.nan, np.nan]]]), np.array(["no", "yes"])).tolist()
+    [['no', None]]
+    """
+    found = classes.astype(object)[np.nan_to_num(scores).argmax(axis=2)]
+    found[np.isnan(scores[:, :, 0])] = None
+    return found
+
+
+def agreement(scores: Scores) -> Scores:
+    """Share of the members with an answer that vote for the commonest class; NaN where none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dialpref.annotation.ensemble import agreement
+    >>> agreement(np.array([[[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]]])).round(2)
+    array([0.67])
+    """
+    given = ~np.isnan(scores[:, :, 0])
+    best = np.nan_to_num(scores).argmax(axis=2)
+    counts = np.stack([((best == at) & given).sum(axis=1) for at in range(scores.shape[2])])
+    with np.errstate(invalid="ignore"):
+        return counts.max(axis=0) / given.sum(axis=1)
 
 
 def fit_combination(

@@ -1,0 +1,160 @@
+"""What questions cost: tokens, prices, and a budget that is never passed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+
+from .models import Completion, Messages
+
+__all__ = ["Ledger", "Limits", "Usage", "count_tokens", "most_tokens"]
+
+MESSAGE_TOKENS = 4  # of a message's role and frame
+TEMPLATE_TOKENS = 64  # that a server may put around the messages, at most
+
+
+@dataclass
+class Usage:
+    """Calls and tokens of a pass.
+
+    Attributes
+    ----------
+    calls : int
+        Questions that were asked and answered.
+    cached : int
+        Questions whose answer was there already.
+    failed : int
+        Questions without an answer.
+    tokens_in, tokens_out : int
+    cost : float
+        In the currency of the prices; 0 without prices.
+    """
+
+    calls: int = 0
+    cached: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """In and out."""
+        return self.tokens_in + self.tokens_out
+
+    def __add__(self, other: Usage) -> Usage:
+        names = [entry.name for entry in fields(self)]
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a pass may use.
+
+    Attributes
+    ----------
+    concurrency : int
+    requests_per_minute, tokens_per_minute : float or None
+    budget : float or None
+        In the currency of ``price``.
+    token_budget : int or None
+    price : tuple of float
+        Of a million tokens in, and out.
+    """
+
+    concurrency: int = 16
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    budget: float | None = None
+    token_budget: int | None = None
+    price: tuple[float, float] = (0.0, 0.0)
+
+    def cost(self, tokens_in: float, tokens_out: float) -> float:
+        """In the currency of ``price``."""
+        return (tokens_in * self.price[0] + tokens_out * self.price[1]) / 1e6
+
+
+class Ledger:
+    """What was used, and what the questions under way may still use.
+
+    Parameters
+    ----------
+    limits : Limits
+    before : Usage
+        What counts against the budget already.
+    """
+
+    def __init__(self, limits: Limits, before: Usage) -> None:
+        self.limits = limits
+        self.before = before
+        self.usage = Usage()
+        self.reserved_tokens = 0.0
+        self.reserved_cost = 0.0
+        self.under_way = 0
+        self.counted = 0
+        self.excess = 1.0  # of billed tokens over the most that was thought possible
+
+    @property
+    def ratio(self) -> float:
+        """Tokens billed for each token counted, in what was answered so far."""
+        return self.usage.tokens_in / self.counted if self.counted else 1.0
+
+    def reserve(self, tokens_in: float, tokens_out: float) -> tuple[float, float] | None:
+        """Set the most that a question may take aside; None if it could pass the budget.
+
+        What was set aside (tokens, cost) is for :meth:`release`.
+        """
+        limits, spent = self.limits, self.before + self.usage
+        tokens_in *= self.excess
+        tokens, cost = tokens_in + tokens_out, limits.cost(tokens_in, tokens_out)
+        all_tokens = spent.tokens + self.reserved_tokens + tokens
+        if limits.token_budget is not None and all_tokens > limits.token_budget:
+            return None
+        if limits.budget is not None and spent.cost + self.reserved_cost + cost > limits.budget:
+            return None
+        self.reserved_tokens += tokens
+        self.reserved_cost += cost
+        self.under_way += 1
+        return tokens, cost
+
+    def release(self, reserved: tuple[float, float]) -> None:
+        """Give back what a question was set aside."""
+        self.reserved_tokens -= reserved[0]
+        self.reserved_cost -= reserved[1]
+        self.under_way -= 1
+
+    def bill(self, answer: Completion, counted: int, most_in: float) -> None:
+        """Write an answer to the bill, and learn how its tokens compare with those counted."""
+        self.usage.calls += 1
+        if answer.tokens_in:
+            self.counted += counted
+            self.excess = max(self.excess, answer.tokens_in / most_in)
+        self._add(answer.tokens_in, answer.tokens_out)
+
+    def bill_lost(self, tokens_in: int, tokens_out: int, counted: int) -> None:
+        """Write down what an answer of no use was billed; guess where that is unknown."""
+        ratio = self.ratio
+        if tokens_in:
+            self.counted += counted
+        self._add(tokens_in or round(ratio * counted), tokens_out)
+
+    def _add(self, tokens_in: int, tokens_out: int) -> None:
+        usage = self.usage
+        usage.tokens_in += tokens_in
+        usage.tokens_out += tokens_out
+        usage.cost = self.limits.cost(usage.tokens_in, usage.tokens_out)
+
+
+def count_tokens(messages: Messages) -> int:
+    """About how many tokens messages have, without the model's tokenizer."""
+    total = 0
+    for message in messages:
+        pieces = re.findall(r"[^\W\d_]+|\d|[^\w\s]+|_|\n+", message["content"])
+        total += sum(-(-len(p) // 6) if p[0].isalpha() else 1 for p in pieces) + MESSAGE_TOKENS
+    return total
+
+
+def most_tokens(messages: Messages) -> int:
+    """The most tokens that messages can have: no tokenizer makes more than one of a byte."""
+    written = sum(len(message["content"].encode()) + MESSAGE_TOKENS for message in messages)
+    return written + TEMPLATE_TOKENS

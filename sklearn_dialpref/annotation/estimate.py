@@ -1,0 +1,67 @@
+"""What a pass would cost, before anything is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from sklearn_dialpref._validation import Dialogues
+
+from .billing import count_tokens
+
+if TYPE_CHECKING:
+    from .annotator import LLMAnnotator
+
+__all__ = ["estimate"]
+
+TOKENS_OUT = {"logprobs": 1, "auto": 1, "schema": 12, "samples": 2}  # of one answer, about
+MOST_COUNTED = 50_000  # questions that are read; the estimate scales up from there
+
+
+def estimate(annotator: LLMAnnotator, dialogues: Dialogues) -> Bunch:
+    """Calls, tokens and cost of labelling dialogues.
+
+    Tokens are corrected by what known answers to these questions were billed, or else those of
+    the last pass.
+
+    Parameters
+    ----------
+    annotator : LLMAnnotator
+        Fitted.
+    dialogues : Dialogues
+
+    Returns
+    -------
+    Bunch
+        As :meth:`LLMAnnotator.estimate_cost` returns it.
+    """
+    rows, n_prompts = np.arange(len(dialogues)), len(annotator.prompts_)
+    if len(rows) * n_prompts > MOST_COUNTED:
+        most = max(1, MOST_COUNTED // n_prompts)
+        rows = np.sort(np.random.RandomState(0).permutation(rows)[:most])
+    scale = len(dialogues) / len(rows)
+    found = Bunch(calls=0, cached=0, tokens_in=0, tokens_out=0, cost=0.0)
+    for number, model in enumerate(annotator._models()):
+        counted = {
+            question.key: count_tokens(question.messages)
+            for question in annotator._questions(dialogues, rows, model, number)
+        }
+        with annotator._answers(model) as cache:
+            known = cache.get_many(list(counted))
+        billed = {key: answer["tokens_in"] for key, answer in known.items()}
+        billed = {key: tokens for key, tokens in billed.items() if tokens}
+        ratio = annotator._ratio.get(model.name, 1.0)
+        if billed:
+            ratio = sum(billed.values()) / sum(counted[key] for key in billed)
+        new = [count for key, count in counted.items() if key not in known]
+        samples = annotator.n_samples if annotator.scoring == "samples" else 1
+        tokens_in = scale * ratio * sum(new)
+        tokens_out = scale * samples * TOKENS_OUT[annotator.scoring] * len(new)
+        found.calls += round(scale * len(new))
+        found.cached += round(scale * (len(rows) * n_prompts - len(new)))
+        found.tokens_in += round(tokens_in)
+        found.tokens_out += round(tokens_out)
+        found.cost += annotator._limits(model).cost(tokens_in, tokens_out)
+    return found

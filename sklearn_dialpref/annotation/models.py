@@ -1,0 +1,435 @@
+"""What answers: a model behind an OpenAI-compatible endpoint, or a function of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "CallableModel",
+    "Completion",
+    "EndpointError",
+    "Messages",
+    "Model",
+    "NoAnswer",
+    "OpenAIModel",
+    "Settings",
+]
+
+Messages = list[dict[str, str]]
+
+TOP_LOGPROBS = 20  # the most that the OpenAI API gives
+WITHOUT_LOGPROBS = 3  # answers, none with log-probabilities: the endpoint gives none
+OUTAGES = (408, 409, 429)  # and 5xx: HTTP states that say nothing against the question
+
+
+class EndpointError(RuntimeError):
+    """The endpoint cannot be used at all: wrong key, unknown model, no credit, nothing there."""
+
+
+class NoAnswer(Exception):
+    """A question has no answer; others may have one.
+
+    Parameters
+    ----------
+    reason : str
+    outage : bool, default=False
+        Whether the endpoint is at fault, and not the question.
+    broken : bool, default=False
+        Whether something came and was billed, but is of no use: worth asking again.
+    tokens_in, tokens_out : int, default=0
+        As billed, where that is known.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        outage: bool = False,
+        broken: bool = False,
+        tokens_in: int = 0,
+        tokens_out: int = 0,
+    ) -> None:
+        super().__init__(reason)
+        self.outage, self.broken = outage, broken
+        self.tokens_in, self.tokens_out = tokens_in, tokens_out
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model answered.
+
+    Attributes
+    ----------
+    texts : list of str
+        One per sample.
+    logprobs : dict of str to float, or None
+        Natural logarithm of the probability of the likeliest first tokens.
+    finish_reason : str
+        As in the OpenAI API: "stop", "length", "content_filter".
+    tokens_in, tokens_out : int
+        As billed.
+    """
+
+    texts: list[str]
+    logprobs: dict[str, float] | None = None
+    finish_reason: str = "stop"
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    @property
+    def filtered(self) -> bool:
+        """Whether a content filter kept the answer back."""
+        return self.finish_reason == "content_filter"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to ask.
+
+    Attributes
+    ----------
+    scoring : str
+        "logprobs", "samples", "schema" or "auto".
+    n_samples : int
+    temperature : float
+        Of samples; the other ways ask at 0.
+    extra_body : mapping
+        Further entries of each request.
+    """
+
+    scoring: str = "auto"
+    n_samples: int = 5
+    temperature: float = 1.0
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the answers depend on: without what this way of scoring does not use."""
+        sampled = self.scoring in ("auto", "samples")
+        content: dict[str, Any] = {"scoring": self.scoring}
+        if sampled:
+            content |= {"n_samples": self.n_samples, "temperature": self.temperature}
+        if self.extra_body:
+            content["extra_body"] = dict(self.extra_body)
+        return content
+
+    def answer_tokens(self, codes: tuple[str, ...]) -> int:
+        """The most tokens that one sampled answer may take."""
+        longest = max(map(len, codes))
+        return {"logprobs": 1, "schema": 16 + 2 * longest}.get(self.scoring, 4 + longest)
+
+    @property
+    def most_requests(self) -> int:
+        """How many times a question may be billed: some servers give one sample a request."""
+        return {"samples": self.n_samples, "auto": 1 + self.n_samples}.get(self.scoring, 1)
+
+
+class OpenAIModel:
+    """A model behind an endpoint that speaks the OpenAI API.
+
+    The key is read from the environment when a pass begins, and kept by the SDK's client only
+    as long as the pass lasts.
+
+    Parameters
+    ----------
+    name : str
+    base_url : str or None, default=None
+        None: OpenAI itself.
+    api_key_env : str, default="OPENAI_API_KEY"
+        *Name* of the environment variable that holds the key.
+    timeout : float, default=60.0
+        Seconds.
+    max_retries : int, default=6
+        Of one call, with growing pauses, or the one that the server asks for.
+    """
+
+    concurrency = 16
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
+        timeout: float = 60.0,
+        max_retries: int = 6,
+    ) -> None:
+        self.name = name
+        self.base_url = base_url
+        self.api_key_env = api_key_env
+        self.timeout = timeout
+        self.max_retries = max_retries
+        self._client: Any = None
+        self._answered = False
+        self._gives_logprobs: bool | None = None
+        self._without_logprobs = 0
+
+    def __repr__(self) -> str:
+        return f"OpenAIModel({self.name!r}, base_url={self.base_url!r})"
+
+    async def __aenter__(self) -> OpenAIModel:
+        try:
+            import openai
+        except ImportError:
+            raise ImportError(
+                "asking a model by name needs openai, which is not installed; "
+                "pip install 'sklearn-dialpref[llm]'"
+            ) from None
+        key = os.environ.get(self.api_key_env)
+        if not key:
+            if self.base_url is None:
+                raise EndpointError(
+                    f"the environment variable {self.api_key_env} is not set; put your API key "
+                    "there, or name another variable as api_key_env"
+                )
+            key = "none"  # servers on one's own machine want none
+        self._client = openai.AsyncOpenAI(
+            api_key=key, base_url=self.base_url, timeout=self.timeout, max_retries=self.max_retries
+        )
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._client.close()
+        self._client = None
+
+    async def complete(
+        self, messages: Messages, codes: tuple[str, ...], settings: Settings
+    ) -> Completion:
+        """Ask, in the way that the settings and the endpoint allow."""
+        if settings.scoring == "schema":
+            room = settings.answer_tokens(codes)
+            return await self._request(messages, _schema_options(codes, room), settings)
+        if settings.scoring == "samples" or self._gives_logprobs is False:
+            return await self._samples(messages, codes, settings)
+        options = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        try:
+            found = await self._request(messages, {"temperature": 0, **options}, settings)
+        except NoAnswer as error:
+            if settings.scoring == "logprobs" or "logprobs" not in str(error):
+                raise
+            self._gives_logprobs = False
+            found = Completion([])
+        if found.logprobs is not None:
+            self._gives_logprobs = True
+        elif not found.filtered:
+            return await self._without(found, messages, codes, settings)
+        return found
+
+    async def _without(
+        self, found: Completion, messages: Messages, codes: tuple[str, ...], settings: Settings
+    ) -> Completion:
+        """What to do with an answer that lacks log-probabilities."""
+        if settings.scoring == "logprobs" or self._gives_logprobs:
+            raise NoAnswer(
+                "an answer without log-probabilities",
+                broken=True,
+                tokens_in=found.tokens_in,
+                tokens_out=found.tokens_out,
+            )
+        self._without_logprobs += 1
+        if self._without_logprobs >= WITHOUT_LOGPROBS:
+            self._gives_logprobs = False
+        more = await self._samples(messages, codes, settings)
+        return Completion(
+            more.texts,
+            None,
+            more.finish_reason,
+            found.tokens_in + more.tokens_in,
+            found.tokens_out + more.tokens_out,
+        )
+
+    async def _samples(
+        self, messages: Messages, codes: tuple[str, ...], settings: Settings
+    ) -> Completion:
+        texts: list[str] = []
+        tokens_in = tokens_out = 0
+        while len(texts) < settings.n_samples:  # some servers give one, whatever n is
+            options = {
+                "temperature": settings.temperature,
+                "max_tokens": settings.answer_tokens(codes),
+                "n": settings.n_samples - len(texts),
+            }
+            try:
+                part = await self._request(messages, options, settings)
+            except NoAnswer as error:
+                error.tokens_in += tokens_in
+                error.tokens_out += tokens_out
+                raise
+            texts += part.texts
+            tokens_in += part.tokens_in
+            tokens_out += part.tokens_out
+            if part.filtered:
+                break
+        return Completion(texts, None, part.finish_reason, tokens_in, tokens_out)
+
+    async def _request(
+        self, messages: Messages, options: dict[str, Any], settings: Settings
+    ) -> Completion:
+        import openai
+
+        if self.base_url is None:  # OpenAI's newer models refuse the old name
+            options["max_completion_tokens"] = options.pop("max_tokens")
+        # raised after the handlers, so that no traceback leads to a request with the key
+        failure: Exception
+        try:
+            response = await self._client.chat.completions.with_raw_response.create(
+                model=self.name,
+                messages=messages,
+                extra_body=dict(settings.extra_body) or None,
+                **options,
+            )
+            found = _read(json.loads(response.content))
+            self._answered = True
+            return found
+        except openai.OpenAIError as error:
+            failure = self._failure(error)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            failure = NoAnswer(
+                f"an answer that is no whole completion ({type(error).__name__})", broken=True
+            )
+        raise failure
+
+    def _failure(self, error: Exception) -> Exception:
+        """What an error of the SDK means, without its words that may quote the key."""
+        import openai
+
+        where = self.base_url or "OpenAI"
+        tries = f"tried {self.max_retries + 1} times"
+        if isinstance(error, openai.APITimeoutError):
+            return NoAnswer(f"no answer within {self.timeout:g} s, {tries}", outage=True)
+        if isinstance(error, openai.APIConnectionError):
+            cause = type(error.__cause__ or error).__name__
+            return NoAnswer(f"no connection to {where} ({cause}), {tries}", outage=True)
+        if not isinstance(error, openai.APIStatusError):
+            return NoAnswer(type(error).__name__)
+        status, body = error.status_code, error.body if isinstance(error.body, dict) else {}
+        code = str(body.get("code") or "")
+        message = str(body.get("message") or body.get("detail") or code or "no reason given")
+        message = message.replace(self._client.api_key, "***")[:200]
+        if status == 401 or (status == 403 and not self._answered):
+            return EndpointError(
+                f"{where} refused the key in {self.api_key_env} (HTTP {status}); check that it is "
+                f"valid and may use {self.name}"
+            )
+        if status == 404 and not self._answered:
+            return EndpointError(
+                f"{where} knows no model {self.name!r} or no such path (HTTP 404); check model "
+                "and base_url"
+            )
+        if status == 402 or code == "insufficient_quota":
+            return EndpointError(
+                f"{where} says that there is no credit left (HTTP {status}: {message}); what was "
+                "answered is in the cache, so run again when there is"
+            )
+        if "content_filter" in code:
+            return NoAnswer("content filter")
+        return NoAnswer(f"HTTP {status}: {message}", outage=status in OUTAGES or status >= 500)
+
+
+def _read(body: dict[str, Any]) -> Completion:
+    """A completion from the body of an answer."""
+    choices = body["choices"]
+    content = (choices[0].get("logprobs") or {}).get("content") or []
+    logprobs = None
+    if content:
+        likeliest = content[0].get("top_logprobs") or [content[0]]
+        logprobs = {entry["token"]: float(entry["logprob"]) for entry in likeliest}
+    usage = body.get("usage") or {}
+    return Completion(
+        [str(choice["message"].get("content") or "") for choice in choices],
+        logprobs,
+        str(choices[0].get("finish_reason") or "stop"),
+        int(usage.get("prompt_tokens") or 0),
+        int(usage.get("completion_tokens") or 0),
+    )
+
+
+def _schema_options(codes: tuple[str, ...], max_tokens: int) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {"label": {"type": "string", "enum": list(codes)}},
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+    wrapped = {"name": "label", "schema": schema, "strict": True}
+    return {
+        "temperature": 0,
+        "max_tokens": max_tokens,
+        "response_format": {"type": "json_schema", "json_schema": wrapped},
+    }
+
+
+class CallableModel:
+    """A model of one's own: a function of the messages.
+
+    Parameters
+    ----------
+    function : callable
+        Of the messages (a list of dict with ``role`` and ``content``); returns the answer as a
+        str, or a :class:`Completion`.  It may be a coroutine function; one that is not runs in a
+        thread.  What it raises is the reason why that question has no answer.
+    """
+
+    base_url = None
+
+    def __init__(self, function: Callable[[Messages], Any]) -> None:
+        self.function = function
+        own = getattr(function, "name", None)
+        kind = function if hasattr(function, "__qualname__") else type(function)
+        self.name = str(own or f"{kind.__module__}.{kind.__qualname__}")
+        self.nameless = not own and ("<" in kind.__qualname__ or kind.__module__ == "__main__")
+        self._waits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - an object's method
+        )
+        # what is asked in threads need not bear two at once
+        self.concurrency = OpenAIModel.concurrency if self._waits else 1
+
+    async def __aenter__(self) -> CallableModel:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
+
+    async def complete(
+        self, messages: Messages, codes: tuple[str, ...], settings: Settings
+    ) -> Completion:
+        """Ask once, or ``n_samples`` times where samples are wanted."""
+        times = settings.n_samples if settings.scoring == "samples" else 1
+        found = [await self._once(messages) for _ in range(times)]
+        if settings.scoring == "logprobs" and found[0].logprobs is None:
+            raise NoAnswer("an answer without log-probabilities")
+        if times == 1:
+            return found[0]
+        return Completion(
+            [text for one in found for text in one.texts],
+            None,
+            found[-1].finish_reason,
+            sum(one.tokens_in for one in found),
+            sum(one.tokens_out for one in found),
+        )
+
+    async def _once(self, messages: Messages) -> Completion:
+        try:
+            if self._waits:
+                answer = await self.function(messages)
+            else:
+                answer = await asyncio.to_thread(self.function, messages)
+        except (EndpointError, NoAnswer):
+            raise
+        except Exception as error:  # the function is the user's: its failure is one answer's
+            raise NoAnswer(f"{type(error).__name__}: {str(error)[:200]}", outage=True) from None
+        if isinstance(answer, Completion):
+            return answer
+        if isinstance(answer, str):
+            return Completion([answer])
+        raise EndpointError(
+            f"{self.name} returned {type(answer).__name__}; return the answer as str, or a "
+            "Completion"
+        )
+
+
+Model = OpenAIModel | CallableModel
