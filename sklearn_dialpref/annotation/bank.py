@@ -17,6 +17,7 @@ from .prompts import Prompt, default_codes, plain
 __all__ = ["PromptBank"]
 
 FORMAT = 1
+SWAPS = 1000  # of values between prompts that are the same, before giving up
 ROLES = (
     "You label utterances of conversations. You answer with one code and nothing else.",
     "You are an experienced annotator of dialogue data. You follow the labelling guide exactly "
@@ -121,49 +122,43 @@ class PromptBank(Sequence[Prompt]):
         Raises
         ------
         ValueError
-            If ``size`` is below 1, or classes or definitions do not fit.
+            If ``size`` is below 1, or more than there are different prompts, or classes or
+            definitions do not fit.
         """
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
         rng = check_random_state(random_state)
         labels = [plain(label) for label in classes]
-        code_sets = _code_sets(len(labels))
         axes: dict[str, Sequence[Any]] = {
             "wording": range(len(WORDINGS)),
             "role": range(len(ROLES)),
-            "codes": range(len(code_sets)),
+            "codes": _code_sets(len(labels)),
             "context": CONTEXTS,
             "definitions": [True, False] if definitions else [False],
             "examples": [0, n_examples] if n_examples else [0],
         }
         plan = {name: _balanced(values, size, rng) for name, values in axes.items()}
-        start = [labels[at] for at in rng.permutation(len(labels))]
-        prompts = []
-        for at in range(size):
-            shift = at % len(start)
-            order = start[shift:] + start[:shift]
-            order = order[::-1] if (at // len(start)) % 2 else order
-            turns, ahead = plan["context"][at]
-            prompts.append(
+        plan["order"] = _orders([labels[at] for at in rng.permutation(len(labels))], size)
+        _make_distinct(plan, size, rng)
+        return cls(
+            [
                 Prompt(
-                    WORDINGS[plan["wording"][at]],
+                    WORDINGS[wording],
                     classes=order,
-                    codes=code_sets[plan["codes"][at]],
-                    system=f"{ROLES[plan['role'][at]]} {GUARD}",
-                    definitions=definitions if plan["definitions"][at] else None,
+                    codes=codes,
+                    system=f"{ROLES[role]} {GUARD}",
+                    definitions=definitions if defined else None,
                     task=task,
                     context_turns=turns,
                     look_ahead=ahead,
-                    n_examples=plan["examples"][at],
-                    axes={
-                        "wording": str(plan["wording"][at]),
-                        "role": str(plan["role"][at]),
-                        "codes": code_sets[plan["codes"][at]][0] + "…",
-                    },
+                    n_examples=examples,
+                    axes={"wording": str(wording), "role": str(role)},
                 )
-            )
-        unique = {prompt.id: prompt for prompt in prompts}
-        return cls(list(unique.values()))
+                for wording, role, codes, (turns, ahead), defined, examples, order in zip(
+                    *plan.values(), strict=True
+                )
+            ]
+        )
 
     @property
     def classes(self) -> list[Any]:
@@ -275,3 +270,28 @@ def _balanced(values: Sequence[Any], size: int, rng: np.random.RandomState) -> l
     """``size`` of the values in random order, each as often as any other, or once more."""
     rounds = [rng.permutation(len(values)) for _ in range(-(-size // len(values)))]
     return [values[at] for at in np.concatenate(rounds)[:size]]
+
+
+def _orders(start: list[Any], size: int) -> list[tuple[Any, ...]]:
+    """Orders of the labels in which each comes to each place about equally often."""
+    orders = []
+    for at in range(size):
+        shift = at % len(start)
+        order = start[shift:] + start[:shift]
+        orders.append(tuple(order[::-1] if (at // len(start)) % 2 else order))
+    return orders
+
+
+def _make_distinct(plan: dict[str, list[Any]], size: int, rng: np.random.RandomState) -> None:
+    """Let prompts that are the same swap values with others, so that axes stay balanced."""
+    names = list(plan)
+    for _ in range(SWAPS):
+        prompts = list(zip(*plan.values(), strict=True))
+        first: dict[Any, int] = {}
+        again = [at for at, prompt in enumerate(prompts) if first.setdefault(prompt, at) != at]
+        if not again:
+            return
+        values = plan[names[rng.randint(len(names))]]
+        one, other = again[0], rng.randint(size)
+        values[one], values[other] = values[other], values[one]
+    raise ValueError(f"there are not {size} different prompts for these labels; ask for fewer")
