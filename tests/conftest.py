@@ -18,6 +18,12 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def own_cache_folder(tmp_path_factory, monkeypatch):
+    """Nothing that a test pays a stand-in for is kept for the next one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory):
     """Folder of a random BERT of two layers, 32 wide."""

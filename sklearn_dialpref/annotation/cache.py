@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +82,7 @@ class AnswerCache:
 
     def _open(self) -> None:
         execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")  # so that no other process makes the tables meanwhile
         application, version = (
             execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )
@@ -95,16 +97,27 @@ class AnswerCache:
                 f"{self.path} was written by a newer version of sklearn-dialpref (format "
                 f"{version}, this one reads {FORMAT}); update the package, or use another file"
             )
-        execute("PRAGMA journal_mode=WAL")
-        # In WAL mode NORMAL loses nothing when the process dies, only when the machine does.
-        execute("PRAGMA synchronous=NORMAL")
         if not tables:
-            execute("BEGIN IMMEDIATE")
             execute(CREATE)
             execute(f"PRAGMA application_id={APPLICATION_ID}")
             execute(f"PRAGMA user_version={FORMAT}")
-            execute("COMMIT")
+        execute("COMMIT")
+        self._write_ahead()
+        # In WAL mode NORMAL loses nothing when the process dies, only when the machine does.
+        execute("PRAGMA synchronous=NORMAL")
         execute("SELECT key FROM answers LIMIT 1").fetchone()
+
+    def _write_ahead(self) -> None:
+        """Set the mode that lets others read; sqlite does not wait for others here by itself."""
+        until = time.monotonic() + BUSY_TIMEOUT
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
 
     def _damaged(self, error: Exception) -> ValueError:
         return ValueError(

@@ -1,0 +1,580 @@
+"""Asking a faulty endpoint: limits, budgets, failures, resuming."""
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_llm import FAULTS, FakeLLM
+
+from sklearn_dialpref import LLMAnnotator
+from sklearn_dialpref.annotation import Completion, EndpointError, Prompt, PromptBank
+from sklearn_dialpref.annotation.billing import count_tokens, most_tokens
+from sklearn_dialpref.annotation.client import run_async
+
+CLASSES = ["bad", "good"]
+KEY = "sk-Secret123"
+
+
+def utterances(n_rows, start=0):
+    rows = range(start, start + n_rows)
+    return pd.DataFrame(
+        {
+            "dialogue_id": [row // 5 for row in rows],
+            "text": [f"That is {CLASSES[row % 2]}, number {row}." for row in rows],
+        }
+    )
+
+
+def right(X):
+    return [next(label for label in CLASSES if label in text) for text in X["text"]]
+
+
+def bank(size=2):
+    """Prompts without context, as small as can be."""
+    labels = "{% for l in labels %}\n{{ l.code }}: {{ l.name }}{% endfor %}\n"
+    return PromptBank(
+        [Prompt(f"{n}{labels}A speaker says: {{{{ utterance }}}}\n", CLASSES) for n in range(size)]
+    )
+
+
+def annotator(server, **options):
+    options = {"prompts": bank(), "base_url": server.base_url, "cache": None, **options}
+    return LLMAnnotator(CLASSES, "tiny", **options).fit(utterances(2))
+
+
+# -- faults ---------------------------------------------------------------------------------
+
+
+def test_answers_of_a_faulty_server():
+    """30 % of the calls fail in eight ways: what can be answered is, nothing is made up."""
+    X = utterances(150)
+    with FakeLLM(faults=0.3, hang=5.0, seed=1) as server:
+        # log-probabilities alone can be told from an off-list answer that is one for good
+        teacher = annotator(server, timeout=0.5, scoring="logprobs", concurrency=32)
+        proba = teacher.predict_proba(X)
+        votes = teacher.votes_
+    assert set(FAULTS) <= set(server.faulted)
+    given = ~np.isnan(proba[:, 0])
+    np.testing.assert_array_equal(teacher.classes_[proba[given].argmax(axis=1)],
+                                  np.array(right(X))[given])  # fmt: skip
+    # an off-list answer and a filtered one are answers: two of eight faults
+    kept = {"content filter", "off-list answer 'I cannot say'"}
+    assert {failure["reason"] for failure in teacher.failures_} <= kept
+    lost = np.array([[vote is None for vote in row] for row in votes])
+    assert 0 < lost.sum() == len(teacher.failures_) < 0.15 * lost.size
+    np.testing.assert_array_equal(given, ~lost.all(axis=1))
+    prompts = [prompt.id for prompt in teacher.prompts_]
+    assert {(f["row"], prompts.index(f["prompt"])) for f in teacher.failures_} == set(
+        zip(*np.nonzero(lost), strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", [k for k in FAULTS if k not in ("off-list", "content filter")])
+@pytest.mark.parametrize("scoring", ["auto", "samples", "schema", "logprobs"])
+def test_each_fault_is_got_over(kind, scoring):
+    X = utterances(12)
+    with FakeLLM(faults=0.3, kinds=(kind,), hang=5.0, seed=3) as server:
+        teacher = annotator(server, timeout=0.3, scoring=scoring, n_samples=2)
+        assert teacher.predict(X).tolist() == right(X)
+    assert server.faulted[kind]
+    assert teacher.failures_ == []
+
+
+def test_rows_without_an_answer_are_nan_with_a_reason():
+    X = utterances(6)
+    with FakeLLM(refused="number 3") as server:
+        teacher = annotator(server)
+        with pytest.warns(UserWarning, match=r"1 of 6 utterances got no answer.*content filter"):
+            proba = teacher.predict_proba(X)
+        assert np.isnan(proba[3]).all() and not np.isnan(np.delete(proba, 3, axis=0)).any()
+        assert [(f["row"], f["model"], f["reason"]) for f in teacher.failures_] == [
+            (3, "tiny", "content filter")
+        ] * 2
+        assert teacher.votes_[3].tolist() == [None, None] and np.isnan(teacher.agreement_[3])
+        with pytest.warns(UserWarning, match="got no answer"):
+            labels = teacher.predict(X)
+        assert labels.tolist() == [*right(X)[:3], None, *right(X)[4:]]
+        with pytest.warns(UserWarning, match="got no answer"):
+            assert teacher.score(X, right(X)) == pytest.approx(5 / 6)
+
+
+def test_endpoints_without_logprobs_are_sampled():
+    X = utterances(20)
+    with FakeLLM(logprobs=False, one_sample=True) as server:
+        teacher = annotator(server, n_samples=3, concurrency=1)
+        assert teacher.predict(X).tolist() == right(X)
+        tried = [request for request in server.requests if "logprobs" in request]
+        assert len(tried) == 3  # then it knows
+        assert len(server.requests) == 3 + 40 * 3
+        assert teacher.usage_["tokens_in"] == server.tokens_in
+        with pytest.warns(UserWarning, match="without log-probabilities"):
+            annotator(server, scoring="logprobs").predict(utterances(2))
+
+
+def test_endpoints_that_refuse_logprobs_are_sampled():
+    class Refusing(FakeLLM):
+        async def reply(self, writer, headers, request, content):
+            if "logprobs" in request:
+                error = {"message": "this model does not support logprobs"}
+                return await self.send(writer, 400, {"error": error})
+            return await super().reply(writer, headers, request, content)
+
+    with Refusing() as server:
+        assert annotator(server).predict(utterances(4)).tolist() == right(utterances(4))
+
+
+# -- an endpoint that cannot be used ----------------------------------------------------------
+
+
+def test_a_wrong_key_ends_the_pass(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-Wrong456")
+    with FakeLLM(key=KEY) as server:
+        teacher = annotator(server, api_key_env="MY_KEY")
+        with pytest.raises(EndpointError, match=r"refused the key in MY_KEY \(HTTP 401\)"):
+            teacher.predict(utterances(100))
+        assert len(server.requests) <= 32
+
+
+def test_openai_needs_a_key(monkeypatch):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    teacher = LLMAnnotator(CLASSES, api_key_env="NO_SUCH_KEY").fit(["hi"])
+    with pytest.raises(EndpointError, match="NO_SUCH_KEY is not set"):
+        teacher.predict(["hi"])
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (403, {}, r"refused the key in OPENAI_API_KEY \(HTTP 403\)"),
+        (404, {}, "knows no model 'tiny'"),
+        (402, {"message": "Insufficient balance"}, "no credit left.*402.*Insufficient balance"),
+        (429, {"code": "insufficient_quota", "message": "Buy!"}, "no credit left.*429.*Buy!"),
+        (400, {"message": "no temperature here"}, "the first 10 .*failed.*HTTP 400: no temp"),
+        (500, {"message": "on fire"}, "the first 3 .*failed.*HTTP 500: on fire"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_used_ends_the_pass(status, error, message):
+    with FakeLLM(status=status, error=error) as server:
+        teacher = annotator(server, max_retries=0, concurrency=1)
+        with pytest.raises(EndpointError, match=message):
+            teacher.predict(utterances(40))
+        assert len(server.requests) <= 10
+
+
+def test_nothing_there():
+    with FakeLLM() as server:
+        teacher = annotator(server, max_retries=0)
+    with pytest.raises(EndpointError, match=r"all failed.*no connection to http://127"):
+        teacher.predict(utterances(40))
+
+
+def test_an_endpoint_that_goes_away_ends_the_pass(tmp_path):
+    class Dying(FakeLLM):
+        async def reply(self, writer, headers, request, content):
+            self.status = 503 if len(self.requests) > 30 else None
+            return await super().reply(writer, headers, request, content)
+
+    X = utterances(100)
+    with Dying() as server:
+        teacher = annotator(server, max_retries=0, concurrency=2, cache=tmp_path / "c")
+        with pytest.raises(EndpointError, match=r"in a row got no answer.*30 answers that came"):
+            teacher.predict(X)
+        assert len(server.requests) <= 60
+        assert teacher.usage_["calls"] == 30
+    with FakeLLM() as server:  # the address is part of what is kept
+        teacher.set_params(base_url=server.base_url)
+        assert teacher.predict(X).tolist() == right(X)
+
+
+# -- limits ---------------------------------------------------------------------------------
+
+
+def test_concurrency_is_bounded():
+    with FakeLLM(latency=0.02) as server:
+        annotator(server, concurrency=3).predict(utterances(15))
+    assert server.most_at_once == 3
+
+
+def test_requests_per_minute():
+    with FakeLLM() as server:
+        teacher = annotator(server, requests_per_minute=1200)  # 20 a second
+        start = time.perf_counter()
+        teacher.predict(utterances(30))
+        seconds = time.perf_counter() - start
+    arrivals = np.sort(server.arrivals)
+    assert len(arrivals) == 60
+    assert 1.9 < seconds < 4
+    within = np.searchsorted(arrivals, arrivals + 1.0) - np.arange(60)
+    assert within.max() <= 41  # of any second: its share, and what was left of the one before
+
+
+def test_tokens_per_minute_and_questions_above_the_burst():
+    with FakeLLM() as server:
+        teacher = annotator(server, tokens_per_minute=6000, prompts=bank(1))
+        X = utterances(8)
+        X["text"] = X["text"] + " word" * 120  # more tokens than a second's worth
+        start = time.perf_counter()
+        teacher.predict(X)
+        seconds = time.perf_counter() - start
+    expected = teacher.usage_["tokens_in"] / 100
+    assert 0.6 * expected < seconds < 1.5 * expected + 1
+
+
+@pytest.mark.parametrize("token_bytes", [4, 1])
+@pytest.mark.parametrize("scoring", ["logprobs", "samples"])
+def test_a_token_budget_is_never_passed_and_well_used(scoring, token_bytes):
+    X = utterances(400)
+    with FakeLLM(token_bytes=token_bytes, latency=0.002) as server:
+        budget = 6000
+        teacher = annotator(server, token_budget=budget, scoring=scoring, n_samples=2)
+        with pytest.warns(UserWarning, match="the budget is used up"):
+            teacher.predict(X)
+    spent = server.tokens_in + server.tokens_out
+    assert 0.9 * budget < spent <= budget
+    usage = teacher.usage_
+    assert usage["tokens_in"] + usage["tokens_out"] == spent
+    assert usage["calls"] + usage["failed"] == 800
+
+
+def test_a_budget_in_currency_covers_all_models_and_lost_answers():
+    X = utterances(60)
+    prices = {"one": (1000.0, 0.0), "two": (2000.0, 4000.0)}
+    with FakeLLM(faults=0.2, kinds=("truncated",)) as server:
+        teacher = LLMAnnotator(
+            CLASSES, ["one", "two"], prompts=bank(), base_url=server.base_url, cache=None,
+            prices=prices, budget=9.0,
+        ).fit(X)  # fmt: skip
+        teacher.predict(X)
+        by_model = Counter(request["model"] for request in server.requests)
+    assert set(by_model) == {"one", "two"}
+    usage = teacher.usage_
+    assert 8.0 < usage["cost"] <= 9.0
+    assert usage["failed"] == sum("budget" in f["reason"] for f in teacher.failures_) > 0
+    # what a broken answer took is unknown, and guessed by what others did
+    assert usage["tokens_in"] == pytest.approx(server.tokens_in, rel=0.02)
+
+
+def test_no_budget_no_call():
+    with FakeLLM() as server:
+        teacher = annotator(server, token_budget=0)
+        with pytest.warns(UserWarning, match="budget"):
+            teacher.predict(utterances(5))
+        assert server.requests == []
+
+
+def test_what_is_counted_bounds_and_estimates():
+    for text in ["Where is my parcel?", "你好,我的包裹在哪里?", "😀" * 50, "a" * 999, ""]:
+        messages = [{"role": "user", "content": text}]
+        assert most_tokens(messages) >= len(text.encode())
+        assert 4 <= count_tokens(messages) <= most_tokens(messages)
+
+
+def test_the_estimate_meets_the_bill():
+    X = utterances(40)
+    with FakeLLM(token_bytes=3) as server:
+        teacher = annotator(server, prompts=None, prices=(150.0, 600.0))
+        teacher.predict(utterances(5, start=1000))  # shows how its tokens compare with ours
+        before = server.tokens_in, server.tokens_out
+        estimate = teacher.estimate_cost(X)
+        assert len(server.requests) == 5 * 8
+        teacher.predict(X)
+        bill = server.tokens_in - before[0], server.tokens_out - before[1]
+    assert estimate.calls == 40 * 8 and estimate.cached == 0
+    assert estimate.tokens_in == pytest.approx(bill[0], rel=0.05)
+    assert estimate.cost == pytest.approx((bill[0] * 150 + bill[1] * 600) / 1e6, rel=0.05)
+    again = teacher.estimate_cost(X)
+    assert (again.calls, again.cached, again.cost) == (0, 320, 0)
+
+
+# -- nothing paid twice -----------------------------------------------------------------------
+
+
+def test_nothing_is_asked_twice(tmp_path):
+    X = utterances(20)
+    with FakeLLM() as server:
+        teacher = annotator(server, cache=tmp_path / "c")
+        first = teacher.predict_proba(X)
+        assert teacher.usage_["calls"] == len(server.requests) == 40
+        # another order of rows, another object
+        order = np.random.default_rng(0).permutation(20)
+        other = annotator(server, cache=tmp_path / "c")
+        np.testing.assert_array_equal(other.predict_proba(X.iloc[order]), first[order])
+        assert other.usage_["calls"] == 0 and other.usage_["cached"] == 40
+        assert other.usage_["cost"] == other.usage_["tokens_in"] == 0
+        assert len(server.requests) == 40
+        # but with other settings it is
+        annotator(server, cache=tmp_path / "c", scoring="schema").predict(X)
+        assert len(server.requests) == 80
+
+
+def test_equal_questions_of_a_pass_are_asked_once():
+    X = pd.DataFrame({"dialogue_id": range(50), "text": ["That is good."] * 50})
+    with FakeLLM(latency=0.02) as server:
+        teacher = annotator(server)
+        assert set(teacher.predict(X)) == {"good"}
+        assert len(server.requests) == 2
+        assert teacher.usage_["calls"] == 2 and teacher.usage_["cached"] == 98
+
+
+def test_the_default_cache_outlives_the_annotator():
+    X = utterances(5)
+    with FakeLLM() as server:
+        for _ in range(2):
+            annotator(server, cache="auto").predict(X)
+        assert len(server.requests) == 10
+        annotator(server, cache=None).predict(X)
+        assert len(server.requests) == 20
+
+
+def test_memory_serves_the_annotator_alone():
+    X = utterances(5)
+    with FakeLLM() as server:
+        teacher = annotator(server)
+        teacher.predict(X)
+        teacher.predict(X)
+        assert len(server.requests) == 10
+        pickle.loads(pickle.dumps(teacher)).predict(X)
+        assert len(server.requests) == 20
+
+
+RESUMED = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_client import LLMAnnotator, CLASSES, bank, utterances
+X = utterances({n_rows})
+teacher = LLMAnnotator(
+    CLASSES, "tiny", prompts=bank(), base_url={url!r}, cache={cache!r}, concurrency=8
+).fit(X)
+print("ready", flush=True)
+teacher.predict(X)
+print("done", teacher.usage_["calls"], flush=True)
+"""
+
+
+def run_and_kill(script, kill_after):
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert process.stdout.readline() == "ready\n"
+    if kill_after is not None:
+        time.sleep(kill_after)
+        process.send_signal(signal.SIGKILL)
+    last = process.stdout.read().split()
+    process.wait(60)
+    return last
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_no_stored_answer_is_asked_again(tmp_path):
+    """Twenty times kill -9; what a call that was under way took is all that can be lost."""
+    cache, n_rows, kills = tmp_path / "answers.sqlite", 1500, 20
+    with FakeLLM(latency=0.01) as server:
+        script = RESUMED.format(
+            tests=str(Path(__file__).parent), url=server.base_url, n_rows=n_rows, cache=str(cache)
+        )
+        rng = np.random.default_rng(0)
+        for _ in range(kills):
+            run_and_kill(script, rng.uniform(0.02, 0.25))
+        killed_at = len(server.asked)
+        last = run_and_kill(script, None)
+    assert last[0] == "done"
+    assert len(server.asked) == 2 * n_rows  # none is lost
+    assert 8 * kills < killed_at < 2 * n_rows  # the kills came while it was at work
+    twice = sum(server.asked.values()) - 2 * n_rows
+    assert twice <= 8 * kills  # those that were under way
+    # answers that were sent, and not yet stored when the process died
+    sent_twice = sum(server.sent.values()) - 2 * n_rows
+    assert sent_twice <= kills
+
+
+def test_ctrl_c_keeps_what_was_answered(tmp_path):
+    X = utterances(200)
+    with FakeLLM(latency=0.02) as server:
+        teacher = annotator(server, cache=tmp_path / "c", concurrency=4)
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+        timer.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                teacher.predict(X)
+        finally:
+            signal.signal(signal.SIGINT, previous)
+        answered = teacher.usage_["calls"]
+        assert 0 < answered < 400
+        teacher.predict(X)
+        assert teacher.usage_["cached"] == answered
+        assert sum(server.asked.values()) <= 400 + 4
+
+
+def test_works_inside_a_running_event_loop():
+    async def notebook():
+        return annotator(server).predict(utterances(4)).tolist()
+
+    with FakeLLM() as server:
+        assert asyncio.run(notebook()) == right(utterances(4))
+
+
+def test_errors_come_out_of_the_loop():
+    async def fails():
+        raise LookupError("as it was")
+
+    with pytest.raises(LookupError, match="as it was"):
+        run_async(fails())
+
+
+# -- secrets ----------------------------------------------------------------------------------
+
+
+def test_the_key_is_nowhere(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("MY_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    X = utterances(10)
+    cache = tmp_path / "answers.sqlite"
+    errors = []
+    with FakeLLM(key=KEY, refused="number 3") as server:
+        teacher = annotator(server, api_key_env="MY_KEY", cache=cache)
+        with pytest.warns(UserWarning, match="no answer"):
+            teacher.predict(X)
+        assert server.requests
+        for status in (400, 401, 404, 429, 500):
+            server.status, server.error = status, {"message": f"bad key {KEY} in request"}
+            other = annotator(server, api_key_env="MY_KEY", max_retries=0)
+            try:
+                other.predict(utterances(20))
+            except EndpointError as error:
+                errors.append(error)
+            errors.extend(other.failures_)
+    texts = [
+        repr(teacher), str(teacher.get_params()), teacher._repr_html_(), caplog.text,
+        teacher.card(), teacher.card("json"), str(vars(teacher)), str(teacher.failures_),
+        *(p.read_bytes().decode("latin-1") for p in tmp_path.iterdir()),
+        pickle.dumps(teacher).decode("latin-1"),
+    ]  # fmt: skip
+    assert any(isinstance(error, EndpointError) for error in errors)
+    for error in errors:
+        texts.append(str(error))
+        while isinstance(error, BaseException):
+            texts.append("".join(traceback.TracebackException.from_exception(
+                error, capture_locals=True).format()))  # fmt: skip
+            error = error.__cause__ or error.__context__
+    assert not [text for text in texts if KEY in text]
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@host/v1", "http://host/v1?key=secret"])
+def test_addresses_with_secrets_are_refused(url):
+    with pytest.raises(ValueError, match="holds a password or a query"):
+        LLMAnnotator(CLASSES, base_url=url).fit(["hi"])
+
+
+# -- functions --------------------------------------------------------------------------------
+
+
+def test_a_function_is_asked_one_at_a_time():
+    at_once, most = 0, 0
+
+    def model(messages):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.001)
+        at_once -= 1
+        return Completion(["A"], tokens_in=10, tokens_out=1)
+
+    teacher = LLMAnnotator(CLASSES, model, prompts=bank()).fit(["hi"])
+    teacher.predict(utterances(10))
+    assert most == 1
+    assert (teacher.usage_["tokens_in"], teacher.usage_["tokens_out"]) == (200, 20)
+    teacher.set_params(concurrency=8).fit(["hi"]).predict(utterances(10))
+    assert most > 1
+
+
+def test_coroutine_functions_are_asked_many_at_once():
+    class Model:
+        name = "mine"
+        at_once = most = 0
+
+        async def __call__(self, messages):
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            await asyncio.sleep(0.01)
+            self.at_once -= 1
+            return "A"
+
+    model = Model()
+    teacher = LLMAnnotator(CLASSES, model, prompts=bank()).fit(["hi"])
+    assert teacher.predict(utterances(20)).tolist() == ["bad"] * 20
+    assert teacher.members_[0][0] == "mine" and model.most == 16
+
+
+def test_what_a_function_raises_is_one_answers_reason():
+    def model(messages):
+        if "number 3" in messages[-1]["content"]:
+            raise LookupError("no such thing")
+        return "A"
+
+    teacher = LLMAnnotator(CLASSES, model, prompts=bank()).fit(["hi"])
+    with pytest.warns(UserWarning, match="1 of 6"):
+        teacher.predict(utterances(6))
+    assert [f["reason"] for f in teacher.failures_] == ["LookupError: no such thing"] * 2
+
+
+def test_a_function_that_always_fails_ends_the_pass():
+    def model(messages):
+        raise LookupError("no such thing")
+
+    with pytest.raises(EndpointError, match=r"all failed.*LookupError: no such thing"):
+        LLMAnnotator(CLASSES, model, prompts=bank()).fit(["hi"]).predict(utterances(6))
+
+
+def test_a_function_must_return_an_answer():
+    def model(messages):
+        return 5
+
+    with pytest.raises(EndpointError, match="returned int; return the answer as str"):
+        LLMAnnotator(CLASSES, model, prompts=bank()).fit(["hi"]).predict(["hi"])
+
+
+def test_samples_of_a_function():
+    answers = iter("AABABBBBBB")
+    teacher = LLMAnnotator(
+        CLASSES, lambda messages: next(answers), prompts=bank(1), scoring="samples", n_samples=5
+    )
+    proba = teacher.fit(["hi"]).predict_proba(["one", "two"])
+    np.testing.assert_allclose(proba, [[0.6, 0.4], [0, 1]])
+
+
+def test_logprobs_of_a_function():
+    def model(messages):
+        return Completion(["A"], {"A": np.log(0.6), " B": np.log(0.2), "x": np.log(0.2)})
+
+    teacher = LLMAnnotator(CLASSES, model, prompts=bank(), scoring="logprobs").fit(["hi"])
+    np.testing.assert_allclose(teacher.predict_proba(["one"]), [[0.75, 0.25]])
+    teacher.set_params(model=lambda messages: "A").fit(["hi"])
+    with pytest.warns(UserWarning, match="without log-probabilities"):
+        teacher.predict(["one"])
+
+
+def test_names_of_functions_on_disk(tmp_path):
+    def model(messages):
+        return "A"
+
+    teacher = LLMAnnotator(CLASSES, model, prompts=bank(), cache=tmp_path / "c")
+    with pytest.raises(ValueError, match="set its attribute `name`"):
+        teacher.fit(["hi"])
+    model.name = "always A, version 1"
+    teacher.fit(["hi"]).predict(["hi"])
+    assert teacher.usage_["calls"] == 2
+    teacher.predict(["hi"])
+    assert teacher.usage_["cached"] == 2
