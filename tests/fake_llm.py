@@ -124,6 +124,8 @@ class FakeLLM:
         try:
             if self.latency:
                 await asyncio.sleep(self.latency)
+            if reader.at_eof():  # nobody is there any more to take the answer
+                return False
             return await self.reply(writer, headers, request, content)
         finally:
             self.under_way -= 1

@@ -176,10 +176,10 @@ class _Pass:
 
     async def _answer(self, question: Question) -> Completion:
         counted = count_tokens(question.messages)
-        requests = self.settings.most_requests
-        most_in = requests * most_tokens(question.messages)
-        most_out = requests * self.settings.answer_tokens(question.codes)
         for attempt in range(BROKEN_RETRIES + 1):
+            requests = self.model.most_requests(self.settings)
+            most_in = requests * most_tokens(question.messages)
+            most_out = requests * self.settings.answer_tokens(question.codes)
             reserved = await self._reserve(most_in, most_out)
             try:
                 await self._wait(self.ledger.ratio * counted + most_out)
@@ -261,23 +261,26 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     """
     loop = asyncio.new_event_loop()
     task = loop.create_task(work)
-    thread = threading.Thread(target=_drive, args=(loop, task), daemon=True)
-    thread.start()
+    done = threading.Event()
+    threading.Thread(target=_drive, args=(loop, task, done), daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(0.2)
+        while not done.wait(0.2):
+            pass
     except BaseException:
         loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        done.wait()
         raise
-    finally:
-        if not thread.is_alive():
-            loop.close()
     return task.result()
 
 
-def _drive(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+def _drive(
+    loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], done: threading.Event
+) -> None:
     asyncio.set_event_loop(loop)
-    loop.run_until_complete(asyncio.wait([task]))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.run_until_complete(loop.shutdown_default_executor())
+    try:
+        loop.run_until_complete(asyncio.wait([task]))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+        done.set()

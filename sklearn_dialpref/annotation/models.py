@@ -123,11 +123,6 @@ class Settings:
         longest = max(map(len, codes))
         return {"logprobs": 1, "schema": 16 + 2 * longest}.get(self.scoring, 4 + longest)
 
-    @property
-    def most_requests(self) -> int:
-        """How many times a question may be billed: some servers give one sample a request."""
-        return {"samples": self.n_samples, "auto": 1 + self.n_samples}.get(self.scoring, 1)
-
 
 class OpenAIModel:
     """A model behind an endpoint that speaks the OpenAI API.
@@ -195,6 +190,12 @@ class OpenAIModel:
     async def __aexit__(self, *error: object) -> None:
         await self._client.close()
         self._client = None
+
+    def most_requests(self, settings: Settings) -> int:
+        """How many times a question may be billed: some servers give one sample a request."""
+        if settings.scoring == "auto":
+            return 1 if self._gives_logprobs else 1 + settings.n_samples
+        return settings.n_samples if settings.scoring == "samples" else 1
 
     async def complete(
         self, messages: Messages, codes: tuple[str, ...], settings: Settings
@@ -391,11 +392,15 @@ class CallableModel:
     async def __aexit__(self, *error: object) -> None:
         pass
 
+    def most_requests(self, settings: Settings) -> int:
+        """How many times it is asked."""
+        return settings.n_samples if settings.scoring == "samples" else 1
+
     async def complete(
         self, messages: Messages, codes: tuple[str, ...], settings: Settings
     ) -> Completion:
         """Ask once, or ``n_samples`` times where samples are wanted."""
-        times = settings.n_samples if settings.scoring == "samples" else 1
+        times = self.most_requests(settings)
         found = [await self._once(messages) for _ in range(times)]
         if settings.scoring == "logprobs" and found[0].logprobs is None:
             raise NoAnswer("an answer without log-probabilities")
