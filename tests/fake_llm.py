@@ -30,7 +30,7 @@ FAULTS = (
 UTTERANCE = re.compile(
     r"^(?:Utterance to label|Target utterance|Last utterance|A speaker says): (\{.*\})$", re.M
 )
-LABEL = re.compile(r"^(\S+): ([^{\n]+?)(?: - .*)?$", re.M)
+LABEL = re.compile(r"^(\w\d?): ([^{\n]+?)(?: - .*)?$", re.M)
 
 
 @dataclass

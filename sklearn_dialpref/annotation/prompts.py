@@ -166,9 +166,9 @@ class Prompt:
         self._check_templates()
 
     def _check_templates(self) -> None:
+        environment = _sandbox()
         from jinja2 import TemplateError, meta
 
-        environment = _sandbox()
         used: set[str] = set()
         for name in ("system", "user"):
             try:
