@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -260,6 +261,8 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         from . import _net, _stages
 
         self._check_parameters()
+        for stale in ("n_features_in_", "feature_names_in_"):  # of a fit to other features
+            self.__dict__.pop(stale, None)
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)
         targets = check_targets(y_human, y_llm, len(dialogues), self.classes)
         self._check_pairs(dialogues, targets)
@@ -308,6 +311,12 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         validate_parameter_constraints(
             constraints, self.get_params(deep=False), caller_name=type(self).__name__
         )
+        model = hasattr(self.encoder, "state_dict") and hasattr(self.encoder, "encode")
+        if not (model or isinstance(self.encoder, str | Path)):
+            raise TypeError(
+                "encoder must be the name or folder of a sentence-transformers model, a "
+                f"SentenceTransformer or 'precomputed', got {self.encoder!r}"
+            )
 
     def _check_pairs(self, dialogues: Dialogues, targets: Targets) -> None:
         from .losses import POINTWISE
