@@ -271,16 +271,19 @@ def _content(dialogues: Dialogues) -> NDArray[Any]:
 
 
 def _digest(rows: NDArray[Any]) -> NDArray[np.uint64]:
-    """A 64-bit hash of each row: its numbers' bits times fixed random odd multipliers."""
+    """A 64-bit hash of each row: its numbers' bits, mixed by fixed random odd multipliers."""
     table = rows.reshape(len(rows), -1)
     multipliers = np.random.RandomState(0).randint(2**62, size=table.shape[1], dtype=np.int64)
     odd = 2 * multipliers.astype(np.uint64) + np.uint64(1)
     hashes = np.empty(len(table), dtype=np.uint64)
     for start in range(0, len(table), 4096):  # the copies in here stay small
         bits = table[start : start + 4096].astype(np.float64).view(np.uint64)
-        mixed = bits * odd
+        bits ^= bits >> np.uint64(32)  # small whole numbers have no low bits
+        mixed = (bits + odd) * odd
         mixed ^= mixed >> np.uint64(29)
-        hashes[start : start + 4096] = np.bitwise_xor.reduce(mixed, axis=1)
+        mixed *= np.uint64(0xBF58476D1CE4E5B9)
+        mixed ^= mixed >> np.uint64(32)
+        hashes[start : start + 4096] = np.add.reduce(mixed, axis=1)
     return hashes
 
 
