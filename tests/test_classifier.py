@@ -88,7 +88,7 @@ def test_level_shift_matches_the_mean_score():
     rng = np.random.RandomState(0)
     logits = torch.from_numpy(rng.normal(size=(50, 3)))
     scores = torch.softmax(torch.from_numpy(rng.normal(size=(50, 3))), dim=1)
-    shift = level_shift(logits, scores, multilabel=False)
+    shift = level_shift(logits, scores, False, torch.ones(3, dtype=torch.bool))
     found = torch.softmax(logits + shift, dim=1).mean(dim=0)
     torch.testing.assert_close(found, scores.mean(dim=0), atol=1e-6, rtol=0)
 
@@ -102,8 +102,9 @@ def test_scale_and_shift_undo_a_wrong_scale_and_level(multilabel, level):
     right = torch.from_numpy(rng.normal(size=(2000, 3)))
     right -= 0 if multilabel else right.mean(dim=1, keepdim=True)
     scores = torch.sigmoid(right) if multilabel else torch.softmax(right, dim=1)
+    free = torch.full((3,), level)
     wrong = 4 * right + (torch.tensor([-2.0, 0.0, 2.0]) if level else 0)
-    scale, shift = scale_and_shift(wrong, scores, multilabel=multilabel, level=level)
+    scale, shift = scale_and_shift(wrong, scores, multilabel=multilabel, free=free)
     assert scale == pytest.approx(0.25, rel=0.01)
     torch.testing.assert_close(scale * wrong + shift, right, atol=0.1, rtol=0)
 
@@ -113,7 +114,8 @@ def test_scale_is_never_raised():
 
     right = torch.from_numpy(np.random.RandomState(0).normal(size=(500, 3)))
     scores = torch.softmax(right, dim=1)
-    assert scale_and_shift(right / 4, scores, multilabel=False, level=False)[0] == 1.0
+    free = torch.zeros(3, dtype=torch.bool)
+    assert scale_and_shift(right / 4, scores, multilabel=False, free=free)[0] == 1.0
 
 
 def test_pairs_of_hard_votes_leave_probabilities_usable():
