@@ -92,19 +92,6 @@ def test_an_epoch_of_a_joint_stage_covers_the_human_rows(data):
     assert sum(HumanRows.seen) > 0.8 * len(data.X)
 
 
-def test_llm_labels_help_few_human_ones():
-    data = make_dialogues(
-        n_dialogues=160, n_features=20, human_fraction=0.02, class_bias=[0, 1, 0], random_state=0
-    )
-    train = first_dialogues(data.X, 80)
-    X, y_human, y_llm = data.X[train], data.y_human[train], data.y_llm[train]
-    assert 5 < y_human.notna().sum() < 40
-    test = data.X[~train], data.y_true[~train]
-    alone = student().fit(X, y_human).score(*test)
-    for schedule in SCHEDULES:
-        assert student(schedule=schedule).fit(X, y_human, y_llm).score(*test) > alone + 0.05
-
-
 # -- classes that nobody, or only the LLM, has seen -----------------------------------------
 
 
