@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class Rows:
 
 
 def segments(
-    group: NDArray[np.int64], cost: NDArray[np.float64], limit: float
+    group: NDArray[np.int64], cost: NDArray[np.float64], limit: float, least: int = 1
 ) -> NDArray[np.int64]:
     """Number of each row's segment: a dialogue, or a stretch of one within limits.
 
@@ -83,8 +84,9 @@ def segments(
         Dialogues, rows of one standing together.
     cost : ndarray of shape (n,)
     limit : float
-        Cost of a segment at most (a single row may exceed it); its rows are at most
-        ``MAX_SEGMENT``.
+        Cost of a segment at most; its rows are at most ``MAX_SEGMENT``.
+    least : int, default=1
+        Rows of a segment at least, whatever they cost, where its dialogue has so many.
     """
     if not len(group):
         return np.empty(0, dtype=np.int64)
@@ -95,7 +97,8 @@ def segments(
     for begin, end in zip(first[long], (first + size)[long], strict=True):
         start, spent = begin, 0.0
         for row in range(begin, end):
-            if row > start and (row - start == MAX_SEGMENT or spent + cost[row] > limit):
+            full = row - start >= MAX_SEGMENT or spent + cost[row] > limit
+            if full and row - start >= least and end - row >= least:
                 new[row] = True
                 start, spent = row, 0.0
             spent += cost[row]
@@ -118,6 +121,11 @@ class DialogueBatches(IterableDataset):
         Whose tokens are wanted.
     beside : DialogueBatches or None
         Batches of human-labelled rows, one of which joins each batch.
+
+    Attributes
+    ----------
+    passes : int
+        How often each row comes in one iteration; 1 unless set.
     """
 
     def __init__(
@@ -137,6 +145,7 @@ class DialogueBatches(IterableDataset):
         self.rng = rng
         self.encoder = encoder
         self.beside = beside
+        self.passes = 1
         members = np.flatnonzero(segment >= 0)
         self.members = members[np.argsort(segment[members], kind="stable")]
         numbers, self.start, self.size = np.unique(
@@ -169,7 +178,7 @@ class DialogueBatches(IterableDataset):
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
         beside = self.beside.endless() if self.beside is not None else None
-        for rows, segment in self.row_batches():
+        for rows, segment in chain.from_iterable(self.row_batches() for _ in range(self.passes)):
             n_llm = 0 if self.human else len(rows)
             pairs = np.stack(dialogue_pairs(segment)) if n_llm else np.empty((2, 0), np.int64)
             if beside is not None:
@@ -203,13 +212,13 @@ class DialogueBatches(IterableDataset):
         }
 
     def n_batches(self) -> int:
-        """Batches of a pass in the rows' own order; shuffled, a pass can differ by a few."""
+        """Batches of an iteration in the rows' own order; shuffled, it can differ by a few."""
         total = np.cumsum(self.cost)
         count = at = 0
         while at < len(total):
             at = self._end_of_batch(total, at)
             count += 1
-        return count
+        return self.passes * count
 
     def _end_of_batch(self, total: NDArray[np.float64], at: int) -> int:
         spent = total[at - 1] if at else 0.0

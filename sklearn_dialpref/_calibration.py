@@ -16,7 +16,7 @@ ROUNDS = 3  # of scale and level in turn; they hardly move after the first
 
 
 def scale_and_shift(
-    logits: Tensor, scores: Tensor, *, multilabel: bool, level: bool
+    logits: Tensor, scores: Tensor, *, multilabel: bool, free: Tensor
 ) -> tuple[float, Tensor]:
     """Factor and constant per class that turn logits into calibrated ones.
 
@@ -26,8 +26,8 @@ def scale_and_shift(
     scores : Tensor of shape (n, K)
         Of the teacher; multilabel: NaN where it gave none.
     multilabel : bool
-    level : bool
-        Whether the constants are free; otherwise they are zero.
+    free : Tensor of bool, shape (K,)
+        Classes whose constant is fitted; the others' are equal.
 
     Returns
     -------
@@ -36,14 +36,14 @@ def scale_and_shift(
         To be added after scaling.
     """
     scale, shift = 1.0, torch.zeros(logits.shape[1], dtype=logits.dtype)
-    if not level:
+    if not free.any():
         return 1 / temperature(logits, scores, multilabel), shift
     for _ in range(ROUNDS):
-        shift = level_shift(scale * logits, scores, multilabel)
+        shift = level_shift(scale * logits, scores, multilabel, free)
         # the shift in units of the unscaled logits, so that both are scaled alike
         moved = logits + shift / scale
         scale = 1 / temperature(moved, scores, multilabel)
-    return scale, level_shift(scale * logits, scores, multilabel)
+    return scale, level_shift(scale * logits, scores, multilabel, free)
 
 
 def temperature(logits: Tensor, scores: Tensor, multilabel: bool) -> float:
@@ -65,13 +65,17 @@ def temperature(logits: Tensor, scores: Tensor, multilabel: bool) -> float:
     return math.exp(best.x) if best.fun < loss(0.0) else 1.0
 
 
-def level_shift(logits: Tensor, scores: Tensor, multilabel: bool, steps: int = 100) -> Tensor:
-    """The constant per class that makes the mean prediction equal the mean score."""
+def level_shift(
+    logits: Tensor, scores: Tensor, multilabel: bool, free: Tensor, steps: int = 100
+) -> Tensor:
+    """The constant per free class that makes its mean prediction equal its mean score."""
     wanted = scores.nanmean(dim=0).clamp(1e-4, 1 - 1e-4)
+    free = free & ~wanted.isnan()  # a label that the teacher never scored
     shift = torch.zeros(logits.shape[1], dtype=logits.dtype)
     for _ in range(steps):
         if multilabel:
-            shift = shift + wanted.logit() - torch.sigmoid(logits + shift).mean(dim=0).logit()
+            step = wanted.logit() - torch.sigmoid(logits + shift).mean(dim=0).logit()
         else:
-            shift = shift + (wanted / torch.softmax(logits + shift, dim=1).mean(dim=0)).log()
+            step = (wanted / torch.softmax(logits + shift, dim=1).mean(dim=0)).log()
+        shift = shift + step.where(free, 0.0)
     return shift if multilabel else shift - shift.mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,10 +71,11 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         How many of the top layers of the encoder are trained; None trains all of it, 0 freezes
         it: then each distinct text is encoded once per process, across folds and candidates.
     max_epochs : int or "auto", default="auto"
-        Passes over the labelled rows in each stage.  ``"auto"``: see Notes.
+        Passes over the labelled rows in each stage; in a joint stage over the LLM-labelled or
+        the human-labelled ones, whichever take longer.  ``"auto"``: see Notes.
     learning_rate : float or "auto", default="auto"
-        Peak rate of AdamW, for the encoder or, where that is frozen, the head.  ``"auto"``: see
-        Notes.
+        Peak rate of AdamW, for the encoder or, where that is frozen, the head; beside a
+        fine-tuned encoder the head takes at least 3e-4.  ``"auto"``: see Notes.
     batch_size : int or "auto", default="auto"
         Utterances of up to 32 tokens in a batch; longer ones count more.  ``"auto"``: see Notes.
     class_weight : dict, "balanced" or None, default=None
@@ -134,13 +136,19 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     =================  ==========================  ==================
 
     The rate rises over the first tenth of a stage's steps and falls to zero over the others; a
-    joint stage that follows another has a fifth of it.
+    joint stage that follows another has a fifth of it, or the human share of the labelled rows if
+    that is more; the head's beside a fine-tuned encoder is never below 3e-4.
 
-    A row without any label is not learned from, but its text is context for others.  A class
-    without human labels keeps the level that the LLM gives it.  After a stage with a pair loss a
-    temperature of at least 1, fitted to the teacher's scores, divides the logits.  Without human
-    labels the mean teacher score sets the level of each class; without LLM labels the student
-    learns from the human labels alone.
+    In a joint stage human-labelled rows join each batch of LLM-labelled ones: an eighth of
+    ``batch_size`` or, if that is more, as many as there are per LLM-labelled row, but one at
+    most.  With ``max_epochs="auto"`` they come round some 20 times (frozen encoder or features) or
+    6 times (fine-tuned encoder) at least.
+
+    A row without any label changes nothing, but its text is context for others.  A class without
+    human labels keeps the level that the LLM gives it, be it none.  After a stage with a pair
+    loss a temperature of at least 1, fitted to the teacher's scores, divides the logits.  Without
+    human labels the mean teacher score sets the level of each class; without LLM labels the
+    student learns from the human labels alone.
 
     References
     ----------
@@ -260,9 +268,12 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         from . import _net, _stages
 
         self._check_parameters()
+        for stale in ("n_features_in_", "feature_names_in_"):  # of a fit to other features
+            self.__dict__.pop(stale, None)
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)
         targets = check_targets(y_human, y_llm, len(dialogues), self.classes)
-        self._check_pairs(dialogues, targets)
+        loss = _stages.named_loss(self.loss)
+        self._check_pairs(loss, dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         device = self._torch_device()
 
@@ -278,12 +289,13 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             recipe = self._recipe(seed, device, frozen=student.encoder is None)
             stages = _stages.plan_stages(
                 self.schedule,
-                self.loss,
+                loss,
                 has_human=bool(targets.has_human.any()),
                 has_llm=bool(targets.has_score.any()),
             )
             facts = _stages.label_facts(
                 rows,
+                targets.classes,
                 class_weights(targets, self.class_weight),
                 with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
             )
@@ -308,14 +320,20 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         validate_parameter_constraints(
             constraints, self.get_params(deep=False), caller_name=type(self).__name__
         )
+        model = hasattr(self.encoder, "state_dict") and hasattr(self.encoder, "encode")
+        if not (model or isinstance(self.encoder, str | Path)):
+            raise TypeError(
+                "encoder must be the name or folder of a sentence-transformers model, a "
+                f"SentenceTransformer or 'precomputed', got {self.encoder!r}"
+            )
 
-    def _check_pairs(self, dialogues: Dialogues, targets: Targets) -> None:
+    def _check_pairs(self, loss: Any, dialogues: Dialogues, targets: Targets) -> None:
         from .losses import POINTWISE
 
-        pairwise = isinstance(self.loss, str) and self.loss not in POINTWISE
+        pairwise = isinstance(loss, str) and loss not in POINTWISE
         if pairwise and targets.has_score.any() and not dialogues.has_dialogues:
             raise ValueError(
-                f"loss={self.loss!r} compares utterances of the same dialogue, but X names no "
+                f"loss={loss!r} compares utterances of the same dialogue, but X names no "
                 "dialogues, so there are no pairs: pass a DataFrame with 'dialogue_id', or choose "
                 "a pointwise loss such as loss='soft_cross_entropy'"
             )
@@ -458,7 +476,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             )
         net = self.net_
         encoder = self._frozen or net.module_.encoder
-        inputs = torch.from_numpy(features(dialogues, slots, encoder))
+        inputs = torch.from_numpy(features(dialogues.features, slots, encoder))
         with torch.inference_mode():
             net.module_.eval()
             parts = [net.infer({"features": part}).cpu() for part in inputs.split(8192)]

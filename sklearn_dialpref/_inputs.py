@@ -57,11 +57,13 @@ def distinct_texts(slots: list[NDArray[Any]]) -> tuple[list[str], NDArray[np.int
 
 
 def features(
-    dialogues: Dialogues, slots: list[NDArray[Any]], encoder: FrozenEncoder | TextEncoder | None
+    ready: NDArray[Any] | None,
+    slots: list[NDArray[Any]],
+    encoder: FrozenEncoder | TextEncoder | None,
 ) -> NDArray[np.float32]:
     """Ready-made features, or the embeddings of each row's texts side by side."""
-    if dialogues.features is not None:
-        return dialogues.features.astype(np.float32, copy=False)
+    if ready is not None:
+        return ready.astype(np.float32, copy=False)
     assert encoder is not None
     texts, index = distinct_texts(slots)
     embedded = encoder.embed(texts)
@@ -78,7 +80,7 @@ def student_and_rows(
     trainable_layers: int | None,
     device: str,
 ) -> tuple[Student, Rows]:
-    """An untrained student, and the training rows in canonical order.
+    """An untrained student, and the training rows, those with a label, in canonical order.
 
     The student has an encoder to train, made from ``encoder``, unless there are features or a
     ``frozen`` one.
@@ -89,23 +91,27 @@ def student_and_rows(
     from ._student import Student, TextEncoder, load_encoder
 
     order = canonical_order(dialogues, targets)
+    order = order[(targets.has_human | targets.has_score)[order]]
+    slots = [slot[order] for slot in slots]
+    ready = None if dialogues.features is None else dialogues.features[order]
     n_classes = len(targets.classes)
     scores = targets.scores
     if scores is None:
-        scores = np.full((len(order), n_classes), np.nan, dtype=np.float32)
+        scores = np.full((len(targets.human), n_classes), np.nan, dtype=np.float32)
     labels: dict[str, Any] = {
-        "group": dialogues.group[order],
+        # unnamed dialogues are numbered by where they stood
+        "group": dialogues.group[order] if dialogues.has_dialogues else np.arange(len(order)),
         "human": torch.from_numpy(targets.human[order]),
         "scores": torch.from_numpy(scores[order]),
     }
-    if frozen is not None or dialogues.features is not None:
-        inputs = torch.from_numpy(features(dialogues, slots, frozen)[order])
+    if frozen is not None or ready is not None:
+        inputs = torch.from_numpy(features(ready, slots, frozen))
         student = Student(inputs.shape[1], n_classes)
         student.standardise_by(inputs)
         return student, Rows(**labels, features=inputs)
 
     trained = TextEncoder(load_encoder(encoder), trainable_layers)
-    texts, index = distinct_texts([slot[order] for slot in slots])
+    texts, index = distinct_texts(slots)
     sample = np.random.RandomState(0).permutation(len(texts))[:1024]
     embedded = trained.to(device).embed([texts[at] for at in np.sort(sample)])
     student = Student(trained.n_outputs * len(slots), n_classes, trained)

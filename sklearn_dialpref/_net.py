@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
 from skorch.utils import noop
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
@@ -24,20 +25,22 @@ from ._batches import DialogueBatches, Rows, segments
 from ._calibration import scale_and_shift
 from ._stages import LabelFacts, Recipe, Stage, StageLoss
 from ._student import Student, TextEncoder
-from .losses import POINTWISE
 
 __all__ = ["hold_out", "seeded", "train"]
 
 PATIENCE = 3  # epochs without improvement, with early_stopping
 HEAD_LEARNING_RATE = 3e-4  # beside a fine-tuned encoder
-HUMAN_SHARE = 8  # in a joint stage, batch_size / 8 human-labelled rows join each batch
+HUMAN_SHARE = 8  # in a joint stage, at least batch_size / 8 human-labelled rows join each batch
+HUMAN_ROUNDS = {"frozen": 20, "fine_tuned": 6}  # at least, of the human rows in a joint stage
 FROZEN_STEPS = 200  # at least, in a first stage on fixed features
 FINE_TUNED_STEPS = 90  # at least, in a first stage that trains the encoder
 WEIGHT_DECAY = {"frozen": 0.1, "fine_tuned": 0.01}
 FROZEN_JOINT_STEPS = 150  # at least, in a joint stage that follows another
-AFTER_DISTILLATION = 0.2  # share of the learning rate in a joint stage that follows another
+AFTER_DISTILLATION = 0.2  # share of the learning rate, at least, in a joint stage after another
 CALIBRATION_ROWS = 2048
 WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
+
+SEEDING = threading.RLock()  # torch's random state is one for all threads
 
 
 # -- training -------------------------------------------------------------------------------
@@ -89,10 +92,11 @@ class DialogueNet(NeuralNet):
         """Train; skorch's own ``fit`` would swallow a KeyboardInterrupt."""
         self.initialize()
         with Interrupts() as self._interrupts:
-            self.notify("on_train_begin", X=dataset, y=None)
             with suppress(StageEnd):
+                self.notify("on_train_begin", X=dataset, y=None)
                 self.fit_loop(dataset)
-            self.notify("on_train_end", X=dataset, y=None)
+            with suppress(StageEnd):
+                self.notify("on_train_end", X=dataset, y=None)
         self._interrupts = None
 
     def run_single_epoch(
@@ -131,10 +135,13 @@ class Progress(Callback):
 
 @contextmanager
 def seeded(seed: int, device: str) -> Iterator[None]:
-    """Torch's random state set for the block, and put back after it."""
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    """Torch's random state set for the block, and put back after it; one thread at a time."""
+    devices = range(torch.cuda.device_count()) if device.startswith("cuda") else []
+    with SEEDING, torch.random.fork_rng(devices=devices):
+        if device == "cpu":
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds all GPUs as well
+        else:
+            torch.manual_seed(seed)
         yield
 
 
@@ -158,42 +165,110 @@ def stage_batches(
     encoder: TextEncoder | None,
     rng: np.random.RandomState | None,
 ) -> DialogueBatches | None:
-    """Batches of a stage from the rows in ``member``; None if none of them takes part."""
-
-    def batches(
-        taking_part: NDArray[np.bool_], *, human: bool, budget: int, **others: Any
-    ) -> DialogueBatches:
-        chosen = np.flatnonzero(taking_part)
-        segment = np.full(len(rows.group), -1)
-        if human:
-            segment[chosen] = np.arange(len(chosen))
-        elif len(chosen):
-            segment[chosen] = segments(rows.group[chosen], rows.cost(chosen), batch_size)
-        return DialogueBatches(
-            rows, segment, budget, human=human, rng=rng, encoder=encoder, **others
-        )
-
-    human = member & rows.has_human
-    if stage.llm is None:
-        return batches(human, human=True, budget=batch_size) if human.any() else None
-    llm = member & rows.has_score
-    if not llm.any():
+    """Batches of a stage from the rows in ``member``; None if a term of its loss has no row."""
+    human, llm = member & rows.has_human, member & rows.has_score
+    if (stage.human and not human.any()) or (stage.llm is not None and not llm.any()):
         return None
+
+    def human_batches(budget: int) -> DialogueBatches:
+        each = np.where(human, np.cumsum(human) - 1, -1)
+        return DialogueBatches(rows, each, budget, human=True, rng=rng, encoder=encoder)
+
+    if stage.llm is None:
+        return human_batches(batch_size)
     beside = None
-    if stage.human and human.any():
-        beside = batches(human, human=True, budget=max(1, batch_size // HUMAN_SHARE))
-    return batches(llm, human=False, budget=batch_size, beside=beside)
+    if stage.human:
+        share = min(1.0, human.sum() / llm.sum())
+        beside = human_batches(max(1, batch_size // HUMAN_SHARE, round(batch_size * share)))
+    chosen = np.flatnonzero(llm)
+    segment = np.full(len(llm), -1)
+    segment[chosen] = segments(
+        rows.group[chosen], rows.cost(chosen), batch_size, least=2 if stage.pairwise else 1
+    )
+    batches = DialogueBatches(
+        rows, segment, batch_size, human=False, rng=rng, encoder=encoder, beside=beside
+    )
+    if beside is not None:  # where LLM labels are the scarce ones, they come round again
+        batches.passes = max(1, round(beside.n_batches() / batches.n_batches()))
+    return batches
 
 
-def auto_epochs(stage: Stage, n_batches: int, *, first: bool, frozen: bool) -> int:
+def auto_epochs(stage: Stage, batches: DialogueBatches, *, first: bool, frozen: bool) -> int:
     """Epochs of a stage where ``max_epochs`` leaves them open; see the estimator's notes."""
+    n_batches = batches.n_batches()
     if frozen and first:
-        return max(15, -(-FROZEN_STEPS // n_batches))
-    if frozen:
-        return 20 if stage.llm is None else max(3, -(-FROZEN_JOINT_STEPS // n_batches))
-    if stage.llm is not None:
-        return max(1, -(-FINE_TUNED_STEPS // n_batches)) if first else 1
-    return max(6, -(-FINE_TUNED_STEPS // n_batches)) if first else 3
+        epochs = max(15, -(-FROZEN_STEPS // n_batches))
+    elif frozen:
+        epochs = 20 if stage.llm is None else max(3, -(-FROZEN_JOINT_STEPS // n_batches))
+    elif stage.llm is not None:
+        epochs = max(1, -(-FINE_TUNED_STEPS // n_batches)) if first else 1
+    else:
+        epochs = max(6, -(-FINE_TUNED_STEPS // n_batches)) if first else 3
+    if batches.beside is None:
+        return epochs
+    rounds = HUMAN_ROUNDS["frozen" if frozen else "fine_tuned"]
+    return max(epochs, -(-rounds * batches.beside.n_batches() // n_batches))
+
+
+def rate_after_distillation(batches: DialogueBatches) -> float:
+    """Share of the learning rate in a joint stage that follows another."""
+    n_human = 0 if batches.beside is None else len(batches.beside.members)
+    return max(AFTER_DISTILLATION, n_human / (n_human + len(batches.members)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage trains on, and how long and how fast.
+
+    Attributes
+    ----------
+    stage : Stage
+    batches : DialogueBatches
+    valid : DialogueBatches or None
+        What early stopping watches.
+    epochs : int
+    learning_rate : float
+        Peak rate of the encoder or, where that is frozen, of the head.
+    """
+
+    stage: Stage
+    batches: DialogueBatches
+    valid: DialogueBatches | None
+    epochs: int
+    learning_rate: float
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.batches.n_batches()
+
+
+def plan_training(
+    student: Student,
+    rows: Rows,
+    held_out: NDArray[np.bool_],
+    stages: Sequence[Stage],
+    recipe: Recipe,
+) -> list[Plan]:
+    """The stages with their batches, before anything is trained."""
+    encoder = student.encoder
+    plans = []
+    for number, stage in enumerate(stages):
+        rng = np.random.RandomState((recipe.seed + number) % 2**32)
+        batches = stage_batches(rows, ~held_out, stage, recipe.batch_size, encoder, rng)
+        if batches is None:
+            raise ValueError(
+                f"stage {stage.name!r} has no row to train on: all rows with its labels are held "
+                "out for early stopping; label more dialogues, or lower validation_fraction"
+            )
+        watched = replace(stage, llm=None) if stage.human else stage
+        valid = stage_batches(rows, held_out, watched, recipe.batch_size, encoder, None)
+        first = number == 0
+        epochs = recipe.max_epochs or auto_epochs(
+            stage, batches, first=first, frozen=encoder is None
+        )
+        share = 1.0 if first or stage.llm is None else rate_after_distillation(batches)
+        plans.append(Plan(stage, batches, valid, epochs, share * recipe.learning_rate))
+    return plans
 
 
 def train(
@@ -222,52 +297,27 @@ def train(
     net : DialogueNet
         Of the last stage.
     history : list of dict
-        One entry per epoch: stage, epoch, losses, learning rate and duration in seconds.
+        One entry per epoch: epoch, stage, losses and duration in seconds.
     """
-    encoder = student.encoder
-    plans = []
-    for number, stage in enumerate(stages):
-        rng = np.random.RandomState((recipe.seed + number) % 2**32)
-        batches = stage_batches(rows, ~held_out, stage, recipe.batch_size, encoder, rng)
-        if batches is None:
-            raise ValueError(
-                f"stage {stage.name!r} has no row to train on: all rows with its labels are held "
-                "out for early stopping; label more dialogues, or lower validation_fraction"
-            )
-        valid_stage = replace(stage, llm=None) if stage.human else stage
-        valid = stage_batches(rows, held_out, valid_stage, recipe.batch_size, encoder, None)
-        epochs = recipe.max_epochs or auto_epochs(
-            stage, batches.n_batches(), first=number == 0, frozen=encoder is None
-        )
-        plans.append((stage, batches, valid, epochs))
-
+    plans = plan_training(student, rows, held_out, stages, recipe)
     history: list[dict[str, Any]] = []
-    total = sum(epochs * batches.n_batches() for _, batches, _, epochs in plans)
+    total = sum(plan.steps for plan in plans)
     with tqdm(total=total, unit="step", disable=not recipe.verbose) as bar:
-        for stage, batches, valid, epochs in plans:
-            later = bool(history) and stage.llm is not None
-            rate = recipe.learning_rate * (AFTER_DISTILLATION if later else 1.0)
-            settings = replace(recipe, learning_rate=rate)
-            net = _stage_net(student, stage, valid, epochs, batches.n_batches(), settings, labels)
+        for plan in plans:
+            stage = plan.stage
+            net = _stage_net(student, plan, recipe, labels)
             net.callbacks = [*net.callbacks, ("progress", Progress(bar, stage.name))]
-            net.run(batches)
+            net.run(plan.batches)
             history.extend(_history_rows(net, stage, len(history)))
-            if stage.llm is not None and stage.llm not in POINTWISE:
-                calibrate(net, batches, level=not stage.human)
+            if stage.pairwise:
+                free = labels.unlabelled if stage.human else torch.ones_like(labels.unlabelled)
+                calibrate(net, plan.batches, free)
     net.callbacks = [named for named in net.callbacks if named[0] != "progress"]
     return net, history
 
 
-def _stage_net(
-    student: Student,
-    stage: Stage,
-    valid: DialogueBatches | None,
-    epochs: int,
-    n_batches: int,
-    recipe: Recipe,
-    labels: LabelFacts,
-) -> DialogueNet:
-    total = epochs * n_batches
+def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelFacts) -> DialogueNet:
+    total, peak = plan.steps, plan.learning_rate
     warm = max(1.0, WARMUP * total)
 
     def rate(step: int) -> float:
@@ -277,20 +327,20 @@ def _stage_net(
         ("schedule", LRScheduler(LambdaLR, lr_lambda=rate, step_every="batch")),
         ("clip", GradientNormClipping(1.0)),
     ]
-    if recipe.early_stopping and valid is not None:
+    if recipe.early_stopping and plan.valid is not None:
         callbacks.append(("stop", EarlyStopping(patience=PATIENCE, load_best=True, sink=noop)))
     callbacks.extend((f"user_{at}", clone(c)) for at, c in enumerate(recipe.callbacks))
     frozen = student.encoder is None
     return DialogueNet(
         student,
-        criterion=StageLoss(stage, recipe, labels),
+        criterion=StageLoss(plan.stage, recipe, labels),
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=WEIGHT_DECAY["frozen" if frozen else "fine_tuned"],
-        optimizer__param_groups=[("encoder.*", {"lr": recipe.learning_rate})],
-        lr=recipe.learning_rate if frozen else max(HEAD_LEARNING_RATE, recipe.learning_rate),
-        max_epochs=epochs,
+        optimizer__param_groups=[("encoder.*", {"lr": peak})],
+        lr=peak if frozen else max(HEAD_LEARNING_RATE, peak),
+        max_epochs=plan.epochs,
         batch_size=None,
-        train_split=None if valid is None else predefined_split(valid),
+        train_split=None if plan.valid is None else predefined_split(plan.valid),
         callbacks=callbacks,
         callbacks__print_log=None,
         device=recipe.device,
@@ -316,8 +366,8 @@ def _history_rows(net: DialogueNet, stage: Stage, before: int) -> list[dict[str,
 # -- scale and level, which pairs do not identify -------------------------------------------
 
 
-def calibrate(net: DialogueNet, batches: DialogueBatches, *, level: bool) -> None:
-    """Fit the scale of the logits, and with ``level`` a constant per class, to teacher scores.
+def calibrate(net: DialogueNet, batches: DialogueBatches, free: Tensor) -> None:
+    """Fit the scale of the logits, and a constant per free class, to teacher scores.
 
     On at least ``CALIBRATION_ROWS`` scored rows, if there are so many.
     """
@@ -330,6 +380,6 @@ def calibrate(net: DialogueNet, batches: DialogueBatches, *, level: bool) -> Non
         if seen >= CALIBRATION_ROWS:
             break
     scale, shift = scale_and_shift(
-        torch.cat(logits), torch.cat(scores), multilabel=batches.rows.multilabel, level=level
+        torch.cat(logits), torch.cat(scores), multilabel=batches.rows.multilabel, free=free
     )
     net.module_.rescale(scale, shift.float().to(net.device))

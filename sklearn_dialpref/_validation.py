@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ __all__ = [
     "Dialogues",
     "check_dialogues",
     "codes_of",
+    "dialogue_ids",
+    "indicator_table",
     "is_missing",
     "label_array",
     "missing_in",
@@ -26,6 +29,11 @@ FORMS = (
     "a DataFrame with columns 'dialogue_id' and 'text' (optional: 'turn', 'speaker', 'context'), "
     "a 2-D object array of (dialogue_id, text), or a 1-D sequence of str"
 )
+WANTS_FEATURES = (
+    "encoder='precomputed' wants features: pass a 2-D numeric array or a DataFrame of numeric "
+    "columns (and 'dialogue_id'), or choose another encoder"
+)
+NO_ROWS = "Found array with 0 sample(s) while a minimum of 1 is required in X."
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,13 @@ def label_array(y: Any) -> NDArray[Any]:
         return array
     if isinstance(native, nw.Series):
         return _series_array(native)
+    if isinstance(y, np.ma.MaskedArray):
+        labels = y.data.astype(object)
+        labels[np.ma.getmaskarray(y)] = None
+        return labels
     if not isinstance(y, np.ndarray):
+        if hasattr(y, "tolist"):  # arrays of pandas and pyarrow, whose ints beside nulls stay ints
+            y = y.tolist()
         if not hasattr(y, "__array__"):
             return _listed(y)
         y = np.asarray(y)
@@ -143,18 +157,48 @@ def _object_array(values: list[Any]) -> NDArray[Any]:
 
 def _listed(y: Any) -> NDArray[Any]:
     """A plain sequence as an array: strings stay objects, so do numbers mixed with others."""
+    if not isinstance(y, Iterable):
+        raise ValueError(f"labels must be a sequence, one entry per utterance, but got {y!r}")
     values = list(y)
-    if values and isinstance(values[0], list | tuple | np.ndarray):
-        rows = [list(row) for row in values]
-        widths = {len(row) for row in rows}
+    widths = {len(v) for v in values if isinstance(v, list | tuple | np.ndarray)}
+    if widths:
         if len(widths) > 1:
             raise ValueError(f"rows of labels differ in length: {sorted(widths)}")
-        flat = _listed([value for row in rows for value in row])
-        return flat.reshape(len(rows), widths.pop())
+        width = widths.pop()
+        rows = [_row_of_labels(row, value, width) for row, value in enumerate(values)]
+        return _listed([value for row in rows for value in row]).reshape(len(rows), width)
     numbers = all(isinstance(v, int | float | np.number | np.bool_) for v in values)
     if numbers and len({isinstance(v, bool | np.bool_) for v in values}) <= 1:
         return np.asarray(values)
     return _object_array(values)
+
+
+def _row_of_labels(row: int, value: Any, width: int) -> list[Any]:
+    if isinstance(value, list | tuple | np.ndarray):
+        return list(value)
+    if is_missing([value])[0]:
+        return [None] * width
+    raise ValueError(
+        f"labels are rows of {width} entries, but row {row} holds {value!r}; give it as many, or "
+        "None if all of them are missing"
+    )
+
+
+def indicator_table(labels: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Multilabel labels as 1, 0 and NaN for missing."""
+    missing = missing_in(labels)
+    try:
+        table = np.where(missing, np.nan, labels).astype(np.float64)
+    except (TypeError, ValueError):
+        table = np.full(labels.shape, np.inf)
+    bad = ~missing & (table != 0) & (table != 1)
+    if bad.any():
+        row = int(np.argmax(bad.any(axis=1)))
+        raise ValueError(
+            f"Unknown label type: a 2-D {name} means multilabel and must hold 0, 1 or missing, "
+            f"but row {row} holds {labels[row].tolist()}; pass 1-D labels for one class per row"
+        )
+    return table
 
 
 # -- dialogues ------------------------------------------------------------------------------
@@ -214,10 +258,13 @@ def check_dialogues(
             if name in names
             for at in [native.columns[names.index(name)]]
         }
-        others = (native.schema[c] for c in native.columns if str(c) not in RESERVED)
-        numeric = all(dtype.is_numeric() or dtype == nw.Boolean for dtype in others)
-        if precomputed or (precomputed is None and "text" not in columns and numeric):
-            features = native.drop([c for c in native.columns if str(c) in RESERVED]).to_native()
+        others = native.drop([c for c in native.columns if str(c) in RESERVED])
+        dtypes = others.schema.dtypes()
+        numeric = dtypes and all(dtype.is_numeric() or dtype == nw.Boolean for dtype in dtypes)
+        if dtypes and (precomputed or (numeric and precomputed is None and "text" not in columns)):
+            features = others.to_native()
+        elif precomputed:
+            raise ValueError(f"X has only the columns {names} but {WANTS_FEATURES}")
         elif missing := {"dialogue_id", "text"} - columns.keys():
             raise ValueError(
                 f"X lacks the column(s) {sorted(missing)}; it has {names[:20]}. "
@@ -239,14 +286,11 @@ def check_dialogues(
         columns = {k: v for k, v in columns.items() if k in ("dialogue_id", "turn", "speaker")}
     else:
         if precomputed:
-            raise ValueError(
-                "X holds text but encoder='precomputed' wants features: pass a 2-D numeric array "
-                "or a DataFrame of numeric columns (and 'dialogue_id'), or choose another encoder"
-            )
+            raise ValueError(f"X holds text but {WANTS_FEATURES}")
         n_rows = len(columns["text"])
         _check_text(columns["text"], "text", allow_empty=False)
     if n_rows == 0:
-        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required in X.")
+        raise ValueError(NO_ROWS)
     return _dialogues(columns, features, n_rows)
 
 
@@ -257,6 +301,8 @@ def _from_arrays(X: Any, precomputed: bool | None) -> tuple[dict[str, NDArray[An
             return {}, X
         raise ValueError(f"X is a {type(X).__name__}; pass {FORMS}")
     array = X if hasattr(X, "dtype") else label_array(X)
+    if array.shape[:1] == (0,):
+        raise ValueError(NO_ROWS)
     first = array.flat[0] if array.size and array.dtype.kind in "OUST" else None
     if array.dtype.kind not in "OUST" or (precomputed and not isinstance(first, str)):
         return {}, X
@@ -269,10 +315,10 @@ def _from_arrays(X: Any, precomputed: bool | None) -> tuple[dict[str, NDArray[An
 
 
 def _check_features(features: Any, estimator: Any, reset: bool) -> NDArray[Any]:
-    dtype = [np.float32, np.float64]
-    if estimator is None:
-        return check_array(features, dtype=dtype, input_name="X")
-    return validate_data(estimator, features, reset=reset, dtype=dtype)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
+        if estimator is None:
+            return check_array(features, dtype=np.float32, input_name="X")
+        return validate_data(estimator, features, reset=reset, dtype=np.float32)
 
 
 def _check_text(text: NDArray[Any], name: str, *, allow_empty: bool) -> None:
@@ -301,7 +347,7 @@ def _dialogues(columns: dict[str, NDArray[Any]], features: Any, n_rows: int) -> 
         group = codes_of(dialogue_id)
     context = columns.get("context")
     if context is not None:
-        context = np.where(missing_in(context), "", context).astype(object)
+        context = np.where(missing_in(context), "", context.astype(object))
         _check_text(context, "context", allow_empty=True)
     return Dialogues(
         dialogue_id=dialogue_id,
@@ -326,6 +372,24 @@ def codes_of(values: NDArray[Any]) -> NDArray[np.int64]:
         return np.fromiter((code[v] for v in values), dtype=np.int64, count=len(values))
 
 
+def _numbered(turn: NDArray[Any]) -> NDArray[Any]:
+    """Turns as they are, but numbers where they hold text, which would sort "10" before "2"."""
+    if not any(isinstance(value, str) for value in turn):
+        return turn
+    numbers = []
+    for row, value in enumerate(turn):
+        try:
+            numbers.append(float(value))
+            int(numbers[-1])  # neither "nan" nor "inf"
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(
+                f"turn must be numbers or times, but row {row} holds {value!r} of type "
+                f"{type(value).__name__}; number the utterances, or convert the column "
+                "(such as with pd.to_datetime)"
+            ) from None
+    return np.array(numbers)
+
+
 def _turn_ranks(
     turn: NDArray[Any] | None, group: NDArray[np.int64], dialogue_id: NDArray[Any]
 ) -> NDArray[np.int64]:
@@ -334,16 +398,31 @@ def _turn_ranks(
     else:
         if (missing := missing_in(turn)).any():
             raise ValueError(f"turn is missing in row {np.argmax(missing)}; number it")
+        turn = _numbered(turn)
         keys = turn if turn.dtype.kind != "O" else codes_of(turn)
     order = np.lexsort((keys, group))
     same = group[order][1:] == group[order][:-1]
     if turn is not None and (twice := same & (keys[order][1:] == keys[order][:-1])).any():
         row = order[np.argmax(twice) + 1]
         raise ValueError(
-            f"dialogue {dialogue_id[row]!r} has turn {turn[row]!r} more than once "
+            f"dialogue {dialogue_id[row]!r} has turn {turn.tolist()[row]!r} more than once "
             f"(row {row}); number the utterances of a dialogue"
         )
     first = np.flatnonzero(np.r_[True, ~same])
     rank = np.empty(len(group), dtype=np.int64)
     rank[order] = np.arange(len(group)) - np.repeat(first, np.diff(np.r_[first, len(group)]))
     return rank
+
+
+def dialogue_ids(X: Any) -> NDArray[Any] | None:
+    """The dialogue of each row where ``X`` names it, whatever else it holds."""
+    native = nw.from_native(X, pass_through=True, allow_series=True)
+    if isinstance(native, nw.DataFrame):
+        if "dialogue_id" not in native.columns:
+            return None
+        return _series_array(native.get_column("dialogue_id"))
+    if isinstance(native, nw.Series):
+        return None
+    array = X if hasattr(X, "dtype") else label_array(X)
+    pairs = array.ndim == 2 and array.shape[1] == 2 and array.dtype.kind in "OUST"
+    return array[:, 0].astype(object) if pairs else None

@@ -16,7 +16,7 @@ from sklearn.metrics import get_scorer, make_scorer
 from sklearn.utils import check_array, check_consistent_length, check_scalar, get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
-from ._validation import is_missing, label_array
+from ._validation import codes_of, indicator_table, is_missing, label_array
 
 _RESPONSES = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 
@@ -327,7 +327,7 @@ def pairwise_accuracy_score(
     if is_missing(dialogue).any():
         raise ValueError("groups has missing values; give each row its dialogue.")
     truth = _truth_table(labels, score.shape[1], classes)
-    _, group = np.unique(dialogue, return_inverse=True)
+    group = codes_of(dialogue)
     counts = [
         _ordered_pairs(column == 1, values, group, ~np.isnan(column))
         for column, values in zip(truth.T, score.T, strict=True)
@@ -359,14 +359,14 @@ def _as_columns(scores: Any, name: str, first_from_second: Callable[..., Any]) -
 
 def _truth_table(labels: np.ndarray, n_columns: int, classes: Any) -> np.ndarray:
     """Return 1, 0 or NaN (missing) for each row and class."""
-    missing = is_missing(labels)
     if labels.ndim == 2:
         if labels.shape[1] != n_columns:
             raise ValueError(
                 f"y_true has {labels.shape[1]} labels but y_score has {n_columns} columns; pass"
                 " a score for each label."
             )
-        return np.where(missing, np.nan, labels == 1)
+        return indicator_table(labels, "y_true")
+    missing = is_missing(labels)
     code = _class_codes(labels, missing, n_columns, classes)
     return np.where(missing[:, None], np.nan, code[:, None] == np.arange(n_columns))
 

@@ -10,7 +10,14 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar
 
-from ._validation import check_dialogues, is_missing, label_array
+from ._validation import (
+    check_dialogues,
+    codes_of,
+    dialogue_ids,
+    indicator_table,
+    is_missing,
+    label_array,
+)
 
 
 class LabelledGroupKFold(BaseCrossValidator):
@@ -171,18 +178,19 @@ class LabelledGroupKFold(BaseCrossValidator):
 
 
 def _check_groups(X: Any, groups: Any) -> np.ndarray:
-    """Code the groups as integers; refuse those that cut through a dialogue of a DataFrame."""
+    """Code the groups as integers; refuse those that cut through a dialogue named in ``X``."""
     if is_missing(groups).any():
         raise ValueError("groups has missing values; give each row a group.")
-    _, group = np.unique(label_array(groups), return_inverse=True)
-    if "dialogue_id" in getattr(X, "columns", ()):
-        ids = label_array(X["dialogue_id"])
-        _, first, dialogue = np.unique(ids, return_index=True, return_inverse=True)
+    group = codes_of(label_array(groups))
+    ids = dialogue_ids(X)
+    if ids is not None:
+        dialogue = codes_of(ids)
+        first = np.unique(dialogue, return_index=True)[1]
         cut = group != group[first][dialogue]
         if cut.any():
             raise ValueError(
-                f"groups put rows of dialogue {ids[cut][0]!r} into different groups, which would"
-                " split it between training and test; give all its rows one group."
+                f"groups put rows of dialogue {ids[cut].tolist()[0]!r} into different groups,"
+                " which would split it between training and test; give all its rows one group."
             )
     return group
 
@@ -196,13 +204,8 @@ def _label_indicator(y: Any) -> tuple[np.ndarray, np.ndarray]:
         _, code = np.unique(labels.ravel()[labelled].tolist(), return_inverse=True)
         return labelled, np.eye(code.max(initial=-1) + 1)[code]
     labelled = np.logical_not(missing.all(axis=1))
-    present, absent = labels[labelled] == 1, labels[labelled] == 0
-    unknown = ~(present | absent | missing[labelled])
-    if unknown.any():
-        raise ValueError(
-            f"multilabel y must hold 0, 1 or missing, got {labels[labelled][unknown][0]!r}."
-        )
-    return labelled, np.hstack([present, absent]).astype(float)
+    table = indicator_table(labels, "y")[labelled]
+    return labelled, np.hstack([table == 1, table == 0]).astype(float)
 
 
 def _spread(

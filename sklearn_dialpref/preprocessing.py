@@ -9,7 +9,7 @@ import narwhals as nw
 import numpy as np
 from sklearn.utils import check_scalar
 
-from ._targets import vote_shares
+from ._scores import vote_shares
 from ._validation import Dialogues, check_dialogues, is_missing, label_array
 
 

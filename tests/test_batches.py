@@ -75,6 +75,25 @@ def test_long_dialogues_are_cut():
     assert_array_equal(np.bincount(segment), [MAX_SEGMENT, MAX_SEGMENT, 150 - 2 * MAX_SEGMENT])
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("limit", [1, 5.5, 40])
+def test_segments_of_at_least_two_rows_where_there_are_two(seed, limit):
+    rng = np.random.RandomState(seed)
+    group = np.repeat(np.arange(20), rng.randint(1, 9, size=20))
+    cost = rng.choice([1.0, 1.5, 4.0, 9.0], size=len(group))
+    segment = segments(group, cost, limit, least=2)
+    for number in range(segment[-1] + 1):
+        rows = np.flatnonzero(segment == number)
+        assert len(set(group[rows])) == 1
+        assert len(rows) >= min(2, (group == group[rows[0]]).sum())
+        assert len(rows) <= 3 or cost[rows[:-1]].sum() <= limit  # two, and a last one left over
+
+
+def test_a_last_row_stays_with_a_long_dialogue():
+    segment = segments(np.zeros(MAX_SEGMENT + 1, int), np.ones(MAX_SEGMENT + 1), 1000, least=2)
+    assert set(segment) == {0}
+
+
 def test_no_rows_no_segments():
     assert segments(np.empty(0, np.int64), np.empty(0), 8).shape == (0,)
 
@@ -200,6 +219,14 @@ def test_joint_batches_add_human_rows():
         assert targets["pairs"].max() < n_llm
         llm_rows += at[:n_llm].tolist()
     assert sorted(llm_rows) == list(range(30))
+
+
+def test_scarce_llm_rows_come_round_again():
+    batches = make_batches(make_rows([6] * 5), 12)
+    batches.passes = 3
+    rows = [inputs["features"].ravel().long() for inputs, _ in batches]
+    assert len(rows) == batches.n_batches() == 9
+    assert torch.equal(torch.bincount(torch.cat(rows)), torch.full((30,), 3))
 
 
 def test_each_text_is_encoded_once_in_a_batch():

@@ -38,11 +38,17 @@ def test_every_loss_and_schedule_learns(data, loss, schedule):
     assert pd.DataFrame(clf.history_)["train_loss"].notna().all()
 
 
-def test_full_method_beats_human_labels_alone(data):
-    human = student().fit(data.X, data.y_human)
-    both = student().fit(data.X, data.y_human, data.y_llm)
-    test = make_dialogues(n_dialogues=40, n_features=6, random_state=0)
-    assert both.score(test.X, test.y_true) > human.score(test.X, test.y_true) - 0.05
+@pytest.mark.parametrize("schedule", ["pretrain_finetune", "joint", "distill_then_joint"])
+def test_full_method_beats_human_labels_alone(schedule):
+    data = make_dialogues(
+        n_dialogues=160, n_features=20, human_fraction=0.02, class_bias=[0, 1, 0], random_state=0
+    )
+    train = pd.factorize(data.X["dialogue_id"])[0] < 80
+    X, y_human, y_llm = data.X[train], data.y_human[train], data.y_llm[train]
+    others = data.X[~train], data.y_true[~train]
+    human = student().fit(X, y_human)
+    both = student(schedule=schedule).fit(X, y_human, y_llm)
+    assert both.score(*others) > human.score(*others) + 0.05
 
 
 def test_same_rows_shuffled_same_seed_other_seed(data):
@@ -88,7 +94,7 @@ def test_level_shift_matches_the_mean_score():
     rng = np.random.RandomState(0)
     logits = torch.from_numpy(rng.normal(size=(50, 3)))
     scores = torch.softmax(torch.from_numpy(rng.normal(size=(50, 3))), dim=1)
-    shift = level_shift(logits, scores, multilabel=False)
+    shift = level_shift(logits, scores, False, torch.ones(3, dtype=torch.bool))
     found = torch.softmax(logits + shift, dim=1).mean(dim=0)
     torch.testing.assert_close(found, scores.mean(dim=0), atol=1e-6, rtol=0)
 
@@ -102,8 +108,9 @@ def test_scale_and_shift_undo_a_wrong_scale_and_level(multilabel, level):
     right = torch.from_numpy(rng.normal(size=(2000, 3)))
     right -= 0 if multilabel else right.mean(dim=1, keepdim=True)
     scores = torch.sigmoid(right) if multilabel else torch.softmax(right, dim=1)
+    free = torch.full((3,), level)
     wrong = 4 * right + (torch.tensor([-2.0, 0.0, 2.0]) if level else 0)
-    scale, shift = scale_and_shift(wrong, scores, multilabel=multilabel, level=level)
+    scale, shift = scale_and_shift(wrong, scores, multilabel=multilabel, free=free)
     assert scale == pytest.approx(0.25, rel=0.01)
     torch.testing.assert_close(scale * wrong + shift, right, atol=0.1, rtol=0)
 
@@ -113,7 +120,8 @@ def test_scale_is_never_raised():
 
     right = torch.from_numpy(np.random.RandomState(0).normal(size=(500, 3)))
     scores = torch.softmax(right, dim=1)
-    assert scale_and_shift(right / 4, scores, multilabel=False, level=False)[0] == 1.0
+    free = torch.zeros(3, dtype=torch.bool)
+    assert scale_and_shift(right / 4, scores, multilabel=False, free=free)[0] == 1.0
 
 
 def test_pairs_of_hard_votes_leave_probabilities_usable():
@@ -138,6 +146,12 @@ def test_dialogues_of_one_row_have_no_pairs_and_still_fit(data):
     X = data.X.assign(dialogue_id=np.arange(len(data.X)))
     clf = student(loss="noise_reduced").fit(X, data.y_human, data.y_llm)
     assert np.isfinite(clf.predict_proba(X)).all()
+    assert clf.score(X, data.y_true) > 0.6
+    found = [
+        student(schedule="joint").fit(X, data.y_human, y_llm).predict(X)
+        for y_llm in (data.y_llm, np.roll(data.y_llm, 1, axis=0))
+    ]
+    np.testing.assert_array_equal(*found)  # no order of the LLM was learned from
 
 
 def test_rows_without_any_label_do_not_change_the_model(data):
@@ -147,6 +161,8 @@ def test_rows_without_any_label_do_not_change_the_model(data):
     y_llm[first], y_human[first] = None, None
     clf = student().fit(data.X, y_human, y_llm)
     assert np.isfinite(clf.predict_proba(data.X)).all()
+    without = student().fit(data.X[~first], y_human[~first], y_llm[~first])
+    np.testing.assert_array_equal(clf.predict_proba(data.X), without.predict_proba(data.X))
 
 
 def test_multilabel(data):

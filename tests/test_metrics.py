@@ -356,6 +356,8 @@ def test_pairwise_accuracy_without_pairs():
         ({"y_true": ["a", "b", None]}, "scores have 3 columns but y_true holds 2.*classes="),
         ({"y_true": ["a", "b"]}, "inconsistent numbers of samples"),
         ({"y_true": np.zeros((3, 2))}, "y_true has 2 labels but y_score has 3"),
+        ({"y_true": np.eye(3) * 2}, "y_true means multilabel.* 0, 1 or missing, but row 0"),
+        ({"y_true": np.full((3, 3), "a")}, "must hold 0, 1 or missing, but row 0 holds .'a'"),
         ({"y_score": np.full((3, 3), np.nan)}, "contains NaN"),
         ({"groups": [0, None, 1]}, "groups has missing values"),
     ],
@@ -364,6 +366,14 @@ def test_bad_pairwise_input(changed, gist):
     good = {"y_true": ["a", "b", "c"], "y_score": np.eye(3), "groups": [0, 0, 0]}
     with pytest.raises(ValueError, match=gist):
         pairwise_accuracy_score(**{**good, **changed})
+
+
+@pytest.mark.parametrize("dtype", [float, "Int64", "boolean", object])
+def test_pairwise_accuracy_of_nullable_columns(dtype):
+    y = pd.DataFrame({"a": [1, 0, 1, None], "b": [None, 0, 1, None]}).astype(dtype)
+    score = [[0.9, 0.5], [0.1, 0.2], [0.5, 0.1], [0.3, 0.3]]
+    found = pairwise_accuracy_score(y, score, ["x", "x", 1, 1], average="micro")
+    assert found == 1
 
 
 def test_pairwise_accuracy_as_a_scorer():

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import sklearn
 from numpy.testing import assert_array_equal
@@ -171,6 +172,49 @@ def test_groups_replace_dialogues():
         assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", [float, "Int64", "boolean", object])
+def test_multilabel_in_nullable_columns(dtype):
+    X = pd.DataFrame({"dialogue_id": ["a", "a", "b", "c"], "text": ["x"] * 4})
+    y = pd.DataFrame({"a": [1, 0, 1, None], "b": [None, 0, 1, None]}).astype(dtype)
+    tests = [test.tolist() for _, test in LabelledGroupKFold(2).split(X, y)]
+    assert sorted(tests) == [[0, 1], [2]]
+
+
+PAIRS = [["a", "hi"], ["a", "yo"], ["b", "hi"], ["b", "yo"]]
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        PAIRS,
+        np.array(PAIRS, dtype=object),
+        np.array(PAIRS),
+        pd.DataFrame(PAIRS, columns=["dialogue_id", "text"]),
+        pd.DataFrame({"dialogue_id": ["a", "a", "b", "b"], "f": [1.0, 2.0, 3.0, 4.0]}),
+        pl.DataFrame(PAIRS, schema=["dialogue_id", "text"], orient="row"),
+        pa.table({"dialogue_id": ["a", "a", "b", "b"], "text": ["x"] * 4}),
+    ],
+    ids=["list", "object", "U", "pandas", "features", "polars", "pyarrow"],
+)
+def test_groups_may_not_cut_a_dialogue_of_any_form(X):
+    with pytest.raises(ValueError, match="dialogue 'a' into different groups"):
+        next(LabelledGroupKFold(2).split(X, list("pnpn"), groups=[0, 1, 0, 1]))
+    (_, test), _ = LabelledGroupKFold(2).split(X, list("pnpn"), groups=["x", "x", 1, 1])
+    assert test.tolist() in ([0, 1], [2, 3])
+
+
+@pytest.mark.parametrize("X", [["hi", "yo"], pd.Series(["hi", "yo"]), pl.Series(["hi", "yo"])])
+def test_groups_of_texts_and_of_mixed_types(X):
+    tests = [test.tolist() for _, test in LabelledGroupKFold(2).split(X, ["p", "n"], ["a", 1])]
+    assert sorted(tests) == [[0], [1]]
+
+
+def test_dialogues_of_mixed_types_with_groups():
+    X = pd.DataFrame({"dialogue_id": ["a", 1, "a"], "text": ["x", "y", "z"]})
+    tests = [test.tolist() for _, test in LabelledGroupKFold(2).split(X, list("pnp"), [0, 1, 0])]
+    assert sorted(tests) == [[0, 2], [1]]
+
+
 def test_groups_may_not_cut_a_dialogue():
     X, y = make_data()
     with pytest.raises(ValueError, match=r"dialogue 'd\d\d' into different groups"):
@@ -204,7 +248,7 @@ def test_bad_labels():
         next(cv.split(X, np.full(len(X), None)))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         next(cv.split(X, y[:-1]))
-    with pytest.raises(ValueError, match="must hold 0, 1 or missing, got 'pos'"):
+    with pytest.raises(ValueError, match=r"0, 1 or missing, but row 0 holds \['pos'"):
         next(cv.split(X, np.full((len(X), 2), "pos", dtype=object)))
 
 

@@ -59,6 +59,12 @@ def test_context_follows_row_order_without_turns():
     assert with_context(X.iloc[::-1])["context"].tolist() == ["", "d", "", "c"]
 
 
+def test_context_follows_the_numbers_in_text_turns():
+    X = pd.DataFrame({"dialogue_id": "a", "text": list("abcdefghijkl")})
+    numbered = X.assign(turn=[str(i) for i in range(12)]).iloc[::-1]
+    assert with_context(numbered)["context"].tolist() == [*"kjihgfedcba", ""]
+
+
 def test_context_of_separate_rows_is_empty():
     assert previous_turns(check_dialogues(["a", "b"]), 3).tolist() == ["", ""]
 

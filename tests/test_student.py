@@ -140,6 +140,36 @@ def test_the_memory_of_embeddings_is_bounded():
     assert cache.n_bytes == 24
 
 
+def test_settings_of_an_object_are_part_of_what_is_remembered(tiny_encoder):
+    texts = ["hello hello parcel late", "thanks"]
+    plain, short, first, prompted = (load_encoder(tiny_encoder) for _ in range(4))
+    short.max_seq_length = 4
+    first[1] = type(first[1])(32, pooling_mode="cls")
+    prompted.prompts, prompted.default_prompt_name = {"ask": "where is "}, "ask"
+    for model in (plain, short, first, prompted):
+        found = _student.FrozenEncoder(model, "cpu").embed(texts)
+        np.testing.assert_allclose(found, model.encode(texts), atol=1e-6)
+
+
+def test_an_object_with_a_scalar_buffer(tiny_encoder):
+    model = load_encoder(tiny_encoder)
+    model.register_buffer("temperature", torch.tensor(1.0))
+    assert _student.FrozenEncoder(model, "cpu").embed(["hi"]).shape == (1, 32)
+
+
+@pytest.mark.parametrize("files", [["config.json"], ["modules.json"], ["a.safetensors"]])
+def test_a_part_of_a_model_in_the_hub_cache_is_passed_over(tmp_path, monkeypatch, files):
+    for name in files:
+        (tmp_path / name).touch()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    assert resolve_encoder("sentence-transformers/all-MiniLM-L6-v2") != tmp_path
+
+
+def test_a_whole_model_in_the_hub_cache_is_taken(tiny_encoder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: tiny_encoder)
+    assert str(resolve_encoder("sentence-transformers/all-MiniLM-L6-v2")) == tiny_encoder
+
+
 def test_context(tiny_encoder, chats):
     clf = student(tiny_encoder, trainable_layers=0, context_turns=1)
     clf.fit(chats.X, chats.y_human, chats.y_llm)

@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sklearn_dialpref._targets import canonical_order, check_targets, vote_shares
+from sklearn_dialpref._scores import vote_shares
+from sklearn_dialpref._targets import canonical_order, check_targets
 from sklearn_dialpref._validation import check_dialogues, codes_of, is_missing, label_array
 
 NAN = float("nan")
@@ -122,7 +124,16 @@ def test_ids_of_mixed_types():
     assert codes_of(np.array(["b", 1, "b"], dtype=object)).tolist() == [1, 0, 1]
 
 
-@pytest.mark.parametrize("turn", [list("dcba"), pd.date_range("2024", periods=4)[::-1]])
+@pytest.mark.parametrize(
+    "turn",
+    [
+        ["10", "9", "2", "1"],
+        [10, "9", "2", 1],
+        ["2.5", "2", "1", "-1"],
+        [4, 3, 2, 1],
+        pd.date_range("2024", periods=4)[::-1],
+    ],
+)
 def test_turns_of_any_sortable_type(turn):
     assert check_dialogues(table("dialogue_id", "text", turn=turn)).turn.tolist() == [1, 1, 0, 0]
 
@@ -141,13 +152,24 @@ def test_turns_of_any_sortable_type(turn):
         (table("dialogue_id", text=[1, 2, 3, 4]), "must be str, but row 0"),
         (table("text", dialogue_id=["a", None, "b", "b"]), "dialogue_id is missing in row 1"),
         (table("dialogue_id", "text", turn=[1, NAN, 2, 3]), "turn is missing in row 1"),
-        (table("dialogue_id", "text", turn=[1, 2, 1, 3]), "'b' has turn .*1.* more than once"),
+        (table("dialogue_id", "text", turn=[1, 2, 1, 3]), "'b' has turn 1 more than once"),
+        (table("dialogue_id", "text", turn=list("dcba")), "numbers or times, but row 0 holds 'd'"),
+        (table("dialogue_id", "text", turn=["1", "nan", "2", "3"]), "but row 1 holds 'nan'"),
+        (table("dialogue_id", "text", turn=["1", "x", 2, None]), "turn is missing in row 3"),
         (table("dialogue_id", "text", context=[1, "a", "b", "c"]), "context must be str.*row 0"),
+        (
+            table("dialogue_id", "text", context=[1.5, NAN, 2, 3]),
+            "context must be str.*row 0.*1.5",
+        ),
+        (table("dialogue_id"), r"lacks the column.*'text'"),
+        ([], "0 sample"),
         (np.array([["a", "b", "c"]]), r"shape \(1, 3\); pass a DataFrame"),
         ("hello", "X is a str; pass"),
         (table("dialogue_id", "text").iloc[:0], "0 sample"),
         (pl.DataFrame(TABLE).lazy(), "lazy frame; collect"),
         ([[1.0, NAN]], "NaN"),
+        ([[1e39, 1.0]], "infinity or a value too large for dtype..float32"),
+        (pd.DataFrame({"f": [1.0, -1e39]}), "infinity or a value too large for dtype..float32"),
         (pd.DataFrame({"f": [1.0, np.inf]}), "infinity"),
     ],
 )
@@ -161,6 +183,11 @@ def test_errors_of_dialogues(X, message):
     [
         (np.ones((2, 3)), False, "encoder wants text.*encoder='precomputed'"),
         (["a", "b"], True, "wants features"),
+        (table("dialogue_id", "text", "turn"), True, "only the columns .*'text'.*wants features"),
+        (table("dialogue_id"), True, "only the columns .*'dialogue_id'.*wants features"),
+        (table("dialogue_id"), False, "lacks the column"),
+        ([], False, "0 sample"),
+        ([], True, "0 sample"),
         (pd.DataFrame({"f": [1.0]}), False, "lacks the column"),
         (pl.Series(["a"]), True, "wants features"),
     ],
@@ -199,6 +226,22 @@ def test_nulls(null):
 )
 def test_missing_by_form(y):
     assert is_missing(y).tolist() == [False, True]
+
+
+MASKED = np.ma.array([1, 2, 99], mask=[0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    "y",
+    [MASKED, pd.array([1, 2, None], "Int64"), pa.array([1, 2, None]), pd.Series(MASKED)],
+    ids=["masked", "pandas", "pyarrow", "series"],
+)
+def test_arrays_with_nulls_keep_their_ints(y):
+    found = check_targets(y, None, 3)
+    assert found.classes.tolist() == [1, 2]
+    assert found.human.tolist() == [0, 1, -1]
+    if not isinstance(y, pd.Series):  # pandas itself turns masked ints to floats
+        assert found.classes.dtype.kind == "i"
 
 
 def test_strings_that_look_missing_are_labels():
@@ -314,13 +357,16 @@ def test_vote_shares():
     "y_llm",
     [
         [[0.2, 0.8], [None, None], [1, 0]],
+        [[0.2, 0.8], None, (1, 0)],
+        [np.array([0.2, 0.8]), NAN, [1, 0]],
+        np.ma.array([[0.2, 0.8], [7, 7], [1, 0]], mask=[[0, 0], [1, 1], [0, 0]]),
         np.array([[0.2, 0.8], [NAN, NAN], [1, 0]], dtype=np.float32),
         np.array([[0.2, 0.8], [None, None], [1, 0]], dtype=object),
         pd.DataFrame({"p": [0.8, NAN, 0], "n": [0.2, NAN, 1]}),
         pd.DataFrame({"p": [0.8, None, 0], "n": [0.2, None, 1]}, dtype="Float64"),
         pl.DataFrame({"p": [0.8, None, 0.0], "n": [0.2, NAN, 1.0]}),
     ],
-    ids=["list", "float32", "object", "pandas", "Float64", "polars"],
+    ids=["list", "None", "NaN", "masked", "float32", "object", "pandas", "Float64", "polars"],
 )
 def test_scores(y_llm):
     found = check_targets(["n", "p", None], y_llm, 3)
@@ -389,6 +435,22 @@ def test_multilabel_scores_are_aligned_by_name(names):
     assert_allclose(check_targets(y_human, y_llm, 2).scores, [[0.9, 0.1], [0.3, 0.2]])
 
 
+@pytest.mark.parametrize("frame", FRAMES)
+def test_multilabel_columns_follow_classes_by_name(frame):
+    y_human = frame({"b": [1, 0, 1], "a": [0, 1, 0]})
+    y_llm = frame({"b": [0.9, 0.2, 0.7], "a": [0.1, 0.8, 0.3]})
+    found = check_targets(y_human, y_llm, 3, classes=["a", "b"])
+    assert found.classes.tolist() == ["a", "b"]
+    assert found.human.tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert_allclose(found.scores, [[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"y_human stand in another order than classes=\['a'"):
+        check_targets(y_human, y_llm.to_numpy(), 3, classes=["a", "b"])
+    unnamed = check_targets(y_human, y_llm.to_numpy(), 3, classes=["b", "a"])
+    assert_allclose(unnamed.scores, y_llm.to_numpy(), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"y_human has the columns \['b', 'a'\].*'x'.*name"):
+        check_targets(y_human, None, 3, classes=["a", "x"])
+
+
 def test_multilabel_names_from_classes():
     found = check_targets([[1, 0], [None, None]], None, 2, classes=["x", "w"])
     assert found.classes.tolist() == ["x", "w"]
@@ -412,7 +474,21 @@ def test_multilabel_names_from_classes():
         ("a", None, None, "X has 2 rows but y_human"),
         (["a", 1], None, None, "y_human mixes labels of the types.*'float', 'str'"),
         ([True, 2], None, None, "y_human mixes labels of the types.*'bool', 'float'"),
-        (["a", "b"], [1, 2], None, "y_human holds labels such as.*'a'.*y_llm.*1"),
+        (["a", "b"], [1, 2], None, "labels such as 'a' but y_llm such as 1.*an array of scores"),
+        ([1, 2], np.array(["a", "b"]), None, "such as 1 but y_llm such as 'a'; use the same"),
+        (5, None, None, "labels must be a sequence.*got 5"),
+        (["a", "b"], [0.3, 0.7], None, "1-D and holds 0.3, which is no label.*column per class"),
+        (None, pd.Series([0.3, NAN]), None, "1-D and holds 0.3"),
+        ([0, 1], np.array([0, np.inf]), None, "1-D and holds inf"),
+        ([0, 1], pd.DataFrame({0: [0, 1], 1: [1, 0]}), None, "single 1.*float.*votes_to_scores"),
+        ([0, 1], [[0, 1], [1, 0]], None, "single 1.*float.*votes_to_scores"),
+        (["a", "b"], pd.get_dummies(pd.Series(["a", "b"])), None, "single 1.*float"),
+        (None, pl.DataFrame({"a": [True, None], "b": [False, None]}), None, "single 1.*float"),
+        ([1, 2], pd.DataFrame({"p": [1, 2], "q": [1, NAN]}), None, "scores.*Int64"),
+        ([0, 1], np.array([[0, 0], [NAN, 1]]), None, "sum to 1.*floats beside.*Int64"),
+        ([1, 2], np.array([[1, 2], [NAN, 1]]), None, "lie in .*floats beside.*Int64"),
+        ([1, 2], np.array([[1, 2, 1], [NAN, 1, 1]]), None, "3 columns.*floats beside.*Int64"),
+        (["a", "b"], [[0.5, 0.5], 0.5], None, "rows of 2 entries, but row 1 holds 0.5"),
         (["a", "b"], None, [1, 2], "y_human holds .*'a', 'b'.* not among the classes"),
         (["a", "b"], [["a", "c"], ["a", "a"]], ["a", "b"], "y_llm holds .'c'.* not among"),
         (["a", "b"], ["a", "b"], ["a", "a"], "distinct"),

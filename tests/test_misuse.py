@@ -1,0 +1,117 @@
+"""What a user sees of the estimator after a wrong call, and that it does not go through."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import config_context
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_score
+
+from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold
+from sklearn_dialpref.datasets import make_dialogues
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_dialogues(n_dialogues=30, n_features=5, human_fraction=0.3, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def chats():
+    return make_dialogues(n_dialogues=10, human_fraction=1.0, random_state=0)
+
+
+def student(encoder="precomputed", **parameters):
+    return DialoguePreferenceClassifier(encoder, random_state=0, max_epochs=2, **parameters)
+
+
+@pytest.mark.parametrize("encoder", [None, 5, b"precomputed", ["a"]])
+def test_an_encoder_that_is_none(data, encoder):
+    with pytest.raises(TypeError, match=r"encoder must be the name or folder.*got"):
+        student(encoder).fit(data.X, data.y_human)
+
+
+def test_attributes_of_features_do_not_outlive_them(data, chats, tiny_encoder):
+    clf = student().fit(data.X, data.y_human)
+    assert clf.n_features_in_ == 5
+    clf.set_params(encoder=tiny_encoder, trainable_layers=0).fit(chats.X, chats.y_human)
+    assert not hasattr(clf, "n_features_in_") and not hasattr(clf, "feature_names_in_")
+
+
+def test_no_rows_and_no_labels(chats, tiny_encoder):
+    clf = student(tiny_encoder, trainable_layers=0).fit(chats.X, chats.y_human)
+    with pytest.raises(ValueError, match="0 sample"):
+        clf.predict([])
+    for nothing in (None, 5):
+        with pytest.raises(ValueError, match="labels must be a sequence"):
+            clf.score(chats.X, nothing)
+
+
+def test_features_beyond_single_precision(data):
+    clf = student().fit(data.X, data.y_human)
+    X = data.X.copy()
+    X.iloc[3, -1] = 1e39
+    with pytest.raises(ValueError, match="infinity or a value too large"):
+        clf.predict_proba(X)
+
+
+def test_class_weight_of_a_class_that_only_the_llm_knows(data):
+    y_human = data.y_human.where(data.y_human != "class_2", None)
+    clf = student(class_weight={"class_2": 3.0}).fit(data.X, y_human, data.y_llm)
+    assert clf.classes_.tolist() == data.classes.tolist()
+
+
+def test_class_weight_in_folds_that_lack_the_class(data):
+    first = data.X["dialogue_id"] == data.X["dialogue_id"][data.y_human == "class_2"].iloc[0]
+    y_human = data.y_human.where((data.y_human != "class_2") | first, None)
+    scores = cross_val_score(
+        student(class_weight={"class_2": 3.0}),
+        data.X,
+        y_human,
+        cv=LabelledGroupKFold(3),
+        params={"y_llm": data.y_llm},
+        error_score="raise",
+    )
+    assert len(scores) == 3
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_class_weight_of_no_class(data, multilabel):
+    y_human = pd.get_dummies(data.y_true).astype(int) if multilabel else data.y_human
+    with pytest.raises(ValueError, match=r"class_weight names \['clas_0'\], which are"):
+        student(class_weight={"clas_0": 3.0}).fit(data.X, y_human)
+
+
+def test_calibration_of_a_fitted_student(data):
+    held_out = np.isin(data.groups, np.unique(data.groups)[:10])
+    clf = student().fit(data.X[~held_out], data.y_human[~held_out], data.y_llm[~held_out])
+    known = data.y_human.notna().to_numpy() & held_out
+    calibrated = CalibratedClassifierCV(FrozenEstimator(clf), cv=2)
+    calibrated.fit(data.X[known], data.y_human[known])
+    assert calibrated.classes_.tolist() == clf.classes_.tolist()
+    np.testing.assert_allclose(calibrated.predict_proba(data.X).sum(axis=1), 1)
+
+
+def test_labels_that_scikit_learn_has_numbered(data):
+    def predict(y_llm):
+        return cross_val_predict(
+            student(),
+            data.X,
+            data.y_true,
+            groups=data.groups,
+            cv=GroupKFold(3),
+            params={"y_llm": y_llm},
+            method="predict_proba",
+        )
+
+    with pytest.raises(ValueError, match=r"such as 0 but y_llm such as 'class.*array of scores"):
+        predict(data.y_llm)
+    assert predict(data.y_llm_scores.to_numpy()).shape == (len(data.X), 3)
+    with config_context(enable_metadata_routing=True):
+        voting = VotingClassifier([("a", student())], voting="soft")
+        with pytest.raises(ValueError, match="such as 0 but y_llm such as 'class"):
+            voting.fit(data.X, data.y_true, y_llm=data.y_llm)
+        voting.fit(data.X, data.y_true, y_llm=data.y_llm_scores.to_numpy())
+    assert set(voting.predict(data.X)) <= set(data.classes)
