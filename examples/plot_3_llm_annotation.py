@@ -1,0 +1,122 @@
+"""
+Labels from a language model
+============================
+
+From raw chats to LLM labels to a fitted student: an annotator asks a language model about each
+utterance in several ways, says before what that will cost, and keeps every answer.
+
+By default a small function in this file stands in for the model, so that the example runs
+anywhere and costs nothing: **it looks for a few words and is no language model**.  Set the
+environment variable ``DIALPREF_MODEL`` (and ``DIALPREF_BASE_URL`` for another endpoint than
+OpenAI's) to ask a real one; the key is read from ``OPENAI_API_KEY``.
+"""
+
+import os
+import re
+import warnings
+import zlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from sklearn.metrics import f1_score
+
+from sklearn_dialpref import DialoguePreferenceClassifier, LLMAnnotator
+from sklearn_dialpref.annotation import Completion, PromptBank
+from sklearn_dialpref.datasets import load_support_chats
+
+chats = load_support_chats()
+train, test = ~chats.test, chats.test
+X, y_human = chats.X[train], chats.y_human[train]
+
+# %%
+# The stand-in gets the messages that a model would get and returns what one would: a code, and
+# the log-probabilities of the codes.
+
+WORDS = {
+    "positive": r"thank|great|perfect|love|glad|happy|welcome|nice|good|pleasure|excellent|enjoy|!",
+    "negative": r"sorry|n't|broken|wrong|late|never|still|cancel|again|twice|waiting|already|why"
+    r"|annoy|useless|worried|third|charged|missing|stuck|ridicul|disappoint|unfortunately",
+}
+
+
+def stand_in(messages):
+    content = messages[-1]["content"]
+    codes = {label: code for code, label in re.findall(r"^(\w): (\w+)", content, re.M)}
+    asked = re.search(r"(?:label|utterance|says): (\{.*\})$", content, re.M | re.I).group(1)
+    logits = {"neutral": 1.2}
+    for label, words in WORDS.items():
+        logits[label] = 2.0 * len(re.findall(words, asked, re.I))
+    # each prompt tilts the answer a little, as the wording does with real models
+    tilt = np.random.default_rng(zlib.crc32(content.encode())).normal(0, 0.4, 3)
+    values = np.array([logits[label] for label in codes]) + tilt
+    logprobs = values - np.log(np.exp(values).sum())
+    best = list(codes.values())[int(logprobs.argmax())]
+    tokens = len(content) // 4
+    return Completion([best], dict(zip(codes.values(), logprobs, strict=True)), "stop", tokens, 1)
+
+
+model = os.environ.get("DIALPREF_MODEL", stand_in)
+
+# %%
+# Eight prompts
+# -------------
+# They differ in wording, role, order and codes of the labels, and in the turns that are shown
+# around the utterance.
+
+classes = ["negative", "neutral", "positive"]
+definitions = {
+    "negative": "the speaker is annoyed, worried or disappointed",
+    "neutral": "no feeling shows",
+    "positive": "the speaker is pleased, grateful or friendly",
+}
+bank = PromptBank.default("the sentiment", classes, definitions)
+print(bank)
+print(bank[0].render("Where is my parcel?", speaker="customer")[-1]["content"])
+
+# %%
+# What it will cost
+# -----------------
+# ``fit`` asks about the human-labelled utterances, to learn how far each prompt is to be
+# trusted; without human labels it asks nothing.  The estimate is of the rest.
+
+annotator = LLMAnnotator(
+    classes,
+    model,
+    prompts=bank,
+    base_url=os.environ.get("DIALPREF_BASE_URL"),
+    prices=(0.15, 0.60),  # of a million tokens in, and out
+    budget=1.0,  # never more than that in a pass
+)
+annotator.fit(X, y_human)
+print(pd.Series(annotator.estimate_cost(X)).to_string())
+
+# %%
+# The labels
+# ----------
+# Scores per class, ready as ``y_llm``.  Answers that came are kept: asking again costs nothing.
+
+with warnings.catch_warnings(action="ignore"):  # rows without an answer stay NaN
+    y_llm = annotator.predict_proba(X)
+print(annotator.card())
+
+# %%
+# The student
+# -----------
+# On dialogues that nobody trained on, beside one from the human labels alone.
+
+scores = {}
+for name, labels in {"human labels only": None, "human + LLM labels": y_llm}.items():
+    student = DialoguePreferenceClassifier(trainable_layers=0, context_turns=1, random_state=0)
+    predicted = student.fit(X, y_human, labels).predict(chats.X[test])
+    scores[name] = f1_score(chats.y[test], predicted, average="macro")
+print(pd.Series(scores, name="macro-F1").round(3).to_string())
+
+# %%
+# Where its prompts agree, a model is right more often; ``agreement_`` says it for each utterance.
+
+right = annotator.classes_[np.nan_to_num(y_llm).argmax(axis=1)] == chats.y[train]
+shares = pd.cut(annotator.agreement_, [0, 0.6, 0.8, 0.99, 1], labels=["≤.6", "≤.8", "<1", "1"])
+ax = pd.Series(right).groupby(shares, observed=True).mean().plot.bar(figsize=(6, 3), rot=0)
+ax.set(xlabel="share of prompts that agree", ylabel="share right", ylim=(0, 1))
+plt.tight_layout()
