@@ -5,10 +5,9 @@
 
 Both train the same student from the same start: the default schedule (soft distillation, then
 pairs beside human labels), AdamW, the same learning rate at each step, gradients clipped at 1.
-The hand-written loop gets the batches of the estimator and only steps; ``fit`` also checks
-and orders its input, builds the student, keeps a history and calls callbacks.  What a user of the
-loop would have to do as well, tokenising or loading the encoder, counts for both.  Runs alternate;
-the table gives medians, and the ratio of each pair of neighbours.
+Both check and order the input and build the student; ``fit`` also keeps a history, calls callbacks
+and calibrates.  Dropout masks differ, as a DataLoader draws from the same generator.  Runs
+alternate; the table gives medians, and the ratio of each pair of neighbours.
 """
 
 import argparse
@@ -18,6 +17,7 @@ import time
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.utils import check_random_state
 
 from sklearn_dialpref import DialoguePreferenceClassifier, _net, _stages
 from sklearn_dialpref._inputs import student_and_rows, text_slots
@@ -44,40 +44,35 @@ def hand_written(X: object, y_human: object, y_llm: object, settings: dict) -> f
     precomputed = settings.get("encoder") == "precomputed"
     dialogues = check_dialogues(X, precomputed=precomputed)
     targets = check_targets(y_human, y_llm, len(dialogues))
-    torch.manual_seed(0)
+    seed = check_random_state(0).randint(2**31 - 1)
+    torch.manual_seed(seed)
     student, rows = student_and_rows(
         dialogues, text_slots(dialogues, 0), targets, None, clf.encoder, None, "cpu"
     )
-    recipe = clf._recipe(0, "cpu", frozen=student.encoder is None)
-    stages = _stages.plan_stages(clf.schedule, clf.loss, has_human=True, has_llm=True)
-    facts = _stages.label_facts(rows, None, with_confusion=False)
-    everyone = np.ones(len(rows.group), dtype=bool)
-    rng = np.random.RandomState(0)
     frozen = student.encoder is None
+    recipe = clf._recipe(seed, "cpu", frozen=frozen)
+    stages = _stages.plan_stages(clf.schedule, clf.loss, has_human=True, has_llm=True)
+    facts = _stages.label_facts(rows, targets.classes, None, with_confusion=False)
+    nobody = np.zeros(len(rows.group), dtype=bool)
     student.train()
-    for number, stage in enumerate(stages):
-        batches = _net.stage_batches(
-            rows, everyone, stage, recipe.batch_size, student.encoder, rng
-        )
-        n_batches = batches.n_batches()
-        epochs = _net.auto_epochs(stage, n_batches, first=number == 0, frozen=frozen)
-        rate = recipe.learning_rate * (1.0 if number == 0 else _net.AFTER_DISTILLATION)
+    for plan in _net.plan_training(student, rows, nobody, stages, recipe):
+        rate = plan.learning_rate
         decay = _net.WEIGHT_DECAY["frozen" if frozen else "fine_tuned"]
         groups = [{"params": list(student.head.parameters())}]
         if not frozen:
             groups[0]["lr"] = max(_net.HEAD_LEARNING_RATE, rate)
             groups.append({"params": list(student.encoder.parameters())})
         optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
-        total = epochs * n_batches
+        total = plan.steps
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step, total=total: min(
                 (step + 1) / max(1.0, 0.1 * total), max(0.0, (total - step) / (0.9 * total))
             ),
         )
-        criterion = _stages.StageLoss(stage, recipe, facts)
-        for _ in range(epochs):
-            for inputs, target in batches:
+        criterion = _stages.StageLoss(plan.stage, recipe, facts)
+        for _ in range(plan.epochs):
+            for inputs, target in plan.batches:
                 optimizer.zero_grad()
                 loss = criterion(student(**inputs), target)
                 loss.backward()
