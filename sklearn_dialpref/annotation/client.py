@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +22,7 @@ __all__ = ["Question", "ask_all", "run_async"]
 
 T = TypeVar("T")
 
-LOOKUP = 512  # questions looked up in the cache at once
+LOOKUP = 16  # questions written and looked up at once: while that goes on, answers wait
 BROKEN_RETRIES = 4  # of an answer that came, but is of no use; the SDK retries the rest
 DEAD_AT_START = 3  # outages without any answer before: nothing is there
 WRONG_AT_START = 10  # failures of any kind without any answer before
@@ -110,7 +110,7 @@ class _Pass:
         limits = self.ledger.limits
         self.requests = _limiter(limits.requests_per_minute)
         self.tokens = _limiter(limits.tokens_per_minute)
-        self.room = asyncio.Condition()
+        self.room = asyncio.Event()  # set, and replaced, when a question gives back its share
         # as many threads as calls at once; none is started before a plain function is asked
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(limits.concurrency))
         unanswered = self._unanswered(questions)
@@ -171,7 +171,7 @@ class _Pass:
                 self._check_alive(error)
             return str(error)
         self.outages = 0
-        self.cache.put(question.key, self.model.name, question.prompt_id, asdict(answer))
+        self.cache.put(question.key, self.model.name, question.prompt_id, answer.to_dict())
         return answer
 
     async def _answer(self, question: Question) -> Completion:
@@ -194,7 +194,7 @@ class _Pass:
                 if not error.broken or attempt == BROKEN_RETRIES:
                     raise
             finally:
-                await self._release(reserved)
+                self._release(reserved)
         raise AssertionError("not reached")
 
     def _check_alive(self, error: NoAnswer) -> None:
@@ -215,21 +215,20 @@ class _Pass:
 
     async def _reserve(self, most_in: float, most_out: float) -> tuple[float, float]:
         """Set the most that a question may take aside, when there is room for it."""
-        async with self.room:
-            while not self.out_of_budget:
-                reserved = self.ledger.reserve(most_in, most_out)
-                if reserved is not None:
-                    return reserved
-                if self.ledger.under_way:
-                    await self.room.wait()
-                else:  # nothing can still make room
-                    self.out_of_budget = True
+        while not self.out_of_budget:
+            reserved = self.ledger.reserve(most_in, most_out)
+            if reserved is not None:
+                return reserved
+            if self.ledger.under_way:
+                await self.room.wait()
+            else:  # nothing can still make room
+                self.out_of_budget = True
         raise OutOfBudget("the budget is used up")
 
-    async def _release(self, reserved: tuple[float, float]) -> None:
+    def _release(self, reserved: tuple[float, float]) -> None:
         self.ledger.release(reserved)
-        async with self.room:
-            self.room.notify_all()
+        room, self.room = self.room, asyncio.Event()
+        room.set()
 
     async def _wait(self, tokens: float) -> None:
         if self.requests is not None:

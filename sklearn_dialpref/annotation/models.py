@@ -82,6 +82,10 @@ class Completion:
     tokens_in: int = 0
     tokens_out: int = 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """What is stored of it."""
+        return dict(vars(self))
+
     @property
     def filtered(self) -> bool:
         """Whether a content filter kept the answer back."""
