@@ -6,7 +6,6 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict
 from datetime import UTC, datetime
 from numbers import Integral, Real
 from pathlib import Path
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
 from sklearn_dialpref._compat import Interval, StrOptions
 from sklearn_dialpref._validation import (
@@ -28,16 +26,16 @@ from sklearn_dialpref._validation import (
     missing_in,
 )
 
-from .answers import Answers
 from .bank import PromptBank
-from .billing import Ledger, Limits, Usage
+from .billing import Limits
 from .cache import AnswerCache, default_cache
 from .card import card_content, card_markdown
 from .checks import LEARNABLE, check_labels, check_members, check_prompts, check_settings
-from .client import Question, ask_all
+from .client import Question
 from .ensemble import Combination, agreement, combine, fit_combination, votes
 from .estimate import estimate
-from .models import CallableModel, Completion, Model, OpenAIModel, Settings
+from .labelling import label_rows
+from .models import CallableModel, Model, OpenAIModel, Settings
 from .questions import Examples, questions
 
 __all__ = ["LLMAnnotator"]
@@ -149,13 +147,11 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     Utterances stand in the prompts as JSON, shortened to 2,000 characters (turns around them to
     500), of which 70 % are from the beginning and 30 % from the end.
 
-    Of an endpoint's log-probabilities the twenty likeliest tokens are seen; a code that is not
-    among them gets the score 0.  More than 52 classes have codes of several tokens and need
-    ``scoring="schema"`` or ``"samples"``.
+    Of log-probabilities the twenty likeliest tokens are seen; codes not among them score 0.
+    More than 52 classes have longer codes and need ``scoring="schema"`` or ``"samples"``.
 
-    Answers are kept by model, address, settings, prompt and rendered text.  The answers of a
-    function go by its qualified name, or its attribute ``name``.  A failure is not kept, but an
-    answer that is no label is: asking again would cost again.
+    Answers are kept by model (of a function its qualified name, or its attribute ``name``),
+    address, settings and rendered text, also those that are no label; failures are not.
 
     Examples
     --------
@@ -316,7 +312,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame, ndarray or sequence of str
-            Utterances, in any order, with whole dialogues where prompts show context.
+            Utterances, with whole dialogues where prompts show context.
 
         Returns
         -------
@@ -445,44 +441,15 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     # -- one pass ---------------------------------------------------------------------------
 
     def _annotate(self, dialogues: Dialogues, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Scores of the rows by each member; sets ``failures_`` and ``usage_``."""
-        models = self._models()
-        shown = [prompt.classes for _ in models for prompt in self.prompts_]
-        answers = Answers(rows, self.members_, self.classes_.tolist(), shown)
-        usage = Usage()
+        """Scores of the rows by each member."""
         self._date = datetime.now(UTC).isoformat(timespec="seconds")
-        total = len(rows) * len(self.members_)
-        with tqdm(total=total, unit="answer", disable=not self.verbose) as bar:
-            for number, model in enumerate(models):
-                ledger = Ledger(self._limits(model), before=usage)
-
-                def deliver(
-                    question: Question, outcome: Completion | str, ledger: Ledger = ledger
-                ) -> None:
-                    answers.deliver(question, outcome)
-                    bar.update(1)
-                    if self.verbose and bar.n % 50 == 0:
-                        spent = ledger.before + ledger.usage
-                        bar.set_postfix(calls=spent.calls, cost=f"{spent.cost:.4f}")
-
-                asked = self._questions(dialogues, rows, model, number)
-                try:
-                    with self._answers(model) as cache:
-                        ask_all(model, asked, self._settings(), ledger, cache, deliver)
-                finally:
-                    usage = usage + ledger.usage
-                    self.usage_, self.failures_ = asdict(usage), answers.failures
-                    if ledger.counted:
-                        self._ratio[model.name] = ledger.ratio
-        return answers.scores
+        return label_rows(self, dialogues, rows)
 
     def _questions(
         self, dialogues: Dialogues, rows: NDArray[np.int64], model: Model, number: int
     ) -> Iterator[Question]:
-        first = number * len(self.prompts_)
-        return questions(
-            dialogues, rows, self.prompts_, self._examples, model, self._settings(), first
-        )
+        asked = (dialogues, rows, self.prompts_, self._examples, model, self._settings())
+        return questions(*asked, number * len(self.prompts_))
 
     def _models(self) -> list[Model]:
         given = self.model if isinstance(self.model, list) else [self.model]
@@ -531,5 +498,4 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         tags.target_tags.required = False
-        tags.requires_fit = True
         return tags
