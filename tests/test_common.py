@@ -3,7 +3,12 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref import DialoguePreferenceClassifier, LLMAnnotator
+
+
+def always_first(messages):
+    return "A"
+
 
 INSTANCES = [
     DialoguePreferenceClassifier(encoder="precomputed", random_state=0),
@@ -11,6 +16,7 @@ INSTANCES = [
         encoder="precomputed", schedule="pretrain_finetune", loss="ranknet", random_state=0
     ),
     DialoguePreferenceClassifier(random_state=0),
+    LLMAnnotator(["no", "yes"], always_first),
 ]
 
 

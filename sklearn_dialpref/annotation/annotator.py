@@ -395,8 +395,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     def estimate_cost(self, X: Any) -> Bunch:
         """What labelling would take, without asking anything.
 
-        Tokens are counted without the model's tokenizer, and corrected by what answers that
-        came already were billed.
+        Tokens are counted without a tokenizer, and corrected by what known answers were billed.
 
         Parameters
         ----------
