@@ -31,7 +31,7 @@ CASES = ["features", "fine-tuned"]
 def data_of(case: str) -> tuple[pd.DataFrame, object, object, dict]:
     """Utterances, human labels, LLM labels and settings of a case."""
     if case == "features":
-        data = make_dialogues(n_dialogues=2000, n_features=384, random_state=0)
+        data = make_dialogues(1000, n_features=384, human_fraction=0.02, random_state=0)
         return data.X, data.y_human, data.y_llm, {"encoder": "precomputed"}
     chats = load_support_chats()
     return chats.X, chats.y_human, chats.y_llm, {}
