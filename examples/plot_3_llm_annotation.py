@@ -34,7 +34,7 @@ X, y_human = chats.X[train], chats.y_human[train]
 # the log-probabilities of the codes.
 
 WORDS = {
-    "positive": r"thank|great|perfect|love|glad|happy|welcome|nice|good|pleasure|excellent|enjoy|!",
+    "positive": r"thank|great|perfect|love|glad|happy|welcome|nice|good|pleasure|excellent|!",
     "negative": r"sorry|n't|broken|wrong|late|never|still|cancel|again|twice|waiting|already|why"
     r"|annoy|useless|worried|third|charged|missing|stuck|ridicul|disappoint|unfortunately",
 }
