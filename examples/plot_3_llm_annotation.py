@@ -103,7 +103,10 @@ print(annotator.card())
 # %%
 # The student
 # -----------
-# On dialogues that nobody trained on, beside one from the human labels alone.
+# On dialogues that nobody trained on, beside one from the human labels alone.  The stand-in is a
+# poor teacher, right on some 60 % of the utterances, so its labels do not help; those of a real
+# model do, as the figures in the README show.  ``estimate_cost``, the card and ``agreement_`` are
+# there to see such things before the student is trained.
 
 scores = {}
 for name, labels in {"human labels only": None, "human + LLM labels": y_llm}.items():
