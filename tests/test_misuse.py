@@ -106,7 +106,7 @@ def test_labels_that_scikit_learn_has_numbered(data):
             method="predict_proba",
         )
 
-    with pytest.raises(ValueError, match=r"such as 0 but y_llm such as 'class.*array of scores"):
+    with pytest.raises(ValueError, match=r"such as \d but y_llm such as 'class.*array of scores"):
         predict(data.y_llm)
     assert predict(data.y_llm_scores.to_numpy()).shape == (len(data.X), 3)
     with config_context(enable_metadata_routing=True):
