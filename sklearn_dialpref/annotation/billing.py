@@ -106,13 +106,14 @@ class Ledger:
 
         What was set aside (tokens, cost) is for :meth:`release`.
         """
-        limits, spent = self.limits, self.before + self.usage
+        limits = self.limits
         tokens_in *= self.excess
         tokens, cost = tokens_in + tokens_out, limits.cost(tokens_in, tokens_out)
-        all_tokens = spent.tokens + self.reserved_tokens + tokens
+        all_tokens = self.before.tokens + self.usage.tokens + self.reserved_tokens + tokens
         if limits.token_budget is not None and all_tokens > limits.token_budget:
             return None
-        if limits.budget is not None and spent.cost + self.reserved_cost + cost > limits.budget:
+        all_cost = self.before.cost + self.usage.cost + self.reserved_cost + cost
+        if limits.budget is not None and all_cost > limits.budget:
             return None
         self.reserved_tokens += tokens
         self.reserved_cost += cost
