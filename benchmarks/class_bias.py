@@ -18,9 +18,11 @@ from sklearn_dialpref.datasets import make_dialogues
 
 ROWS = {
     "human labels only": None,
-    "pretrain_finetune": {"schedule": "pretrain_finetune"},
-    "joint": {"schedule": "joint"},
-    "distill_then_joint (default)": {},
+    "pairs, pretrain_finetune": {"loss": "noise_reduced", "schedule": "pretrain_finetune"},
+    "pairs, joint": {"loss": "noise_reduced", "schedule": "joint"},
+    "pairs, distill_then_joint": {"loss": "noise_reduced", "schedule": "distill_then_joint"},
+    "pairs, two_rounds": {"loss": "noise_reduced"},
+    "default": {},
 }
 
 

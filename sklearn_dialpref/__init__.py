@@ -2,6 +2,16 @@
 
 from ._classifier import DialoguePreferenceClassifier
 from .annotation import LLMAnnotator, PromptBank
+from .inspection import (
+    LabelBudgetCurve,
+    LabelBudgetDisplay,
+    PairMarginDisplay,
+    ReliabilityDisplay,
+    TeacherConfusionDisplay,
+    TeacherReport,
+    label_budget_curve,
+    teacher_report,
+)
 from .metrics import (
     expected_calibration_error,
     masked_scorer,
@@ -15,12 +25,20 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "DialoguePreferenceClassifier",
     "LLMAnnotator",
+    "LabelBudgetCurve",
+    "LabelBudgetDisplay",
     "LabelledGroupKFold",
+    "PairMarginDisplay",
     "PromptBank",
+    "ReliabilityDisplay",
+    "TeacherConfusionDisplay",
+    "TeacherReport",
     "__version__",
     "expected_calibration_error",
+    "label_budget_curve",
     "masked_scorer",
     "pairwise_accuracy_score",
+    "teacher_report",
     "votes_to_scores",
     "with_context",
 ]

@@ -23,7 +23,7 @@ from ._validation import Dialogues, check_dialogues, is_missing, label_array
 
 if TYPE_CHECKING:
     from ._stages import Recipe
-    from ._student import FrozenEncoder
+    from ._student import FrozenEncoder, Student
 
 __all__ = ["DialoguePreferenceClassifier"]
 
@@ -167,13 +167,14 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: dict[str, Any] = {
         "encoder": "no_validation",
-        "schedule": [StrOptions({"pretrain_finetune", "joint", "distill_then_joint"})],
+        "schedule": [StrOptions({"two_rounds", "pretrain_finetune", "joint", "distill_then_joint"})],
         "margin_scale": [Interval(Real, 0, None, closed="left")],
         "min_gap": [Interval(Real, 0, 1, closed="left")],
         "smoothing": [Interval(Real, 0, 0.5, closed="left")],
         "loss_weight": [Interval(Real, 0, None, closed="left")],
         "context_turns": [Interval(Integral, 0, None, closed="left")],
         "trainable_layers": [Interval(Integral, 0, None, closed="left"), None],
+        "pooling": [StrOptions({"layers", "model"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -194,14 +195,15 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         self,
         encoder: Any = "sentence-transformers/all-MiniLM-L6-v2",
         *,
-        loss: str | Callable[..., Any] = "noise_reduced",
-        schedule: str = "distill_then_joint",
+        loss: str | Callable[..., Any] = "soft_cross_entropy",
+        schedule: str = "two_rounds",
         margin_scale: float = 1.0,
         min_gap: float = 0.0,
         smoothing: float = 0.1,
         loss_weight: float = 1.0,
         context_turns: int = 0,
         trainable_layers: int | None = None,
+        pooling: str = "layers",
         max_epochs: int | str = "auto",
         learning_rate: float | str = "auto",
         batch_size: int | str = "auto",
@@ -223,6 +225,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         self.loss_weight = loss_weight
         self.context_turns = context_turns
         self.trainable_layers = trainable_layers
+        self.pooling = pooling
         self.max_epochs = max_epochs
         self.learning_rate = learning_rate
         self.batch_size = batch_size
@@ -265,7 +268,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         OSError
             If the encoder cannot be found.
         """
-        from . import _net, _stages
+        from . import _net, _rounds, _stages
 
         self._check_parameters()
         for stale in ("n_features_in_", "feature_names_in_"):  # of a fit to other features
@@ -281,12 +284,19 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             slots = text_slots(dialogues, self.context_turns)
             frozen = self._frozen_encoder(device)
             student, rows = student_and_rows(
-                dialogues, slots, targets, frozen, self.encoder, self.trainable_layers, device
+                dialogues,
+                slots,
+                targets,
+                frozen,
+                self.encoder,
+                self.trainable_layers,
+                self.pooling,
+                device,
             )
             held_out = np.zeros(len(rows.group), dtype=bool)
             if self.early_stopping:
                 held_out = _net.hold_out(rows, self.validation_fraction, seed)
-            recipe = self._recipe(seed, device, frozen=student.encoder is None)
+            recipe = self._recipe(seed, device, student)
             stages = _stages.plan_stages(
                 self.schedule,
                 loss,
@@ -299,7 +309,9 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
                 class_weights(targets, self.class_weight),
                 with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
             )
-            net, history = _net.train(student, rows, held_out, stages, recipe, facts)
+            rounds = self.schedule == "two_rounds" and stages[-1].name == "refine"
+            train = _rounds.train_rounds if rounds else _net.train
+            net, history = train(student, rows, held_out, stages, recipe, facts)
         net.trim_for_prediction()
         self.classes_ = targets.classes
         self.multilabel_ = targets.multilabel
@@ -352,10 +364,12 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             return None
         from ._student import FrozenEncoder
 
-        return FrozenEncoder(self.encoder, device, verbose=bool(self.verbose))
+        return FrozenEncoder(self.encoder, device, self.pooling, verbose=bool(self.verbose))
 
-    def _recipe(self, seed: int, device: str, *, frozen: bool) -> Recipe:
-        from ._stages import Recipe
+    def _recipe(self, seed: int, device: str, student: Student) -> Recipe:
+        from ._stages import Recipe, head_rate
+
+        frozen = student.encoder is None
 
         def chosen(value: Any, for_frozen: Any, for_fine_tuned: Any) -> Any:
             if value != "auto":
@@ -368,7 +382,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             smoothing=self.smoothing,
             loss_weight=self.loss_weight,
             max_epochs=None if self.max_epochs == "auto" else int(self.max_epochs),
-            learning_rate=chosen(self.learning_rate, 5e-4, 5e-5),
+            learning_rate=chosen(self.learning_rate, head_rate(len(student.mean)), 5e-5),
             batch_size=chosen(self.batch_size, 128, 32),
             early_stopping=self.early_stopping,
             callbacks=self.callbacks or [],

@@ -67,8 +67,12 @@ def features(
     assert encoder is not None
     texts, index = distinct_texts(slots)
     embedded = encoder.embed(texts)
-    empty = np.zeros((1, embedded.shape[1]), dtype=np.float32)
-    return np.concatenate([embedded, empty])[index].reshape(len(index), -1)
+    own = embedded[index[:, 0]]
+    if len(slots) == 1:
+        return own
+    # place -1 is the row of zeros at the end
+    context = np.pad(embedded[:, -encoder.n_context :], ((0, 1), (0, 0)))[index[:, 1:]]
+    return np.concatenate([own, context.reshape(len(index), -1)], axis=1)
 
 
 def student_and_rows(
@@ -78,6 +82,7 @@ def student_and_rows(
     frozen: FrozenEncoder | None,
     encoder: Any,
     trainable_layers: int | None,
+    pooling: str,
     device: str,
 ) -> tuple[Student, Rows]:
     """An untrained student, and the training rows, those with a label, in canonical order.
@@ -110,10 +115,12 @@ def student_and_rows(
         student.standardise_by(inputs)
         return student, Rows(**labels, features=inputs)
 
-    trained = TextEncoder(load_encoder(encoder), trainable_layers)
+    trained = TextEncoder(load_encoder(encoder), trainable_layers, pooling)
     texts, index = distinct_texts(slots)
     sample = np.random.RandomState(0).permutation(len(texts))[:1024]
     embedded = trained.to(device).embed([texts[at] for at in np.sort(sample)])
-    student = Student(trained.n_outputs * len(slots), n_classes, trained)
-    student.standardise_by(torch.from_numpy(np.tile(embedded, len(slots))))
+    contexts = [embedded[:, -trained.n_context :]] * (len(slots) - 1)
+    inputs = torch.from_numpy(np.concatenate([embedded, *contexts], axis=1))
+    student = Student(inputs.shape[1], n_classes, trained)
+    student.standardise_by(inputs)
     return student, Rows(**labels, texts=texts, index=index, lengths=trained.lengths(texts))

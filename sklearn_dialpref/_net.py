@@ -32,7 +32,8 @@ PATIENCE = 3  # epochs without improvement, with early_stopping
 HEAD_LEARNING_RATE = 3e-4  # beside a fine-tuned encoder
 HUMAN_SHARE = 8  # in a joint stage, at least batch_size / 8 human-labelled rows join each batch
 HUMAN_ROUNDS = {"frozen": 20, "fine_tuned": 6}  # at least, of the human rows in a joint stage
-FROZEN_STEPS = 200  # at least, in a first stage on fixed features
+FROZEN_DISTILL_STEPS = 300  # at least, in a first stage on LLM labels and fixed features
+FROZEN_STEPS = 200  # at least, in a first stage on human labels and fixed features
 FINE_TUNED_STEPS = 90  # at least, in a first stage that trains the encoder
 WEIGHT_DECAY = {"frozen": 0.1, "fine_tuned": 0.01}
 FROZEN_JOINT_STEPS = 150  # at least, in a joint stage that follows another
@@ -196,7 +197,9 @@ def stage_batches(
 def auto_epochs(stage: Stage, batches: DialogueBatches, *, first: bool, frozen: bool) -> int:
     """Epochs of a stage where ``max_epochs`` leaves them open; see the estimator's notes."""
     n_batches = batches.n_batches()
-    if frozen and first:
+    if frozen and first and stage.llm is not None:
+        epochs = max(5, -(-FROZEN_DISTILL_STEPS // n_batches))
+    elif frozen and first:
         epochs = max(15, -(-FROZEN_STEPS // n_batches))
     elif frozen:
         epochs = 20 if stage.llm is None else max(3, -(-FROZEN_JOINT_STEPS // n_batches))
@@ -309,7 +312,7 @@ def train(
             net.callbacks = [*net.callbacks, ("progress", Progress(bar, stage.name))]
             net.run(plan.batches)
             history.extend(_history_rows(net, stage, len(history)))
-            if stage.pairwise:
+            if stage.pairwise and not stage.distil:
                 free = labels.unlabelled if stage.human else torch.ones_like(labels.unlabelled)
                 calibrate(net, plan.batches, free)
     net.callbacks = [named for named in net.callbacks if named[0] != "progress"]

