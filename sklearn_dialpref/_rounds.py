@@ -163,9 +163,7 @@ class Heads:
             for group in optimizer.param_groups:
                 group["lr"] = peak * rate
             scores = self.rows.scores[batch].to(self.device)
-            loss = distil(
-                self.scored(head, batch), scores, pairs, multilabel=self.rows.multilabel
-            )
+            loss = distil(self.scored(head, batch), scores, pairs, multilabel=self.rows.multilabel)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

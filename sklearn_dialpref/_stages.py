@@ -182,7 +182,9 @@ class StageLoss(nn.Module):
                 **self.options,
             )
         if self.distil is not None and len(scores):
-            loss = loss + self.distil(logits[: len(scores)], scores, target["pairs"], **self.options)
+            loss = loss + self.distil(
+                logits[: len(scores)], scores, target["pairs"], **self.options
+            )
         return loss
 
     def human_loss(self, logits: Tensor, human: Tensor) -> Tensor:

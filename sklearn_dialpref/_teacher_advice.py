@@ -109,8 +109,8 @@ def _class_bias(report: TeacherReport) -> list[str]:
         )
     if sentences:
         sentences[-1] += (
-            " Label more utterances of these classes by hand, and compare schedule='joint', where "
-            "the human labels alone set the level of a class."
+            " Label more utterances of these classes by hand: schedule='two_rounds' corrects a class "
+            "as far as human labels show its confusions."
         )
     return sentences
 
