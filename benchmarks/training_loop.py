@@ -26,15 +26,16 @@ from sklearn_dialpref._validation import check_dialogues
 from sklearn_dialpref.datasets import load_support_chats, make_dialogues
 
 CASES = ["features", "fine-tuned"]
+STAGES = {"loss": "noise_reduced", "schedule": "distill_then_joint"}
 
 
 def data_of(case: str) -> tuple[pd.DataFrame, object, object, dict]:
     """Utterances, human labels, LLM labels and settings of a case."""
     if case == "features":
         data = make_dialogues(1000, n_features=384, human_fraction=0.02, random_state=0)
-        return data.X, data.y_human, data.y_llm, {"encoder": "precomputed"}
+        return data.X, data.y_human, data.y_llm, {"encoder": "precomputed", **STAGES}
     chats = load_support_chats()
-    return chats.X, chats.y_human, chats.y_llm, {}
+    return chats.X, chats.y_human, chats.y_llm, STAGES
 
 
 def hand_written(X: object, y_human: object, y_llm: object, settings: dict) -> float:
@@ -47,10 +48,10 @@ def hand_written(X: object, y_human: object, y_llm: object, settings: dict) -> f
     seed = check_random_state(0).randint(2**31 - 1)
     torch.manual_seed(seed)
     student, rows = student_and_rows(
-        dialogues, text_slots(dialogues, 0), targets, None, clf.encoder, None, "cpu"
+        dialogues, text_slots(dialogues, 0), targets, (clf.encoder, None, clf.pooling), "cpu"
     )
     frozen = student.encoder is None
-    recipe = clf._recipe(seed, "cpu", frozen=frozen)
+    recipe = clf._recipe(seed, "cpu", student)
     stages = _stages.plan_stages(clf.schedule, clf.loss, has_human=True, has_llm=True)
     facts = _stages.label_facts(rows, targets.classes, None, with_confusion=False)
     nobody = np.zeros(len(rows.group), dtype=bool)
