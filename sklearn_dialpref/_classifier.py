@@ -128,8 +128,9 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     =================  ==========================  ==================
     parameter          frozen encoder or features  fine-tuned encoder
     =================  ==========================  ==================
-    ``learning_rate``  5e-4, for less than 1,920   5e-5 (head: 3e-4)
-                       inputs up to 4 times more
+    ``learning_rate``  5e-4; two rounds on less    5e-5 (head: 3e-4)
+                       than 1,920 inputs: up to
+                       4 times more
     ``batch_size``     128                         32
     ``max_epochs``,
     LLM labels first   5, at least 300 steps       1; at least 90 steps
@@ -287,7 +288,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         loss = _stages.named_loss(self.loss)
         self._check_pairs(loss, dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        device = self._torch_device()
+        device = _net.torch_device(self.device)
 
         with _net.seeded(seed, device):
             slots = text_slots(dialogues, self.context_turns)
@@ -351,15 +352,6 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
                 "a pointwise loss such as loss='soft_cross_entropy'"
             )
 
-    def _torch_device(self) -> str:
-        import torch
-
-        if self.device != "auto":
-            return self.device
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-
     def _frozen_encoder(self, device: str) -> FrozenEncoder | None:
         if self._precomputed or self.trainable_layers != 0:
             return None
@@ -371,6 +363,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         from ._stages import Recipe, head_rate
 
         frozen = student.encoder is None
+        frozen_rate = head_rate(len(student.mean)) if self.schedule == "two_rounds" else 5e-4
 
         def chosen(value: Any, for_frozen: Any, for_fine_tuned: Any) -> Any:
             if value != "auto":
@@ -383,7 +376,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             smoothing=self.smoothing,
             loss_weight=self.loss_weight,
             max_epochs=None if self.max_epochs == "auto" else int(self.max_epochs),
-            learning_rate=chosen(self.learning_rate, head_rate(len(student.mean)), 5e-5),
+            learning_rate=chosen(self.learning_rate, frozen_rate, 5e-5),
             batch_size=chosen(self.batch_size, 128, 32),
             early_stopping=self.early_stopping,
             callbacks=self.callbacks or [],

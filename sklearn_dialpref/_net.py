@@ -26,7 +26,7 @@ from ._calibration import scale_and_shift
 from ._stages import LabelFacts, Recipe, Stage, StageLoss
 from ._student import Student, TextEncoder
 
-__all__ = ["hold_out", "seeded", "train"]
+__all__ = ["hold_out", "seeded", "torch_device", "train"]
 
 PATIENCE = 3  # epochs without improvement, with early_stopping
 HEAD_LEARNING_RATE = 3e-4  # beside a fine-tuned encoder
@@ -144,6 +144,15 @@ def seeded(seed: int, device: str) -> Iterator[None]:
         else:
             torch.manual_seed(seed)
         yield
+
+
+def torch_device(device: str) -> str:
+    """The device that ``"auto"`` stands for."""
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def hold_out(rows: Rows, fraction: float, seed: int) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from ._batches import Rows
+from ._calibration import level_shift
 from ._net import DialogueNet, train
 from ._stages import LabelFacts, Recipe, Stage, StageLoss, head_rate
 from ._student import Student
@@ -173,7 +174,21 @@ class Heads:
         """A copy of the head after some steps on the human labels in ``among``."""
         pupil = Pupil(self, head, among)
         pupil.learn(steps)
+        if steps and self.human_loss.absent.any():
+            self._keep_level(pupil.head, among)
         return pupil.head
+
+    def _keep_level(self, head: nn.Module, among: Tensor) -> None:
+        """Classes that people never used keep the mean score that the teacher gave them."""
+        places = torch.where(among & self.has_score)[0]
+        if not len(places):
+            return
+        logits = self.logits(head, places).double()
+        scores = self.rows.scores[places].double()
+        absent = self.human_loss.absent.cpu()
+        shift = level_shift(logits, scores, self.rows.multilabel, absent)
+        with torch.no_grad():
+            head[-1].bias.add_(shift.to(head[-1].bias))  # type: ignore[index]
 
     def logits(self, head: nn.Module, places: Tensor) -> Tensor:
         head.eval()

@@ -134,10 +134,11 @@ def test_pairs_of_hard_votes_leave_probabilities_usable():
     assert expected_calibration_error(noisy.y_true, proba, classes=clf.classes_) < 0.1
 
 
-def test_class_without_human_labels_is_not_unlearned(data):
+@pytest.mark.parametrize("schedule", ["pretrain_finetune", "two_rounds"])
+def test_class_without_human_labels_is_not_unlearned(data, schedule):
     y_human = pd.Series(data.y_human, dtype=object)
     y_human = y_human.where(y_human != "class_2", None)
-    clf = student(schedule="pretrain_finetune", loss="soft_cross_entropy")
+    clf = student(schedule=schedule, loss="soft_cross_entropy")
     clf.fit(data.X, y_human, data.y_llm)
     assert (clf.predict(data.X) == "class_2").mean() > 0.1
 
