@@ -1,11 +1,13 @@
 """Tasks with human and real LLM labels, their splits, and the labels that a cell may use."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from sklearn_dialpref import votes_to_scores
 
 __all__ = ["TASKS", "Cell", "Split", "Task", "draw_labels", "load_split", "make_cell"]
 
@@ -85,7 +87,7 @@ class Cell:
     def classes(self) -> np.ndarray:
         return self.split.classes
 
-    @property
+    @cached_property
     def human(self) -> np.ndarray:
         """Training rows with a human label within the budget."""
         return np.array([label is not None for label in self.y_human])
@@ -100,22 +102,15 @@ class Cell:
         """Dialogue of each training row."""
         return self.split.train["dialogue_id"].to_numpy()
 
-    @property
+    @cached_property
     def shares(self) -> np.ndarray:
         """Share of the votes for each class in the training rows; NaN without votes."""
-        return vote_shares(self.split.votes_train, self.classes)
+        return votes_to_scores(self.split.votes_train, self.classes)
 
     @property
     def evaluated(self) -> np.ndarray:
         """Evaluation rows with a human label."""
         return np.array([label is not None for label in self.split.y_evaluation])
-
-
-def vote_shares(votes: pd.DataFrame, classes: np.ndarray) -> np.ndarray:
-    """Share of a row's votes for each class; NaN in rows without any."""
-    counts = np.stack([(votes == name).to_numpy().sum(axis=1) for name in classes], axis=1)
-    total = counts.sum(axis=1, keepdims=True)
-    return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
 
 
 def load_split(task: Task, folder: Path, part: str) -> Split:

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from .data import Cell
 from .features import ENCODER
+from .linear import all_classes
 from .ours import fit_predict
 
 __all__ = ["FINE_TUNED", "setfit"]
@@ -62,9 +63,7 @@ def setfit(cell: Cell, seed: int, max_steps: int = SETFIT_MAX_STEPS) -> np.ndarr
         trainer.train()
     rows = cell.split.evaluation["text"][cell.evaluated].tolist()
     proba = model.predict_proba(rows, as_numpy=True)
-    full = np.zeros((len(rows), len(cell.classes)))
-    full[:, model.model_head.classes_] = proba
-    return full
+    return all_classes(proba, model.model_head.classes_, len(cell.classes))
 
 
 FINE_TUNED = {

@@ -20,6 +20,7 @@ __all__ = [
     "predict",
     "smoothed_confusion",
     "soft_loss",
+    "summed_log_loss",
 ]
 
 HIDDEN = 128
@@ -137,12 +138,10 @@ def human_stage(
     """
     losses = np.zeros(len(STEPS))
     for train, held_out in folds(groups):
-        for at, (_, state) in enumerate(_human_steps(head, x[train], codes[train], STEPS, seed)):
-            proba = predict(state, x[held_out])
-            picked = proba[np.arange(len(held_out)), codes[held_out]]
-            losses[at] -= np.log(np.clip(picked, 1e-6, None)).sum()
+        for at, state in enumerate(_human_steps(head, x[train], codes[train], STEPS, seed)):
+            losses[at] += summed_log_loss(predict(state, x[held_out]), codes[held_out])
     best = STEPS[int(losses.argmin())]
-    return next(state for _, state in _human_steps(head, x, codes, (best,), seed))
+    return next(_human_steps(head, x, codes, (best,), seed))
 
 
 def predict(head: nn.Module, x: np.ndarray) -> np.ndarray:
@@ -153,6 +152,11 @@ def predict(head: nn.Module, x: np.ndarray) -> np.ndarray:
         proba = head(torch.from_numpy(np.ascontiguousarray(x))).softmax(dim=1).numpy()
     head.train(was_training)
     return proba
+
+
+def summed_log_loss(proba: np.ndarray, codes: np.ndarray) -> float:
+    """Log-loss of the rows' true classes, summed, a probability counting as 1e-6 at least."""
+    return -np.log(np.clip(proba[np.arange(len(codes)), codes], 1e-6, None)).sum()
 
 
 def folds(groups: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -179,7 +183,7 @@ def _human_steps(head, x, codes, stops, seed):
             cross_entropy(head(inputs[rows]), targets[rows]).backward()
             optimizer.step()
         done = stop
-        yield stop, head
+        yield head
 
 
 def _train(head: nn.Module, step_loss: Callable[[], Tensor], steps: int, seed: int) -> nn.Module:

@@ -1,54 +1,49 @@
 """Paired bootstrap intervals, over evaluation dialogues, of the default's lead."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
 from .run import KEY, proba_path
 
-__all__ = ["differences"]
+__all__ = ["DRAWS", "differences"]
 
 DRAWS = 1000
 STATISTICS = ("macro_f1", "accuracy")
 
 
-def differences(done: pd.DataFrame, at: str, ours: dict) -> Iterator[str]:
-    """A section for each measure: the default's lead over each other method, in points.
+def differences(done: pd.DataFrame, ours: dict) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each measure with the default's lead over each other method, in points.
 
     Parameters
     ----------
     done : DataFrame
         Results of one student at one budget.
-    at : str
-        That budget.
     ours : dict
         The methods of this package, which are named after the opponents.
+
+    Yields
+    ------
+    measure : str
+    table : DataFrame of str
+        A row for each method, columns the tasks and their mean: lead and interval.
     """
     draws = {key: _draws(rows) for key, rows in done.groupby(["task", "method"], sort=False)}
     tasks = list(done["task"].unique())
     if not any(draws.get((task, "default")) for task in tasks):
         return
-    names = sorted(done["method"].unique(), key=lambda name: name in ours)
-    for at_measure, measure in enumerate(STATISTICS):
-        lines = [
-            "| default − | " + " | ".join([*tasks, "mean"]) + " |",
-            "|" + "---|" * (len(tasks) + 2),
-        ]
-        for name in names:
-            if name == "default":
-                continue
-            pairs = [_paired(draws, task, name, at_measure) for task in tasks]
-            known = [pair for pair in pairs if pair is not None]
-            mean = np.mean(known, axis=0) if known and len(known) == len(tasks) else None
-            cells = [_cell(pair) for pair in [*pairs, mean]]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        title = {"macro_f1": "macro-F1", "accuracy": "accuracy"}[measure]
-        yield (
-            f"## Lead of the default at {at} human labels, points of {title}\n\n"
-            f"Mean over seeds, 95 % interval of {DRAWS:,} paired bootstrap draws of evaluation "
-            "dialogues.  `llm_votes`: on the rows with a vote.\n\n" + "\n".join(lines)
-        )
+    others = [name for name in done["method"].unique() if name != "default"]
+    others.sort(key=lambda name: name in ours)
+    for number, measure in enumerate(STATISTICS):
+        rows = {}
+        for name in others:
+            pairs = [_paired(draws, task, name, number) for task in tasks]
+            mean = None if any(pair is None for pair in pairs) else np.mean(pairs, axis=0)
+            rows[name] = [_cell(pair) for pair in [*pairs, mean]]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=[*tasks, "mean"])
+        yield measure, table.rename_axis("default −")
 
 
 def _draws(rows: pd.DataFrame) -> dict[int, dict[str, np.ndarray]]:
@@ -81,6 +76,7 @@ def _lead(default: dict, other: dict, statistic: int) -> np.ndarray:
     )
 
 
+@lru_cache
 def _weights(n_dialogues: int) -> np.ndarray:
     """How often each dialogue is in each draw, the same for all methods; the first: once each.
 

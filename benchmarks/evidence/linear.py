@@ -9,7 +9,7 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 
 from .data import Cell
 from .features import cell_features
-from .head import folds
+from .head import folds, summed_log_loss
 
 __all__ = ["LINEAR"]
 
@@ -87,8 +87,7 @@ def choose_c(cell: Cell, x: np.ndarray, human: bool, llm: bool) -> float:
         for at, model in enumerate(models):
             proba = model.predict_proba(x[labelled[held_out]])
             proba = all_classes(proba, model.classes_, len(cell.classes))
-            picked = proba[np.arange(len(held_out)), truth[held_out]]
-            losses[at] -= np.log(np.clip(picked, 1e-6, None)).sum()
+            losses[at] += summed_log_loss(proba, truth[held_out])
     return float(GRID[losses.argmin()])
 
 

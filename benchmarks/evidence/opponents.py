@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from .data import Cell, vote_shares
+from sklearn_dialpref import votes_to_scores
+
+from .data import Cell
 from .features import cell_features
 from .fine_tuned import FINE_TUNED
 from .head import (
@@ -26,7 +28,7 @@ HUMAN_STEPS = 300
 
 def llm_votes(cell: Cell, seed: int) -> np.ndarray:
     """The LLMs' own votes on the evaluated rows; NaN in rows without any."""
-    shares = vote_shares(cell.split.votes_evaluation, cell.classes)[cell.evaluated]
+    shares = votes_to_scores(cell.split.votes_evaluation, cell.classes)[cell.evaluated]
     if np.isnan(shares).all():
         raise LookupError("no evaluated row has a vote")
     return shares

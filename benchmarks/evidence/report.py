@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .intervals import differences
+from .intervals import DRAWS, differences
 from .opponents import OPPONENTS
 from .ours import OURS
 from .run import read_results
@@ -44,16 +44,15 @@ def write_report(csv_path: Path, student: str, tasks: list[str]) -> str:
     done = results[results["error"] == ""]
     part = csv_path.stem.removeprefix("cells_")
     stem = f"{student}_{part}"
-    own_tasks = set(tasks)
     if len(tasks) == 1:
         stem += f"_{tasks[0]}"
     sections = [f"# {student.capitalize()} student, {part} dialogues"]
     if len(done):
         at = AT if AT in set(done["budget"]) else _by_size(done["budget"].unique())[0]
         sections += [
-            *(_at_budget(done, own_tasks, at, m, title) for m, title in MEASURES.items()),
+            *(_at_budget(done, at, measure) for measure in MEASURES),
             _by_budget(done, at),
-            *differences(done[done["budget"] == at], at, OURS[student]),
+            *_leads(done, at, OURS[student]),
             _labels_needed(done),
             _useless_teacher(done, at),
         ]
@@ -88,12 +87,12 @@ def _number(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.3f}".replace("0.", ".", 1)
 
 
-def _at_budget(done, tasks: set[str], at: str, measure: str, title: str) -> str:
+def _at_budget(done: pd.DataFrame, at: str, measure: str) -> str:
     """Methods × tasks: mean ± deviation over seeds, and the mean over tasks."""
     part = done[done["budget"] == at]
     by = part.groupby(["method", "task"], sort=False)[measure]
     mean, deviation = by.mean().unstack(), by.std().unstack()
-    order = [task for task in part["task"].unique() if task in tasks]
+    order = part["task"].unique()
     mean, deviation = mean[order], deviation[order]
     table = pd.DataFrame(index=mean.index)
     for task in order:
@@ -106,7 +105,7 @@ def _at_budget(done, tasks: set[str], at: str, measure: str, title: str) -> str:
     table["seeds"] = part.groupby("method")["seed"].nunique().reindex(table.index)
     table["seconds"] = part.groupby("method")["seconds"].median().round(1).reindex(table.index)
     table = table.loc[average.sort_values(ascending=measure == "brier").index]
-    return f"## {title} at {at} human labels\n\n{markdown(table)}{_rows_note(part)}"
+    return f"## {MEASURES[measure]} at {at} human labels\n\n{markdown(table)}{_rows_note(part)}"
 
 
 def _rows_note(part: pd.DataFrame) -> str:
@@ -162,6 +161,17 @@ def _by_budget(done: pd.DataFrame, at: str) -> str:
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[*means.columns, "mean"])
     table.index.name = "human labels, method"
     return f"## Macro-F1 by number of human labels\n\n{markdown(table)}"
+
+
+def _leads(done: pd.DataFrame, at: str, ours: dict) -> list[str]:
+    """The default against each other method, a section for each measure."""
+    return [
+        f"## Lead of the default at {at} human labels, points of "
+        f"{MEASURES[measure][0].lower()}{MEASURES[measure][1:]}\n\n"
+        f"Mean over seeds, 95 % interval of {DRAWS:,} paired bootstrap draws of evaluation "
+        f"dialogues.  `llm_votes`: on the rows with a vote.\n\n{markdown(table)}"
+        for measure, table in differences(done[done["budget"] == at], ours)
+    ]
 
 
 def _labels_needed(done: pd.DataFrame) -> str:
