@@ -311,8 +311,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
                 class_weights(targets, self.class_weight),
                 with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
             )
-            rounds = self.schedule == "two_rounds" and stages[-1].name == "refine"
-            train = _rounds.train_rounds if rounds else _net.train
+            train = _rounds.train_rounds if stages[-1].name == "refine" else _net.train
             net, history = train(student, rows, held_out, stages, recipe, facts)
         net.trim_for_prediction()
         self.classes_ = targets.classes

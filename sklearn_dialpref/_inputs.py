@@ -65,14 +65,13 @@ def features(
     if ready is not None:
         return ready.astype(np.float32, copy=False)
     assert encoder is not None
+    import torch
+
+    from ._student import side_by_side
+
     texts, index = distinct_texts(slots)
-    embedded = encoder.embed(texts)
-    own = embedded[index[:, 0]]
-    if len(slots) == 1:
-        return own
-    # place -1 is the row of zeros at the end
-    context = np.pad(embedded[:, -encoder.n_context :], ((0, 1), (0, 0)))[index[:, 1:]]
-    return np.concatenate([own, context.reshape(len(index), -1)], axis=1)
+    embedded = torch.from_numpy(encoder.embed(texts))
+    return side_by_side(embedded, torch.from_numpy(index), encoder.n_context).numpy()
 
 
 def student_and_rows(

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.utils import check_scalar
 
@@ -318,6 +317,8 @@ class ReliabilityDisplay:
         ImportError
             If matplotlib is not installed.
         """
+        from sklearn.calibration import CalibrationDisplay  # slow, and needed for a plot only
+
         ax = new_axes(ax, self)
         full = self.count > 0
         drawn = CalibrationDisplay(self.accuracy[full], self.confidence[full], self.confidence)

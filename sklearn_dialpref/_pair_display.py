@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state, check_scalar
 
 from ._inspection_displays import ask, drawn_on, new_axes, to_pandas
-from ._teacher_statistics import Evidence, both_labels
+from ._teacher_statistics import Evidence, both_labels, ratio
 from .pairs import dialogue_pairs
 
 __all__ = ["PairMarginDisplay"]
@@ -225,9 +225,6 @@ def _binned(
         place = np.searchsorted(edges, gap.round(6))  # float32's 0.2 is not above 0.2
         for row, weights in enumerate((gap, (margin > 0).astype(float), np.ones(len(gap)))):
             sums[row] += np.bincount(place, weights=weights, minlength=n_bins)
-    empty = np.full(n_bins, np.nan)
-    gap, right = (
-        np.divide(total, sums[2], out=empty.copy(), where=sums[2] > 0) for total in sums[:2]
-    )
+    gap, right = (ratio(total, sums[2]) for total in sums[:2])
     ties = 1 - sums[2].sum() / n_pairs if n_pairs else float("nan")
     return gap, right, sums[2].astype(np.int64), float(ties)

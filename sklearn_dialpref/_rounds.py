@@ -23,8 +23,8 @@ from torch.nn.functional import logsigmoid
 from ._batches import Rows
 from ._calibration import level_shift
 from ._net import DialogueNet, train
-from ._stages import LabelFacts, Recipe, Stage, StageLoss, head_rate
-from ._student import Student
+from ._stages import LabelFacts, Recipe, Stage, StageLoss, head_rate, smoothed
+from ._student import Student, forget, side_by_side
 from .losses import LOSSES
 
 __all__ = ["Heads", "fixed_features", "human_shares", "teacher_log_likelihood", "train_rounds"]
@@ -48,10 +48,7 @@ def fixed_features(student: Student, rows: Rows) -> Tensor:
     else:
         assert student.encoder is not None and rows.index is not None
         embedded = torch.from_numpy(student.encoder.embed(rows.texts))
-        embedded = torch.cat([embedded, torch.zeros(1, embedded.shape[1])])
-        own = embedded[rows.index[:, 0]]
-        context = embedded[:, -student.encoder.n_context :][rows.index[:, 1:]].flatten(1)
-        found = torch.cat([own, context], dim=1)
+        found = side_by_side(embedded, torch.from_numpy(rows.index), student.encoder.n_context)
     return (found - student.mean.cpu()) / student.scale.cpu()
 
 
@@ -76,9 +73,7 @@ def teacher_log_likelihood(human: Tensor, said: Tensor, known: Tensor) -> Tensor
     """Log-likelihood of the teacher's scores under each true class.
 
     ``sum_l s_l log T[k, l]``, with the confusion ``T[k, l] = P(teacher says l | class k)`` counted
-    on the rows in ``known`` that have both labels.  Each class starts from as many pseudo-counts
-    as there are classes, spread as a teacher of the overall accuracy that errs evenly would
-    spread them.
+    on the rows in ``known`` that have both labels, and smoothed.
 
     Parameters
     ----------
@@ -91,18 +86,12 @@ def teacher_log_likelihood(human: Tensor, said: Tensor, known: Tensor) -> Tensor
     Tensor of shape (n, P, K)
         NaN where the teacher said nothing.
     """
-    n_classes = said.shape[2]
     both = known[:, None] & ~human.isnan().any(dim=2) & ~said.isnan().any(dim=2)
     true = torch.where(both[..., None], human, 0.0)
     counts = torch.einsum("npk,npl->pkl", true, torch.where(both[..., None], said, 0.0))
     right = counts.diagonal(dim1=1, dim2=2).sum(dim=1)
     accuracy = (right + 1) / (counts.sum(dim=(1, 2)) + 2)
-    errors = ((1 - accuracy) / (n_classes - 1))[:, None, None].repeat(1, n_classes, n_classes)
-    diagonal = torch.eye(n_classes, dtype=torch.bool)
-    prior = torch.where(diagonal, accuracy[:, None, None], errors)
-    confusion = counts + n_classes * prior
-    confusion = confusion / confusion.sum(dim=2, keepdim=True)
-    return torch.einsum("npl,pkl->npk", said, confusion.log())
+    return torch.einsum("npl,pkl->npk", said, smoothed(counts, accuracy).log())
 
 
 # -- heads on fixed features ------------------------------------------------------------------
@@ -144,9 +133,7 @@ class Heads:
     def distilled(self, like: nn.Module, among: Tensor, seed: int) -> nn.Module:
         """A new head that learned the teacher's scores on the rows in ``among``."""
         head = copy.deepcopy(like)
-        for layer in head:  # type: ignore[attr-defined]
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
+        forget(head)
         places = torch.where(among & self.has_score)[0]
         if not len(places):
             return head
@@ -286,7 +273,7 @@ class Heads:
         ``p_k ∝ q_k · (Π_l T[k, l]^s_l)^½`` for the student's opinion ``q`` and the teacher's
         scores ``s``; a human label stands as it is.
         """
-        if len(torch.where(self.has_human)[0]) < 2:
+        if self.has_human.sum() < 2:
             return None
         opinion, evidence = self.opinion(head, steps)
         human = human_shares(self.rows)
@@ -358,23 +345,20 @@ def train_rounds(
     member = torch.from_numpy(~held_out)
     human_loss = StageLoss(Stage("finetune", None, True), recipe, labels).to(recipe.device)
 
-    def heads(seed: int) -> Heads:
-        features = fixed_features(student, rows)
-        return Heads(features, rows, member, human_loss, seed, recipe)
-
-    trained = heads(recipe.seed)
+    trained = Heads(fixed_features(student, rows), rows, member, human_loss, recipe.seed, recipe)
     steps = trained.steps_on_human(student.head)
     posterior = trained.posterior(student.head, steps)
     if posterior is not None:
         if student.encoder is None:
-            student.forget()
+            forget(student.head)
         again = replace(rows, scores=posterior)
         net, more = train(student, again, held_out, [second], recipe, labels)
         history += [{**record, "epoch": len(history) + record["epoch"]} for record in more]
-        trained, steps = heads(recipe.seed + 1), steps // 2
+        if student.encoder is not None:
+            trained = replace(trained, features=fixed_features(student, rows))
+        trained, steps = replace(trained, seed=recipe.seed + 1), steps // 2
     began = time.perf_counter()
-    everything = torch.ones(len(rows.group), dtype=torch.bool)
-    head = trained.taught(student.head, steps, everything)
+    head = trained.taught(student.head, steps, member)
     student.head.load_state_dict(head.state_dict())
     history.append(
         {

@@ -28,6 +28,7 @@ __all__ = [
     "label_facts",
     "named_loss",
     "plan_stages",
+    "smoothed",
 ]
 
 
@@ -252,11 +253,7 @@ def unlabelled_classes(rows: Rows, classes: NDArray[Any]) -> Tensor:
 
 
 def teacher_confusion(rows: Rows, classes: NDArray[Any]) -> Tensor:
-    """``T[k, l] = P(teacher says l | class k)`` on the rows that carry both labels, smoothed.
-
-    Each class starts from as many pseudo-counts as there are classes, spread as a teacher of the
-    overall accuracy that errs evenly would.
-    """
+    """``T[k, l] = P(teacher says l | class k)`` on the rows with both labels, smoothed."""
     if rows.multilabel:
         columns = []
         for name, human, score in zip(classes, rows.human.T, rows.scores.T, strict=True):
@@ -278,8 +275,21 @@ def _smoothed_confusion(true: Tensor, said: Tensor, where: str = "") -> Tensor:
         )
     n_classes = said.shape[1]
     counts = torch.zeros(n_classes, n_classes).index_add_(0, true, said)
-    accuracy = counts.diagonal().sum() / counts.sum()
-    prior = torch.full((n_classes, n_classes), float((1 - accuracy) / (n_classes - 1)))
-    prior.fill_diagonal_(float(accuracy))
-    counts = counts + n_classes * prior
-    return counts / counts.sum(dim=1, keepdim=True)
+    return smoothed(counts, counts.diagonal().sum() / counts.sum())
+
+
+def smoothed(counts: Tensor, accuracy: Tensor) -> Tensor:
+    """Rows of counts as shares, after pseudo-counts: as many a row as there are classes.
+
+    They are spread as a teacher of this accuracy that errs evenly would spread them.
+
+    Parameters
+    ----------
+    counts : Tensor of shape (..., K, K)
+    accuracy : Tensor of shape (...)
+    """
+    n_classes = counts.shape[-1]
+    accuracy = accuracy[..., None, None]
+    right = torch.eye(n_classes, dtype=torch.bool, device=counts.device)
+    counts = counts + n_classes * torch.where(right, accuracy, (1 - accuracy) / (n_classes - 1))
+    return counts / counts.sum(dim=-1, keepdim=True)

@@ -24,8 +24,10 @@ __all__ = [
     "FrozenEncoder",
     "Student",
     "TextEncoder",
+    "forget",
     "load_encoder",
     "resolve_encoder",
+    "side_by_side",
 ]
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -273,9 +275,7 @@ class TextEncoder(nn.Module):
         self.prompt = (model.prompts or {}).get(model.default_prompt_name)
         self.n_context = int(model.get_embedding_dimension())
         self.states = _watch_states(model) if pooling == "layers" else []
-        self.model.requires_grad_(False)
-        if trainable_layers != 0:
-            self._unfreeze(trainable_layers)
+        self._unfreeze(trainable_layers)
         self.n_outputs = self.n_context
         if self.states:
             self.n_outputs += len(self.states) * int(model[0].get_embedding_dimension())
@@ -383,6 +383,31 @@ def _watch_states(model: Any) -> list[LayerInput]:
     return states
 
 
+def side_by_side(embedded: Tensor, index: Tensor, n_context: int) -> Tensor:
+    """What each row shows to the head: its utterance's embedding, then those of its contexts.
+
+    Parameters
+    ----------
+    embedded : Tensor of shape (n_texts, n_outputs)
+    index : Tensor of shape (n_rows, n_slots)
+        Places of each row's utterance and contexts; -1 or ``n_texts`` for no context.
+    n_context : int
+        How many of the last columns stand for a context.
+    """
+    own = embedded[index[:, 0]]
+    if index.shape[1] == 1:
+        return own
+    context = nn.functional.pad(embedded[:, -n_context:], (0, 0, 0, 1))  # a row of zeros
+    return torch.cat([own, context[index[:, 1:]].flatten(1)], dim=1)
+
+
+def forget(head: nn.Module) -> None:
+    """Give a head new random weights."""
+    for layer in head.children():
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
+
+
 class Student(nn.Module):
     """Standardised features or embeddings through a small head to one logit per class.
 
@@ -439,17 +464,8 @@ class Student(nn.Module):
         if features is None:
             assert self.encoder is not None and tokens is not None and index is not None
             embedded = torch.cat([self.encoder(chunk) for chunk in tokens])
-            # place -1 is the row of zeros at the end
-            embedded = nn.functional.pad(embedded, (0, 0, 0, 1))
-            context = embedded[:, -self.encoder.n_context :][index[:, 1:]].flatten(1)
-            features = torch.cat([embedded[index[:, 0]], context], dim=1)
+            features = side_by_side(embedded, index, self.encoder.n_context)
         return self.head((features - self.mean) / self.scale)
-
-    def forget(self) -> None:
-        """Give the head new random weights."""
-        for layer in self.head:
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
 
     def rescale(self, scale: float, shift: Tensor) -> None:
         """Scale all logits, then add a constant to each class's."""

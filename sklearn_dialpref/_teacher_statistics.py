@@ -22,6 +22,7 @@ __all__ = [
     "decisions",
     "dialogue_components",
     "pair_statistics",
+    "ratio",
     "reliability_bins",
     "sum_statistics",
     "vote_correlation",
@@ -163,7 +164,7 @@ def _quantiles(drawn: Floats, tails: list[float]) -> Floats:
     return result.reshape(len(tails), *drawn.shape[1:])
 
 
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Divide; NaN where there is nothing to divide by."""
     undefined = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
     return np.divide(numerator, denominator, out=undefined, where=denominator > 1e-9)
@@ -173,14 +174,18 @@ def _mean_defined(table: Floats) -> Floats:
     """Mean over the last axis of what is not NaN."""
     defined = ~np.isnan(table)
     count = defined.sum(axis=-1, dtype=np.float64)
-    return _ratio(np.where(defined, table, 0.0).sum(axis=-1), count)
+    return ratio(np.where(defined, table, 0.0).sum(axis=-1), count)
 
 
 def _sums(table: Floats, group: NDArray[np.int64], n_dialogues: int) -> Floats:
     """Sum the rows of each dialogue, missing entries as 0."""
-    ones = np.ones(len(group))
-    member = csr_array((ones, (group, np.arange(len(group)))), shape=(n_dialogues, len(group)))
-    return np.asarray(member @ np.nan_to_num(table))
+    return np.asarray(_membership(group, n_dialogues) @ np.nan_to_num(table))
+
+
+def _membership(group: NDArray[np.int64], n_dialogues: int) -> csr_array:
+    """1 where a row (column) is of a dialogue (row)."""
+    places = (group, np.arange(len(group)))
+    return csr_array((np.ones(len(group)), places), shape=(n_dialogues, len(group)))
 
 
 # -- labels ---------------------------------------------------------------------------------
@@ -224,10 +229,10 @@ def sum_statistics(evidence: Evidence) -> Statistics:
     def statistics(weights: Floats) -> dict[str, Floats]:
         n_right, n_baseline, sure, n = (weights @ per_decision).T
         hits, answers, humans, score, rows = np.split(weights @ per_class, 5, axis=1)
-        accuracy, teacher, human = n_right / n, _ratio(score, rows), _ratio(humans, rows)
+        accuracy, teacher, human = n_right / n, ratio(score, rows), ratio(humans, rows)
         return {
             "accuracy": accuracy,
-            "macro_f1": _mean_defined(_ratio(2 * hits, answers + humans)),
+            "macro_f1": _mean_defined(ratio(2 * hits, answers + humans)),
             "majority_accuracy": n_baseline / n,
             "accuracy_gain": (n_right - n_baseline) / n,
             "overconfidence": sure / n - accuracy,
@@ -252,7 +257,7 @@ def reliability_bins(
         for weights in (confidence, right.astype(np.float64))
     )
     size = count.astype(np.float64)
-    return _ratio(sure, size), _ratio(hits, size), count
+    return ratio(sure, size), ratio(hits, size), count
 
 
 # -- dialogues ------------------------------------------------------------------------------
@@ -302,7 +307,7 @@ def _components(
         return nothing, nothing, nothing, float("nan")
     means = _sums(scores, human, int(human.max()) + 1) / np.bincount(human)[:, None]
     residual = scores - means[human]
-    member = csr_array((np.ones(n), (group, np.arange(n))), shape=(n_dialogues, n))
+    member = _membership(group, n_dialogues)
 
     def between_squares(values: Floats) -> Floats:
         return np.asarray((np.asarray(member @ values) ** 2 / size[:, None]).sum(axis=0))
@@ -362,7 +367,7 @@ class _PairColumn:
         self.first = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]][: len(order)])
 
     def inside(self, weights: Floats) -> Floats:
-        return _ratio(weights @ self.right, weights @ self.pairs)
+        return ratio(weights @ self.right, weights @ self.pairs)
 
     def across(self, weights: Floats) -> Floats:
         if not len(self.first):
@@ -375,7 +380,7 @@ class _PairColumn:
         right = (positive * (below + negative / 2)).sum(axis=1)
         pairs = positive.sum(axis=1) * negative.sum(axis=1)
         # a dialogue that was drawn twice is still the same dialogue
-        return _ratio(right - weights**2 @ self.right, pairs - weights**2 @ self.pairs)
+        return ratio(right - weights**2 @ self.right, pairs - weights**2 @ self.pairs)
 
 
 # -- votes ----------------------------------------------------------------------------------
@@ -391,7 +396,7 @@ def vote_statistics(counts: Floats, group: NDArray[np.int64]) -> Statistics:
     def statistics(weights: Floats) -> dict[str, Floats]:
         agreement, rows, same, *votes = (weights @ sums).T
         n, squares = np.sum(votes, axis=0), np.sum(np.square(votes), axis=0)
-        disagreement = _ratio((n - 1) * (n - same), n**2 - squares)
+        disagreement = ratio((n - 1) * (n - same), n**2 - squares)
         return {"agreement": agreement / rows, "alpha": 1 - disagreement}
 
     return statistics
@@ -405,6 +410,6 @@ def vote_correlation(counts: Floats, human: NDArray[np.int64]) -> float:
     given = counts.sum(axis=1)
     observed = ((counts * (counts - 1)).sum(axis=1) / (given * (given - 1))).mean()
     by_human = _sums(counts, human, int(human.max()) + 1)
-    share = _ratio(by_human, by_human.sum(axis=1, keepdims=True))
+    share = ratio(by_human, by_human.sum(axis=1, keepdims=True))
     expected = (share**2).sum(axis=1)[human].mean()
     return float((observed - expected) / (1 - expected)) if expected < 1 - 1e-9 else float("nan")

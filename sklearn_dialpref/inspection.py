@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -330,7 +330,7 @@ def teacher_report(
         **_vote_figures(evidence, targets, dialogue, y_llm, rng),
     }
     report = TeacherReport(**figures)
-    return TeacherReport(**figures, advice=advice(report, budget_curve))
+    return replace(report, advice=advice(report, budget_curve))
 
 
 def _plain(value: Any) -> Any:
