@@ -6,11 +6,31 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 # Private in scikit-learn, but there under these names from 1.6 on.
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 
-__all__ = ["Interval", "StrOptions", "quiet_transformers", "validate_parameter_constraints"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Interval",
+    "StrOptions",
+    "fast_bfloat16",
+    "quiet_transformers",
+    "validate_parameter_constraints",
+]
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 numbers, and does not only convert them."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, yet the only way
+    return device.type == "cpu" and known is not None and known()
 
 
 @contextmanager

@@ -2,16 +2,16 @@
 
 The head is short work next to the encoder, so that whatever the human labels have to decide is
 decided on fixed features by cross-validation over whole dialogues: how long the head learns from
-them, and how much the teacher's label counts beside the student's opinion.
+them, and how much the teacher's label counts beside the student's opinion.  An encoder that is to
+be trained learns in the end, from the labels of the second round.
 """
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,43 +21,38 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from ._batches import Rows
-from ._calibration import level_shift
+from ._heads import HEAD_BATCH, Heads
 from ._net import DialogueNet, train
-from ._stages import LabelFacts, Recipe, Stage, StageLoss, head_rate, smoothed
+from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage, StageLoss, head_rate, smoothed
 from ._student import Student, forget, side_by_side
-from .losses import LOSSES
 
-__all__ = ["Heads", "fixed_features", "human_shares", "teacher_log_likelihood", "train_rounds"]
+__all__ = [
+    "human_shares",
+    "permutation_z",
+    "posterior",
+    "teacher_is_useless",
+    "teacher_log_likelihood",
+    "train_rounds",
+]
 
-HUMAN_STEPS = (0, 5, 10, 20, 40, 80, 160, 320)  # of the head, tried by cross-validation
-HUMAN_RATE = 2e-4
-HEAD_BATCH = 128
-HEAD_STEPS = 300  # at least, of a head that learns from the teacher anew
-HEAD_EPOCHS = 5  # at least
-HUMAN_FOLDS = 5
 OPINION_FOLDS = 3
-PATIENCE = 2  # numbers of steps tried after the best one so far
-WEIGHT_DECAY = 0.01
 TEACHER_WEIGHT = 0.5  # of the teacher's evidence beside a student's opinion
+FEWEST_TO_JUDGE = 20  # human-labelled rows, to call a teacher useless
+SIGNIFICANT = 2.0  # standard scores
+SMALL_EFFECT = 0.2  # standard deviations of a row
 
 
-def fixed_features(student: Student, rows: Rows) -> Tensor:
-    """Standardised inputs of the head, as the encoder now gives them."""
-    if rows.features is not None:
-        found = rows.features
-    else:
-        assert student.encoder is not None and rows.index is not None
-        embedded = torch.from_numpy(student.encoder.embed(rows.texts))
-        found = side_by_side(embedded, torch.from_numpy(rows.index), student.encoder.n_context)
-    return (found - student.mean.cpu()) / student.scale.cpu()
-
-
-# -- what the teacher's label says ------------------------------------------------------------
+# -- shares of classes, (n, 1, K), or (n, L, 2) for multilabel ----------------------------------
 
 
 def _two_sided(shares: Tensor) -> Tensor:
     """Multilabel: (n, L) probabilities as (n, L, 2) of absence and presence."""
     return torch.stack([1 - shares, shares], dim=-1)
+
+
+def _said(rows: Rows) -> Tensor:
+    """The teacher's scores as shares."""
+    return _two_sided(rows.scores) if rows.multilabel else rows.scores[:, None]
 
 
 def human_shares(rows: Rows) -> Tensor:
@@ -67,6 +62,15 @@ def human_shares(rows: Rows) -> Tensor:
     n_classes = rows.scores.shape[1]
     shares = torch.eye(n_classes)[rows.human.clamp(min=0)]
     return shares.masked_fill((rows.human < 0)[:, None], float("nan"))[:, None]
+
+
+def log_probabilities(logits: Tensor, multilabel: bool) -> Tensor:
+    if multilabel:
+        return torch.stack([logsigmoid(-logits), logsigmoid(logits)], dim=-1)
+    return logits.log_softmax(dim=1)[:, None]
+
+
+# -- what the teacher's label says ------------------------------------------------------------
 
 
 def teacher_log_likelihood(human: Tensor, said: Tensor, known: Tensor) -> Tensor:
@@ -94,221 +98,95 @@ def teacher_log_likelihood(human: Tensor, said: Tensor, known: Tensor) -> Tensor
     return torch.einsum("npl,pkl->npk", said, smoothed(counts, accuracy).log())
 
 
-# -- heads on fixed features ------------------------------------------------------------------
+def permutation_z(values: Tensor, truth: Tensor) -> float:
+    """How far ``sum_i values[i, truth_i]`` is above its mean over permutations of the rows.
 
+    In standard deviations, which are known for a sum of this kind (Hoeffding, "A combinatorial
+    central limit theorem", 1951).  Summed over the P labels as if they were independent.
 
-@dataclass
-class Heads:
-    """Trains heads on fixed features.
-
-    Attributes
+    Parameters
     ----------
-    features : Tensor of shape (n, d)
-        Standardised.
-    rows : Rows
-        The labels.
-    member : Tensor of bool, shape (n,)
-        Rows that may be trained on.
-    human_loss : StageLoss
-        Whose ``human_loss`` is the one on human labels.
-    seed : int
-    recipe : Recipe
+    values, truth : Tensor of shape (n, P, K)
+        Numbers, and labels as shares; entries with NaN are left out.
+
+    Returns
+    -------
+    float
+        Infinite where nothing varies.
     """
-
-    features: Tensor
-    rows: Rows
-    member: Tensor
-    human_loss: StageLoss
-    seed: int
-    recipe: Recipe
-
-    @property
-    def device(self) -> str:
-        return self.recipe.device
-
-    def __post_init__(self) -> None:
-        self.has_human = torch.from_numpy(self.rows.has_human) & self.member
-        self.has_score = torch.from_numpy(self.rows.has_score) & self.member
-
-    def distilled(self, like: nn.Module, among: Tensor, seed: int) -> nn.Module:
-        """A new head that learned the teacher's scores on the rows in ``among``."""
-        head = copy.deepcopy(like)
-        forget(head)
-        places = torch.where(among & self.has_score)[0]
-        if not len(places):
-            return head
-        distil = LOSSES["soft_cross_entropy"]
-        pairs = torch.empty((2, 0), dtype=torch.int64)
-        n_batches = -(-len(places) // HEAD_BATCH)
-        epochs = self.recipe.max_epochs or max(HEAD_EPOCHS, -(-HEAD_STEPS // n_batches))
-        steps = epochs * n_batches
-        peak = head_rate(self.features.shape[1])
-        optimizer = torch.optim.AdamW(head.parameters(), lr=peak, weight_decay=WEIGHT_DECAY)
-        warm = max(1.0, 0.1 * steps)
-        head.train()
-        for step, batch in enumerate(islice(self.batches(places, seed), steps)):
-            rate = min((step + 1) / warm, (steps - step) / (steps - warm + 1))
-            for group in optimizer.param_groups:
-                group["lr"] = peak * rate
-            scores = self.rows.scores[batch].to(self.device)
-            loss = distil(self.scored(head, batch), scores, pairs, multilabel=self.rows.multilabel)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return head.eval()
-
-    def taught(self, head: nn.Module, steps: int, among: Tensor) -> nn.Module:
-        """A copy of the head after some steps on the human labels in ``among``."""
-        pupil = Pupil(self, head, among)
-        pupil.learn(steps)
-        if steps and self.human_loss.absent.any():
-            self._keep_level(pupil.head, among)
-        return pupil.head
-
-    def _keep_level(self, head: nn.Module, among: Tensor) -> None:
-        """Classes that people never used keep the mean score that the teacher gave them."""
-        places = torch.where(among & self.has_score)[0]
-        if not len(places):
-            return
-        logits = self.logits(head, places).double()
-        scores = self.rows.scores[places].double()
-        absent = self.human_loss.absent.cpu()
-        shift = level_shift(logits, scores, self.rows.multilabel, absent)
-        with torch.no_grad():
-            head[-1].bias.add_(shift.to(head[-1].bias))  # type: ignore[index]
-
-    def logits(self, head: nn.Module, places: Tensor) -> Tensor:
-        head.eval()
-        with torch.no_grad():
-            return torch.cat([self.scored(head, part).cpu() for part in places.split(8192)])
-
-    def scored(self, head: nn.Module, places: Tensor) -> Tensor:
-        return head(self.features[places].to(self.device))
-
-    def batches(self, places: Tensor, seed: int) -> Iterator[Tensor]:
-        """Batches of the rows in random order, pass after pass without end."""
-        rng = np.random.RandomState(seed % 2**32)
-        while True:
-            order = torch.from_numpy(rng.permutation(len(places)))
-            whole = len(places) // HEAD_BATCH * HEAD_BATCH or len(places)
-            for at in range(0, whole, HEAD_BATCH):
-                yield places[order[at : at + HEAD_BATCH]]
-
-    # -- what human labels decide ---------------------------------------------------------------
-
-    def folds(self, n_folds: int, seed: int) -> tuple[Tensor, int]:
-        """A fold for each row, and how many there are; 1 where people labelled a single row.
-
-        Dialogues stay whole, and those with human labels are spread evenly.  Where people
-        labelled a single dialogue, rows take the place of dialogues.
-        """
-        rng = np.random.RandomState(seed % 2**32)
-        human = self.has_human.numpy()
-        unit = self.rows.group
-        if len(np.unique(unit[human])) < 2:
-            unit = np.arange(len(unit))
-        with_human = np.unique(unit[human])
-        n_folds = min(n_folds, len(with_human))
-        fold = np.empty(int(unit.max()) + 1, dtype=np.int64)
-        for units in (with_human, np.setdiff1d(unit, with_human)):
-            fold[rng.permutation(units)] = np.arange(len(units)) % n_folds
-        return torch.from_numpy(fold[unit]), n_folds
-
-    def steps_on_human(self, head: nn.Module) -> int:
-        """How many steps on human labels serve held-out dialogues best, by their log-loss."""
-        fold, n_folds = self.folds(HUMAN_FOLDS, self.seed)
-        if n_folds < 2:
-            return HUMAN_STEPS[1]
-        losses: list[float] = []
-        pupils = [Pupil(self, head, fold != number) for number in range(n_folds)]
-        for steps in HUMAN_STEPS:
-            total = 0.0
-            for number, pupil in enumerate(pupils):
-                held = self.has_human & (fold == number)
-                pupil.learn(steps)
-                logits = self.logits(pupil.head, torch.where(held)[0])
-                total += self._human_loss(logits, held) * int(held.sum())
-            losses.append(total)
-            if len(losses) - int(np.argmin(losses)) > PATIENCE:
-                break
-        return HUMAN_STEPS[int(np.argmin(losses))]
-
-    def loss_on_human(self, head: nn.Module) -> float:
-        """Mean cross-entropy on all human labels."""
-        return self._human_loss(self.logits(head, torch.where(self.has_human)[0]), self.has_human)
-
-    def _human_loss(self, logits: Tensor, among: Tensor) -> float:
-        human = self.rows.human[among]
-        return float(self.human_loss.human_loss(logits.to(self.device), human.to(self.device)))
-
-    def opinion(self, head: nn.Module, steps: int) -> tuple[Tensor, Tensor]:
-        """What students say of rows whose labels they have not seen, and the teacher's evidence.
-
-        Returns
-        -------
-        opinion, evidence : Tensor of shape (n, P, K)
-            Log-probability of each class, and log-likelihood of the teacher's scores.
-        """
-        multilabel = self.rows.multilabel
-        said = _two_sided(self.rows.scores) if multilabel else self.rows.scores[:, None]
-        human = human_shares(self.rows)
-        opinion, evidence = torch.zeros_like(said), torch.zeros_like(said)
-        fold, n_folds = self.folds(OPINION_FOLDS, self.seed + 1)
-        for number in range(n_folds):
-            others, own = fold != number, torch.where(fold == number)[0]
-            student = self.distilled(head, others, self.seed + 2 + number)
-            student = self.taught(student, steps, others)
-            logits = self.logits(student, own).double()
-            if multilabel:
-                each = torch.stack([logsigmoid(-logits), logsigmoid(logits)], dim=-1)
-            else:
-                each = logits.log_softmax(dim=1)[:, None]
-            opinion[own] = each.float()
-            evidence[own] = teacher_log_likelihood(human, said, others & self.member)[own]
-        return opinion, evidence
-
-    def posterior(self, head: nn.Module, steps: int) -> Tensor | None:
-        """Scores of the second round, or None where human labels cannot weigh the teacher's.
-
-        ``p_k ∝ q_k · (Π_l T[k, l]^s_l)^½`` for the student's opinion ``q`` and the teacher's
-        scores ``s``; a human label stands as it is.
-        """
-        if self.has_human.sum() < 2:
-            return None
-        opinion, evidence = self.opinion(head, steps)
-        human = human_shares(self.rows)
-        known = ~human.isnan().any(dim=2) & self.member[:, None]
-        if not (known & ~evidence.isnan().any(dim=2)).any():
-            return None
-        posterior = (opinion + TEACHER_WEIGHT * evidence).softmax(dim=2)
-        posterior = torch.where(known[..., None], human, posterior)
-        return posterior[..., 1] if self.rows.multilabel else posterior[:, 0]
+    above, variance = 0.0, 0.0
+    for some, true in zip(values.double().unbind(1), truth.double().unbind(1), strict=True):
+        known = ~(some.isnan() | true.isnan()).any(dim=1)
+        some, true = some[known], true[known]
+        if len(some) < 2:
+            continue
+        share = true.mean(dim=0)
+        some = some - (some * share).sum(dim=1, keepdim=True)
+        some = some - some.mean(dim=0)
+        above += float((some * true).sum())
+        variance += float((some**2 * share).sum()) * len(some) / (len(some) - 1)
+    return above / variance**0.5 if variance > 0 else float("inf")
 
 
-class Pupil:
-    """A copy of a head that goes on learning from the human labels in ``among``."""
+def teacher_is_useless(heads: Heads, head: nn.Module) -> bool:
+    """Whether neither the teacher's scores nor what a head learned from them say anything.
 
-    def __init__(self, heads: Heads, head: nn.Module, among: Tensor) -> None:
-        self.heads = heads
-        self.head = copy.deepcopy(head).eval()
-        self.steps = 0
-        places = torch.where(among & heads.has_human)[0]
-        self.batches = heads.batches(places, heads.seed) if len(places) else iter(())
-        self.optimizer = torch.optim.AdamW(
-            self.head.parameters(), lr=HUMAN_RATE, weight_decay=WEIGHT_DECAY
-        )
+    Both are held against the human labels: the scores themselves, in rows that have them, and the
+    log-probabilities of the head, which knows more of a weak teacher, as it has seen all its
+    labels, but nothing if it was trained too little.  Neither may be significantly higher for the
+    human labels than for the same labels in random order, nor by more than a small effect.
+    """
+    places = torch.where(heads.has_human)[0]
+    if len(places) < FEWEST_TO_JUDGE:
+        return False
+    rows = heads.rows
+    truth = human_shares(rows)[places]
+    learned = log_probabilities(heads.logits(head, places), rows.multilabel)
+    enough = min(SIGNIFICANT, SMALL_EFFECT * len(places) ** 0.5)
+    return all(permutation_z(what, truth) < enough for what in (_said(rows)[places], learned))
 
-    def learn(self, steps: int) -> None:
-        """Go on until ``steps`` steps are done in all."""
-        self.head.train()
-        for batch in islice(self.batches, steps - self.steps):
-            human = self.heads.rows.human[batch].to(self.heads.device)
-            loss = self.heads.human_loss.human_loss(self.heads.scored(self.head, batch), human)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        self.steps = steps
-        self.head.eval()
+
+# -- the labels of the second round -----------------------------------------------------------
+
+
+def opinions(heads: Heads, head: nn.Module, steps: int) -> tuple[Tensor, Tensor]:
+    """What students say of rows whose labels they have not seen, and the teacher's evidence.
+
+    Returns
+    -------
+    opinion, evidence : Tensor of shape (n, P, K)
+        Log-probability of each class, and log-likelihood of the teacher's scores.
+    """
+    rows = heads.rows
+    said, human = _said(rows), human_shares(rows)
+    opinion, evidence = torch.zeros_like(said), torch.zeros_like(said)
+    fold, n_folds = heads.folds(OPINION_FOLDS, heads.seed + 1)
+    for number in range(n_folds):
+        others, own = fold != number, torch.where(fold == number)[0]
+        student = heads.distilled(head, others, heads.seed + 2 + number)
+        student = heads.taught(student, steps, others)
+        logits = heads.logits(student, own).double()
+        opinion[own] = log_probabilities(logits, rows.multilabel).float()
+        evidence[own] = teacher_log_likelihood(human, said, others & heads.member)[own]
+    return opinion, evidence
+
+
+def posterior(heads: Heads, head: nn.Module, steps: int) -> Tensor | None:
+    """Scores of the second round, or None where human labels cannot weigh the teacher's.
+
+    ``p_k ∝ q_k · (Π_l T[k, l]^s_l)^½`` for the student's opinion ``q`` and the teacher's
+    scores ``s``; a human label stands as it is.
+    """
+    if heads.has_human.sum() < 2:
+        return None
+    opinion, evidence = opinions(heads, head, steps)
+    human = human_shares(heads.rows)
+    known = ~human.isnan().any(dim=2) & heads.member[:, None]
+    if not (known & ~evidence.isnan().any(dim=2)).any():
+        return None
+    shares = (opinion + TEACHER_WEIGHT * evidence).softmax(dim=2)
+    shares = torch.where(known[..., None], human, shares)
+    return shares[..., 1] if heads.rows.multilabel else shares[:, 0]
 
 
 # -- the two rounds ---------------------------------------------------------------------------
@@ -340,33 +218,74 @@ def train_rounds(
     net : DialogueNet
     history : list of dict
     """
-    first, second = stages
-    net, history = train(student, rows, held_out, [first], recipe, labels)
-    member = torch.from_numpy(~held_out)
-    human_loss = StageLoss(Stage("finetune", None, True), recipe, labels).to(recipe.device)
+    history: list[dict[str, Any]] = []
 
-    trained = Heads(fixed_features(student, rows), rows, member, human_loss, recipe.seed, recipe)
-    steps = trained.steps_on_human(student.head)
-    posterior = trained.posterior(student.head, steps)
-    if posterior is not None:
-        if student.encoder is None:
-            forget(student.head)
-        again = replace(rows, scores=posterior)
-        net, more = train(student, again, held_out, [second], recipe, labels)
-        history += [{**record, "epoch": len(history) + record["epoch"]} for record in more]
-        if student.encoder is not None:
-            trained = replace(trained, features=fixed_features(student, rows))
-        trained, steps = replace(trained, seed=recipe.seed + 1), steps // 2
+    def learn(pupil: Student, from_rows: Rows, stage: Stage, how: Recipe) -> DialogueNet:
+        net, more = train(pupil, from_rows, held_out, [stage], how, labels)
+        history.extend({**record, "epoch": len(history) + 1} for record in more)
+        return net
+
+    first, second = stages
+    probe, fixed, head_recipe = student, rows, recipe
+    if student.encoder is not None:
+        probe, fixed = student.without_encoder(), _with_features(student, rows)
+        rate = head_rate(len(student.mean))
+        head_recipe = replace(recipe, learning_rate=rate, batch_size=HEAD_BATCH)
+    net = learn(probe, fixed, first, head_recipe)
+    heads = Heads(
+        _standardised(probe, fixed),
+        fixed,
+        torch.from_numpy(~held_out),
+        StageLoss(first, recipe, labels).to(recipe.device),
+        StageLoss(HUMAN_STAGE, recipe, labels).to(recipe.device),
+        recipe.seed,
+        recipe,
+    )
+    if teacher_is_useless(heads, probe.head):
+        warnings.warn(
+            "the LLM's labels say nothing about the human ones: neither they nor a student of "
+            "them are better than chance.  y_llm is left out; see teacher_report",
+            UserWarning,
+            stacklevel=3,
+        )
+        forget(student.head)
+        return learn(student, rows, HUMAN_STAGE, recipe), history
+
+    steps = heads.steps_on_human(probe.head)
+    last, scores = first, posterior(heads, probe.head, steps)
+    if scores is not None:
+        last, steps = second, steps // 2
+        rows, fixed = replace(rows, scores=scores), replace(fixed, scores=scores)
+        heads = replace(heads, seed=recipe.seed + 1)
+        forget(probe.head)
+        net = learn(probe, fixed, second, head_recipe)
+    if student.encoder is not None:
+        net = learn(student, rows, last, recipe)
+        fixed = _with_features(student, rows)
+        heads = replace(heads, features=_standardised(probe, fixed))
     began = time.perf_counter()
-    head = trained.taught(student.head, steps, member)
+    head = heads.taught(student.head, steps, heads.member)
     student.head.load_state_dict(head.state_dict())
     history.append(
         {
             "epoch": len(history) + 1,
-            "stage": "finetune",
-            "train_loss": trained.loss_on_human(student.head),
+            "stage": HUMAN_STAGE.name,
+            "train_loss": heads.loss_on_human(student.head),
             "valid_loss": float("nan"),
             "duration": time.perf_counter() - began,
         }
     )
     return net, history
+
+
+def _with_features(student: Student, rows: Rows) -> Rows:
+    """The rows with the head's inputs, as the encoder now gives them."""
+    assert student.encoder is not None and rows.index is not None
+    embedded = torch.from_numpy(student.encoder.embed(rows.texts))
+    index = torch.from_numpy(rows.index)
+    return replace(rows, features=side_by_side(embedded, index, student.encoder.n_context))
+
+
+def _standardised(student: Student, rows: Rows) -> Tensor:
+    assert rows.features is not None
+    return (rows.features - student.mean.cpu()) / student.scale.cpu()

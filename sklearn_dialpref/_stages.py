@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._batches import Rows
 
 __all__ = [
+    "HUMAN_STAGE",
     "SCHEDULES",
     "LabelFacts",
     "Recipe",
@@ -62,12 +63,14 @@ class Stage:
         return self.llm is not None and not (isinstance(self.llm, str) and self.llm in POINTWISE)
 
 
+HUMAN_STAGE = Stage("finetune", None, True)
+
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
     "two_rounds": (
         Stage("distill", "soft_cross_entropy", False),
         Stage("refine", "loss", False, distil=True),
     ),
-    "pretrain_finetune": (Stage("pretrain", "loss", False), Stage("finetune", None, True)),
+    "pretrain_finetune": (Stage("pretrain", "loss", False), HUMAN_STAGE),
     "joint": (Stage("joint", "loss", True),),
     "distill_then_joint": (
         Stage("distill", "soft_cross_entropy", False),
@@ -95,7 +98,7 @@ def plan_stages(
     LLM labels are, each without its human term.
     """
     if not has_llm:
-        return [Stage("finetune", None, True)]
+        return [HUMAN_STAGE]
     if schedule == "two_rounds":
         return _rounds(loss, has_human=has_human)
     stages = [

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._compat import quiet_transformers
+from ._compat import fast_bfloat16, quiet_transformers
 
 __all__ = [
     "FrozenEncoder",
@@ -312,14 +312,14 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
         found = self.model(dict(tokens))
-        own = found["sentence_embedding"][:, : self.n_context]
+        own = found["sentence_embedding"][:, : self.n_context].float()
         if not self.states:
             return own
         mask = found["attention_mask"].unsqueeze(-1).to(own.dtype)
         count = mask.sum(dim=1)
         pooled = []
         for state in self.states:
-            hidden = state.pop()
+            hidden = state.pop().float()
             if hidden.shape[:2] != mask.shape[:2]:
                 raise ValueError(
                     f"pooling='layers' needs hidden states of {tuple(mask.shape[:2])} (texts, "
@@ -441,6 +441,16 @@ class Student(nn.Module):
         scale = features.std(dim=0, correction=0)
         self.scale = torch.where(scale > 1e-8, scale, torch.ones_like(scale))
 
+    def without_encoder(self) -> Student:
+        """A student of ready-made inputs that shares this one's head."""
+        if self.encoder is None:
+            return self
+        output = self.head[-1]
+        assert isinstance(output, nn.Linear)
+        bare = Student(len(self.mean), output.out_features)
+        bare.mean, bare.scale, bare.head = self.mean, self.scale, self.head
+        return bare
+
     def forward(
         self,
         features: Tensor | None = None,
@@ -463,7 +473,10 @@ class Student(nn.Module):
         """
         if features is None:
             assert self.encoder is not None and tokens is not None and index is not None
-            embedded = torch.cat([self.encoder(chunk) for chunk in tokens])
+            device = self.mean.device
+            fast = self.training and fast_bfloat16(device)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
+                embedded = torch.cat([self.encoder(chunk) for chunk in tokens])
             features = side_by_side(embedded, index, self.encoder.n_context)
         return self.head((features - self.mean) / self.scale)
 

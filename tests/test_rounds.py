@@ -1,5 +1,6 @@
 """Two rounds: what human labels decide, and what the second round learns."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,18 @@ import pandas as pd
 import pytest
 import torch
 
-from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref import DialoguePreferenceClassifier, votes_to_scores
 from sklearn_dialpref._batches import Rows
-from sklearn_dialpref._rounds import HUMAN_STEPS, Heads, human_shares, teacher_log_likelihood
-from sklearn_dialpref._stages import Recipe, Stage, StageLoss, label_facts
+from sklearn_dialpref._heads import HUMAN_STEPS, Heads
+from sklearn_dialpref._rounds import (
+    human_shares,
+    opinions,
+    permutation_z,
+    posterior,
+    teacher_is_useless,
+    teacher_log_likelihood,
+)
+from sklearn_dialpref._stages import HUMAN_STAGE, Recipe, Stage, StageLoss, label_facts
 from sklearn_dialpref._student import Student
 from sklearn_dialpref.datasets import make_dialogues
 
@@ -40,11 +49,11 @@ def recipe(max_epochs=None):
     )
 
 
-def heads(n_dialogues=12, n_human=6, flip=0.0, seed=0, max_epochs=5):
+def heads(n_dialogues=12, n_human=6, flip=0.0, seed=0, max_epochs=5, n_features=8):
     """Heads on ten rows a dialogue; the class is the sign of the first feature."""
     rng = np.random.RandomState(seed)
     n = 10 * n_dialogues
-    features = torch.from_numpy(rng.normal(size=(n, 8)).astype(np.float32))
+    features = torch.from_numpy(rng.normal(size=(n, n_features)).astype(np.float32))
     truth = (features[:, 0] > 0).long()
     said = torch.where(torch.from_numpy(rng.rand(n) < flip), 1 - truth, truth)
     group = np.repeat(np.arange(n_dialogues), 10)
@@ -52,13 +61,14 @@ def heads(n_dialogues=12, n_human=6, flip=0.0, seed=0, max_epochs=5):
     rows = Rows(group, human, torch.eye(2)[said], features=features)
     facts = label_facts(rows, np.array(["a", "b"]), None, with_confusion=False)
     options = recipe(max_epochs)
-    loss = StageLoss(Stage("finetune", None, True), options, facts)
-    return Heads(features, rows, torch.ones(n, dtype=torch.bool), loss, 0, options), truth
+    stages = Stage("distill", "soft_cross_entropy", False), HUMAN_STAGE
+    losses = [StageLoss(stage, options, facts) for stage in stages]
+    return Heads(features, rows, torch.ones(n, dtype=torch.bool), *losses, 0, options), truth
 
 
-def fresh_head():
+def fresh_head(n_features=8):
     torch.manual_seed(0)
-    return Student(8, 2).head
+    return Student(n_features, 2).head
 
 
 def test_log_likelihood_by_hand():
@@ -131,7 +141,7 @@ def test_no_steps_where_the_head_knows_it_all_and_many_where_it_is_wrong():
 
 def test_opinions_come_from_students_that_have_not_seen_the_row():
     some, _ = heads()
-    opinion, evidence = some.opinion(fresh_head(), steps=5)
+    opinion, evidence = opinions(some, fresh_head(), steps=5)
     fold, _ = some.folds(3, seed=1)
     own = fold == 0
     changed = replace(
@@ -139,8 +149,8 @@ def test_opinions_come_from_students_that_have_not_seen_the_row():
         human=torch.where(own & (some.rows.human >= 0), 1 - some.rows.human, some.rows.human),
         scores=torch.where(own[:, None], 1 - some.rows.scores, some.rows.scores),
     )
-    other = Heads(some.features, changed, some.member, some.human_loss, 0, some.recipe)
-    again, weighed = other.opinion(fresh_head(), steps=5)
+    other = replace(some, rows=changed)
+    again, weighed = opinions(other, fresh_head(), steps=5)
     torch.testing.assert_close(opinion[own], again[own])
     torch.testing.assert_close(evidence[own], weighed[own].flip(2), rtol=0.2, atol=0.2)
     assert not torch.equal(opinion[~own], again[~own])
@@ -148,11 +158,11 @@ def test_opinions_come_from_students_that_have_not_seen_the_row():
 
 def test_posterior_is_better_than_the_teacher_and_keeps_human_labels():
     some, truth = heads(n_dialogues=60, n_human=20, flip=0.3, max_epochs=40)
-    posterior = some.posterior(fresh_head(), steps=40)
-    torch.testing.assert_close(posterior.sum(dim=1), torch.ones(600))
+    scores = posterior(some, fresh_head(), steps=40)
+    torch.testing.assert_close(scores.sum(dim=1), torch.ones(600))
     labelled = some.rows.human >= 0
-    assert (posterior[labelled].max(dim=1).values == 1).all()
-    right = posterior.argmax(dim=1) == truth
+    assert (scores[labelled].max(dim=1).values == 1).all()
+    right = scores.argmax(dim=1) == truth
     assert right[labelled].all()
     said = some.rows.scores.argmax(dim=1) == truth
     assert right[~labelled].float().mean() > said[~labelled].float().mean() + 0.05
@@ -161,10 +171,53 @@ def test_posterior_is_better_than_the_teacher_and_keeps_human_labels():
 def test_no_posterior_without_a_row_that_has_both_labels():
     some, _ = heads()
     scores = some.rows.scores.masked_fill((some.rows.human >= 0)[:, None], NAN)
-    apart = replace(some.rows, scores=scores)
-    assert Heads(some.features, apart, some.member, some.human_loss, 0, some.recipe).posterior(
-        fresh_head(), 5
-    ) is None  # fmt: skip
+    apart = replace(some, rows=replace(some.rows, scores=scores))
+    assert posterior(apart, fresh_head(), 5) is None
+
+
+def test_permutation_z_against_all_permutations():
+    rng = np.random.RandomState(0)
+    values = torch.from_numpy(rng.normal(size=(5, 1, 3)))
+    truth = np.array([0, 2, 2, 1, 0])
+    sums = [
+        float(values[np.arange(5), 0, truth[list(order)]].sum())
+        for order in itertools.permutations(range(5))
+    ]
+    found = permutation_z(values, torch.eye(3)[truth][:, None])
+    assert found == pytest.approx((sums[0] - np.mean(sums)) / np.std(sums))
+
+
+def test_permutation_z_leaves_out_what_is_missing_and_sums_labels():
+    rng = np.random.RandomState(0)
+    values = torch.from_numpy(rng.normal(size=(30, 2, 2)))
+    truth = torch.eye(2)[torch.from_numpy(rng.randint(2, size=(30, 2)))]
+    alone = [permutation_z(values[:, [at]], truth[:, [at]]) for at in (0, 1)]
+    both = permutation_z(values, truth)
+    assert min(alone) < both * 2**0.5 / 2 < max(alone)
+    missing = truth.clone()
+    missing[20:] = NAN
+    assert permutation_z(values, missing) == permutation_z(values[:20], truth[:20])
+    assert permutation_z(values, truth * NAN) == float("inf")
+
+
+@pytest.mark.parametrize(("flip", "n_human"), [(0.3, 12), (0.0, 2), (0.5, 1)])
+def test_a_useful_teacher_is_kept_and_any_where_people_labelled_little(flip, n_human):
+    some, _ = heads(40, n_human, flip, max_epochs=40)
+    head = some.distilled(fresh_head(), torch.ones(400, dtype=torch.bool), seed=0)
+    assert not teacher_is_useless(some, head)
+
+
+def test_chance_calls_a_teacher_useful_rarely():
+    # many features, or else what a head learns by chance is often of some use
+    some, _ = heads(40, 12, max_epochs=5, n_features=200)
+    kept = 0
+    for seed in range(20):
+        order = torch.from_numpy(np.random.RandomState(seed).permutation(400))
+        shuffled = replace(some, rows=replace(some.rows, scores=some.rows.scores[order]))
+        everything = torch.ones(400, dtype=torch.bool)
+        head = shuffled.distilled(fresh_head(200), everything, seed=seed)
+        kept += not teacher_is_useless(shuffled, head)
+    assert kept <= 3
 
 
 @pytest.fixture(scope="module")
@@ -210,12 +263,15 @@ def test_a_biased_teacher_is_corrected():
     assert clf.score(data.X, data.y_true) > alone.score(data.X, data.y_true)
 
 
-def test_a_useless_teacher_does_little_harm():
+def test_a_useless_teacher_is_left_out():
     data = make_dialogues(100, n_features=5, human_fraction=0.2, random_state=1)
     shuffled = np.random.RandomState(0).permutation(np.asarray(data.y_llm))
-    clf = student().fit(data.X, data.y_human, shuffled)
+    with pytest.warns(UserWarning, match="say nothing about the human ones"):
+        clf = student().fit(data.X, data.y_human, shuffled)
+    assert stages(clf) == ["distill", "finetune"]
+    assert [row["epoch"] for row in clf.history_] == list(range(1, len(clf.history_) + 1))
     alone = student().fit(data.X, data.y_human)
-    assert clf.score(data.X, data.y_true) > alone.score(data.X, data.y_true) - 0.05
+    assert clf.score(data.X, data.y_true) > alone.score(data.X, data.y_true) - 0.03
 
 
 def test_row_order_does_not_matter(data):
@@ -231,6 +287,15 @@ def test_every_kind_of_loss(data, loss):
     clf = student(loss=loss).fit(data.X, data.y_human, data.y_llm)
     assert stages(clf) == ["distill", "refine", "finetune"]
     assert clf.score(data.X, data.y_true) > 0.7
+
+
+@pytest.mark.parametrize("loss", ["noise_reduced", "forward_corrected", "cross_entropy"])
+def test_the_loss_counts(data, loss):
+    scores = votes_to_scores(data.y_llm, np.unique(data.y_true)) * 0.6 + 0.4 / 3
+    clf = student(loss=loss, max_epochs=20).fit(data.X, data.y_human, scores)
+    default = student(max_epochs=20).fit(data.X, data.y_human, scores)
+    difference = np.abs(clf.predict_proba(data.X) - default.predict_proba(data.X))
+    assert difference.mean() > 0.003
 
 
 def test_multilabel(data):

@@ -9,24 +9,15 @@ from sklearn.linear_model import LogisticRegression
 from .data import Cell
 from .features import ENCODER
 from .linear import all_classes
-from .ours import fit_predict
+from .ours import STUDENTS, Method
 
 __all__ = ["FINE_TUNED", "setfit"]
 
 # SetFit's default makes all pairs of the labels, whose number grows with their square
 SETFIT_MAX_STEPS = 2000
 SETFIT_BATCH = 16
-PLAIN = {"schedule": "pretrain_finetune", "loss": "soft_cross_entropy", "pooling": "model"}
-
-
-def human_only(cell: Cell, seed: int) -> np.ndarray:
-    """This package's student on the human labels alone."""
-    return fit_predict(cell, seed, PLAIN, use_llm=False)
-
-
-def distillation_then_human(cell: Cell, seed: int) -> np.ndarray:
-    """This package's student: soft cross-entropy on the votes, then the human labels."""
-    return fit_predict(cell, seed, PLAIN)
+# This package's student, as its users trained it before there were two rounds.
+PLAIN = {**STUDENTS["fine-tuned"], "schedule": "pretrain_finetune", "pooling": "model"}
 
 
 def setfit(cell: Cell, seed: int, max_steps: int = SETFIT_MAX_STEPS) -> np.ndarray:
@@ -67,7 +58,8 @@ def setfit(cell: Cell, seed: int, max_steps: int = SETFIT_MAX_STEPS) -> np.ndarr
 
 
 FINE_TUNED = {
-    "human_only": human_only,
+    "human_only": Method({**PLAIN, "loss": "soft_cross_entropy"}, use_llm=False),
     "setfit": setfit,
-    "distillation_then_human": distillation_then_human,
+    "distillation_then_human": Method({**PLAIN, "loss": "soft_cross_entropy"}),
+    "forward_correction": Method({**PLAIN, "loss": "forward_corrected"}),
 }

@@ -4,78 +4,104 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from torch import Tensor
+from torch.nn.functional import softplus
 
-from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref import DialoguePreferenceClassifier, with_context
 
 from .data import Cell, Split
 
-__all__ = ["ABLATIONS", "OURS", "Method", "fit_predict"]
+__all__ = ["ABLATIONS", "OURS", "STUDENTS", "Method"]
 
 STUDENTS = {
     "frozen": {"trainable_layers": 0, "context_turns": 1},
-    "fine-tuned": {"context_turns": 0},
+    "fine-tuned": {"trainable_layers": None, "context_turns": 1},
 }
 # parameters on which the embeddings of a frozen encoder depend
 EMBEDDING = ("encoder", "pooling", "trainable_layers", "context_turns")
 LOSSES = ("noise_reduced", "soft_cross_entropy", "ranknet", "margin_mse", "robust")
 SCHEDULES = ("pretrain_finetune", "joint", "distill_then_joint")
 
+
+def constant_margin(logits: Tensor, scores: Tensor, pairs: Tensor, **options) -> Tensor:
+    """``noise_reduced`` with a margin of one for each ordered pair, whatever its gap."""
+    i, j = pairs
+    gap, difference = scores[i] - scores[j], logits[i] - logits[j]
+    loss = softplus(1 - gap.sign() * difference)[gap.abs() > 0]
+    return loss.mean() if loss.numel() else logits.sum() * 0
+
+
+# The paper's order: pairs of LLM labels, then human labels.
+PAIRS = {"loss": "noise_reduced", "schedule": "pretrain_finetune"}
+
 # Parameters of each method, the default's first.
-VARIANTS = {
-    "default": {},
-    "noise_reduced-two_rounds": {"loss": "noise_reduced"},
-    "default_sentence_embedding": {"pooling": "model"},
-} | {
-    f"{loss}-{schedule}": {"loss": loss, "schedule": schedule}
-    for loss in LOSSES
-    for schedule in SCHEDULES
-}
+VARIANTS = (
+    {
+        "default": {},
+        "noise_reduced-two_rounds": {"loss": "noise_reduced"},
+        "default_sentence_embedding": {"pooling": "model"},
+    }
+    | {
+        f"{loss}-{schedule}": {"loss": loss, "schedule": schedule}
+        for loss in LOSSES
+        for schedule in SCHEDULES
+    }
+    | {
+        "pairs_without_margin": {**PAIRS, "margin_scale": 0.0},
+        "pairs_constant_margin": {**PAIRS, "loss": constant_margin},
+        "pairs_label_smoothing": {**PAIRS, "loss": "conservative"},
+    }
+)
 
 
 @dataclass(frozen=True)
 class Method:
-    """The classifier with some parameters, as a function of a cell and a seed."""
+    """The classifier with some parameters, as a function of a cell and a seed.
 
-    parameters: dict
-    shuffled: bool = False
-
-    def __call__(self, cell: Cell, seed: int) -> np.ndarray:
-        return fit_predict(cell, seed, self.parameters, shuffled=self.shuffled)
-
-    def prepare(self, split: Split) -> None:
-        """Before the clock starts: a frozen encoder embeds all texts once per process."""
-        if self.parameters.get("trainable_layers") == 0:
-            _warm_up(split, tuple((k, v) for k, v in self.parameters.items() if k in EMBEDDING))
-
-
-def fit_predict(
-    cell: Cell, seed: int, parameters: dict, *, use_llm: bool = True, shuffled: bool = False
-) -> np.ndarray:
-    """Probabilities of the evaluated rows.
-
-    Parameters
+    Attributes
     ----------
-    cell : Cell
-    seed : int
     parameters : dict
         Of ``DialoguePreferenceClassifier``.
     use_llm : bool, default=True
     shuffled : bool, default=False
         Whether the voted rows exchange their votes at random: a useless teacher.
+    one_llm : bool, default=False
+        Whether only the first LLM votes.
+    across : bool, default=False
+        Whether the training utterances exchange their dialogues at random, and keep their
+        context: pairs then go across dialogues.
     """
-    clf = DialoguePreferenceClassifier(classes=cell.classes, random_state=seed, **parameters)
-    y_llm = teacher(cell, seed, shuffled) if use_llm else None
-    clf.fit(cell.split.train, cell.y_human, y_llm)
-    return clf.predict_proba(cell.split.evaluation)[cell.evaluated]
 
+    parameters: dict
+    use_llm: bool = True
+    shuffled: bool = False
+    one_llm: bool = False
+    across: bool = False
 
-def teacher(cell: Cell, seed: int, shuffled: bool) -> np.ndarray:
-    """Votes as the classifier takes them: (n, n_llms), or (n,) of a single LLM."""
-    votes = cell.split.votes_train.to_numpy(dtype=object, copy=True)
-    if shuffled:
-        voted = np.flatnonzero(~np.isnan(cell.shares[:, 0]))
-        votes[voted] = votes[np.random.default_rng(seed).permutation(voted)]
-    return votes[:, 0] if votes.shape[1] == 1 else votes
+    def __call__(self, cell: Cell, seed: int) -> np.ndarray:
+        parameters = dict(self.parameters)
+        train, evaluation = cell.split.train, cell.split.evaluation
+        if self.across:
+            turns = parameters.pop("context_turns")
+            train, evaluation = (with_context(rows, turns) for rows in (train, evaluation))
+            dialogue = np.random.default_rng(seed).permutation(train["dialogue_id"].to_numpy())
+            train = train.assign(dialogue_id=dialogue, turn=np.arange(len(train)))
+        clf = DialoguePreferenceClassifier(classes=cell.classes, random_state=seed, **parameters)
+        clf.fit(train, cell.y_human, self.votes(cell, seed) if self.use_llm else None)
+        return clf.predict_proba(evaluation)[cell.evaluated]
+
+    def votes(self, cell: Cell, seed: int) -> np.ndarray:
+        """As the classifier takes them: (n, n_llms), or (n,) of a single LLM."""
+        votes = cell.split.votes_train.to_numpy(dtype=object, copy=True)
+        if self.shuffled:
+            voted = np.flatnonzero(~np.isnan(cell.shares[:, 0]))
+            votes[voted] = votes[np.random.default_rng(seed).permutation(voted)]
+        return votes[:, 0] if self.one_llm or votes.shape[1] == 1 else votes
+
+    def prepare(self, split: Split) -> None:
+        """Before the clock starts: a frozen encoder embeds all texts once per process."""
+        if self.parameters.get("trainable_layers") == 0:
+            _warm_up(split, tuple((k, v) for k, v in self.parameters.items() if k in EMBEDDING))
 
 
 @lru_cache(maxsize=2)
@@ -92,9 +118,13 @@ OURS = {
     student: {
         **{name: Method({**own, **parameters}) for name, parameters in VARIANTS.items()},
         "default_shuffled": Method(own, shuffled=True),
+        "default_human_only": Method(own, use_llm=False),
+        "default_one_llm": Method(own, one_llm=True),
+        "pairs_one_llm": Method({**own, **PAIRS}, one_llm=True),
+        "pairs_across_dialogues": Method({**own, **PAIRS}, across=True),
     }
     for student, own in STUDENTS.items()
 }
 
 # what is run at one number of labels only
-ABLATIONS = [name for name in OURS["frozen"] if name != "default"]
+ABLATIONS = [name for name in OURS["frozen"] if name not in ("default", "default_human_only")]

@@ -15,7 +15,15 @@ __all__ = ["write_report"]
 
 AT = "100"
 BUDGETS = ["25", "50", "100", "200", "400", "all"]
-HUMAN_ONLY = ["lr_human", "mlp_human", "mlp_human_layers", "human_only", "setfit", "self_training"]
+HUMAN_ONLY = [
+    "lr_human",
+    "mlp_human",
+    "mlp_human_layers",
+    "default_human_only",
+    "human_only",
+    "setfit",
+    "self_training",
+]
 MEASURES = {"macro_f1": "Macro-F1", "accuracy": "Accuracy", "brier": "Brier score"}
 PLOTTED_OPPONENTS = 5
 

@@ -1,0 +1,207 @@
+"""Heads on fixed features: short work beside the encoder, so that much can be tried on them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ._batches import Rows
+from ._calibration import level_shift
+from ._stages import Recipe, StageLoss, head_rate
+from ._student import forget
+
+__all__ = ["HEAD_BATCH", "HUMAN_STEPS", "Heads", "Pupil"]
+
+HUMAN_STEPS = (0, 5, 10, 20, 40, 80, 160, 320)  # of the head, tried by cross-validation
+HUMAN_RATE = 2e-4
+HEAD_BATCH = 128
+HEAD_STEPS = 300  # at least, of a head that learns from the teacher anew
+HEAD_EPOCHS = 5  # at least
+HUMAN_FOLDS = 5
+PATIENCE = 2  # numbers of steps tried after the best one so far
+WEIGHT_DECAY = 0.01
+
+
+@dataclass
+class Heads:
+    """Trains heads on fixed features.
+
+    Attributes
+    ----------
+    features : Tensor of shape (n, d)
+        Standardised.
+    rows : Rows
+        The labels.
+    member : Tensor of bool, shape (n,)
+        Rows that may be trained on.
+    teacher_loss : StageLoss
+        Of a stage on the teacher's scores.
+    human_loss : StageLoss
+        Whose ``human_loss`` is the one on human labels.
+    seed : int
+    recipe : Recipe
+    """
+
+    features: Tensor
+    rows: Rows
+    member: Tensor
+    teacher_loss: StageLoss
+    human_loss: StageLoss
+    seed: int
+    recipe: Recipe
+
+    @property
+    def device(self) -> str:
+        return self.recipe.device
+
+    def __post_init__(self) -> None:
+        self.has_human = torch.from_numpy(self.rows.has_human) & self.member
+        self.has_score = torch.from_numpy(self.rows.has_score) & self.member
+
+    def distilled(self, like: nn.Module, among: Tensor, seed: int) -> nn.Module:
+        """A new head that learned the teacher's scores on the rows in ``among``."""
+        head = copy.deepcopy(like)
+        forget(head)
+        places = torch.where(among & self.has_score)[0]
+        if not len(places):
+            return head
+        n_batches = -(-len(places) // HEAD_BATCH)
+        epochs = self.recipe.max_epochs or max(HEAD_EPOCHS, -(-HEAD_STEPS // n_batches))
+        steps = epochs * n_batches
+        peak = head_rate(self.features.shape[1])
+        optimizer = torch.optim.AdamW(head.parameters(), lr=peak, weight_decay=WEIGHT_DECAY)
+        warm = max(1.0, 0.1 * steps)
+        head.train()
+        for step, batch in enumerate(islice(self.batches(places, seed), steps)):
+            rate = min((step + 1) / warm, (steps - step) / (steps - warm + 1))
+            for group in optimizer.param_groups:
+                group["lr"] = peak * rate
+            loss = self.teacher_loss(self.scored(head, batch), self.target(batch))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return head.eval()
+
+    def taught(self, head: nn.Module, steps: int, among: Tensor) -> nn.Module:
+        """A copy of the head after some steps on the human labels in ``among``."""
+        pupil = Pupil(self, head, among)
+        pupil.learn(steps)
+        if steps and self.human_loss.absent.any():
+            self._keep_level(pupil.head, among)
+        return pupil.head
+
+    def _keep_level(self, head: nn.Module, among: Tensor) -> None:
+        """Classes that people never used keep the mean score that the teacher gave them."""
+        places = torch.where(among & self.has_score)[0]
+        if not len(places):
+            return
+        logits = self.logits(head, places).double()
+        scores = self.rows.scores[places].double()
+        absent = self.human_loss.absent.cpu()
+        shift = level_shift(logits, scores, self.rows.multilabel, absent)
+        with torch.no_grad():
+            head[-1].bias.add_(shift.to(head[-1].bias))  # type: ignore[index]
+
+    def logits(self, head: nn.Module, places: Tensor) -> Tensor:
+        head.eval()
+        with torch.no_grad():
+            return torch.cat([self.scored(head, part).cpu() for part in places.split(8192)])
+
+    def target(self, places: Tensor) -> dict[str, Tensor]:
+        """Of :class:`StageLoss`: the teacher's scores alone."""
+        return {
+            "scores": self.rows.scores[places].to(self.device),
+            "pairs": torch.empty((2, 0), dtype=torch.int64),
+            "human": self.rows.human[:0],
+        }
+
+    def scored(self, head: nn.Module, places: Tensor) -> Tensor:
+        return head(self.features[places].to(self.device))
+
+    def batches(self, places: Tensor, seed: int) -> Iterator[Tensor]:
+        """Batches of the rows in random order, pass after pass without end."""
+        rng = np.random.RandomState(seed % 2**32)
+        while True:
+            order = torch.from_numpy(rng.permutation(len(places)))
+            whole = len(places) // HEAD_BATCH * HEAD_BATCH or len(places)
+            for at in range(0, whole, HEAD_BATCH):
+                yield places[order[at : at + HEAD_BATCH]]
+
+    # -- what human labels decide ---------------------------------------------------------------
+
+    def folds(self, n_folds: int, seed: int) -> tuple[Tensor, int]:
+        """A fold for each row, and how many there are; 1 where people labelled a single row.
+
+        Dialogues stay whole, and those with human labels are spread evenly.  Where people
+        labelled a single dialogue, rows take the place of dialogues.
+        """
+        rng = np.random.RandomState(seed % 2**32)
+        human = self.has_human.numpy()
+        unit = self.rows.group
+        if len(np.unique(unit[human])) < 2:
+            unit = np.arange(len(unit))
+        with_human = np.unique(unit[human])
+        n_folds = min(n_folds, len(with_human))
+        fold = np.empty(int(unit.max()) + 1, dtype=np.int64)
+        for units in (with_human, np.setdiff1d(unit, with_human)):
+            fold[rng.permutation(units)] = np.arange(len(units)) % n_folds
+        return torch.from_numpy(fold[unit]), n_folds
+
+    def steps_on_human(self, head: nn.Module) -> int:
+        """How many steps on human labels serve held-out dialogues best, by their log-loss."""
+        fold, n_folds = self.folds(HUMAN_FOLDS, self.seed)
+        if n_folds < 2:
+            return HUMAN_STEPS[1]
+        losses: list[float] = []
+        pupils = [Pupil(self, head, fold != number) for number in range(n_folds)]
+        for steps in HUMAN_STEPS:
+            total = 0.0
+            for number, pupil in enumerate(pupils):
+                held = self.has_human & (fold == number)
+                pupil.learn(steps)
+                logits = self.logits(pupil.head, torch.where(held)[0])
+                total += self._human_loss(logits, held) * int(held.sum())
+            losses.append(total)
+            if len(losses) - int(np.argmin(losses)) > PATIENCE:
+                break
+        return HUMAN_STEPS[int(np.argmin(losses))]
+
+    def loss_on_human(self, head: nn.Module) -> float:
+        """Mean cross-entropy on all human labels."""
+        return self._human_loss(self.logits(head, torch.where(self.has_human)[0]), self.has_human)
+
+    def _human_loss(self, logits: Tensor, among: Tensor) -> float:
+        human = self.rows.human[among]
+        return float(self.human_loss.human_loss(logits.to(self.device), human.to(self.device)))
+
+
+class Pupil:
+    """A copy of a head that goes on learning from the human labels in ``among``."""
+
+    def __init__(self, heads: Heads, head: nn.Module, among: Tensor) -> None:
+        self.heads = heads
+        self.head = copy.deepcopy(head).eval()
+        self.steps = 0
+        places = torch.where(among & heads.has_human)[0]
+        self.batches = heads.batches(places, heads.seed) if len(places) else iter(())
+        self.optimizer = torch.optim.AdamW(
+            self.head.parameters(), lr=HUMAN_RATE, weight_decay=WEIGHT_DECAY
+        )
+
+    def learn(self, steps: int) -> None:
+        """Go on until ``steps`` steps are done in all."""
+        self.head.train()
+        for batch in islice(self.batches, steps - self.steps):
+            human = self.heads.rows.human[batch].to(self.heads.device)
+            loss = self.heads.human_loss.human_loss(self.heads.scored(self.head, batch), human)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        self.steps = steps
+        self.head.eval()
