@@ -6,12 +6,15 @@ VENV ?= .venv
 VENV_OLDEST ?= .venv-oldest
 BUILD ?= build
 BIN := $(VENV)/bin
+# A test process for each core, of one thread; tests of a module stay together, as they share fits.
+PARALLEL := -n auto --dist loadscope
 DEMO_DIR := $(BUILD)/demo
 
 # The default encoder comes as a package: nothing here may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 export MPLBACKEND := Agg
+export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install install-llm demo test test-slow test-llm test-oldest lint format docs clean
@@ -48,7 +51,7 @@ demo: $(VENV)/.installed ## train on the bundled chats, print a table, save a pl
 	@ls $(DEMO_DIR)/*.png >/dev/null && echo "Plot saved: $$(ls $(abspath $(DEMO_DIR))/*.png)"
 
 test: $(VENV)/.installed ## all tests but the slow ones and those of a language model; line coverage
-	$(BIN)/python -m pytest -m 'not slow and not llm' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not llm' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 test-slow: $(VENV)/.installed ## the slow tests
 	@$(BIN)/python -m pytest tests -m slow || { code=$$?; [ $$code -eq 5 ] && echo 'No slow tests.' || exit $$code; }
@@ -57,7 +60,7 @@ test-llm: $(VENV)/.installed-llm ## the tests that ask a real, tiny language mod
 	$(BIN)/python -m pytest tests -m llm -rP
 
 test-oldest: $(VENV_OLDEST)/.installed ## the tests on the oldest supported scikit-learn
-	$(VENV_OLDEST)/bin/python -m pytest tests -m 'not slow and not llm'
+	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not llm'
 
 lint: $(VENV)/.installed ## ruff and mypy
 	$(BIN)/ruff check .

@@ -144,8 +144,10 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     that is more; the head's beside a fine-tuned encoder is never below 3e-4.
 
     ``"two_rounds"``: cross-validation over the human-labelled dialogues sets the head's steps on
-    human labels; the second round learns a posterior of cross-fitted students and LLM scores.
-    With less than two human labels, or no row with both kinds, there is no second round.
+    human labels; the second round learns a posterior of cross-fitted students and LLM scores, and
+    only then is an encoder trained.  With less than two human labels, or no row with both kinds,
+    there is no second round.  LLM labels that say nothing about 20 or more human ones are left
+    out, with a UserWarning.
 
     In a joint stage human-labelled rows join each batch of LLM-labelled ones: an eighth of
     ``batch_size`` or, if that is more, as many as there are per LLM-labelled row, but one at

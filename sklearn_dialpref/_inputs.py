@@ -63,7 +63,7 @@ def features(
 ) -> NDArray[np.float32]:
     """Ready-made features, or the embeddings of each row's texts side by side."""
     if ready is not None:
-        return ready.astype(np.float32, copy=False)
+        return np.require(ready, np.float32, "W")  # torch warns of a read-only one, as pandas gives
     assert encoder is not None
     import torch
 

@@ -57,7 +57,6 @@ class FakeLLM:
     asked: Counter = field(default_factory=Counter)  # by content, when a request is read
     sent: Counter = field(default_factory=Counter)  # by content, when a full answer is sent
     requests: list = field(default_factory=list)
-    arrivals: list = field(default_factory=list)
     faulted: Counter = field(default_factory=Counter)
     tokens_in: int = 0
     tokens_out: int = 0
@@ -116,7 +115,6 @@ class FakeLLM:
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
         request = json.loads(raw)
         self.requests.append(request)
-        self.arrivals.append(asyncio.get_running_loop().time())
         content = hashlib.sha256(raw).hexdigest()
         self.asked[content] += 1
         self.under_way += 1

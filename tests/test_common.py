@@ -6,8 +6,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn_dialpref import DialoguePreferenceClassifier, LLMAnnotator
 
 
-def always_first(messages):
-    return "A"
+class AlwaysFirst:
+    """A model; its repr is part of the tests' names, which all test processes have to agree on."""
+
+    def __call__(self, messages):
+        return "A"
+
+    def __repr__(self):
+        return "AlwaysFirst()"
 
 
 INSTANCES = [
@@ -16,7 +22,7 @@ INSTANCES = [
         encoder="precomputed", schedule="pretrain_finetune", loss="ranknet", random_state=0
     ),
     DialoguePreferenceClassifier(random_state=0),
-    LLMAnnotator(["no", "yes"], always_first),
+    LLMAnnotator(["no", "yes"], AlwaysFirst()),
 ]
 
 

@@ -9,7 +9,7 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_score
 
-from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold
+from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, _inputs
 from sklearn_dialpref.datasets import make_dialogues
 
 
@@ -115,3 +115,12 @@ def test_labels_that_scikit_learn_has_numbered(data):
             voting.fit(data.X, data.y_true, y_llm=data.y_llm)
         voting.fit(data.X, data.y_true, y_llm=data.y_llm_scores.to_numpy())
     assert set(voting.predict(data.X)) <= set(data.classes)
+
+
+def test_features_that_may_not_be_written_to(data):
+    clf = student().fit(data.X, data.y_human)
+    X = data.X.iloc[:, 1:].to_numpy(dtype=np.float32, copy=True)
+    X.flags.writeable = False
+    found = _inputs.features(X, [], None)
+    assert found.flags.writeable and not np.shares_memory(found, X)
+    assert clf.predict_proba(data.X).shape == (len(X), 3)
