@@ -63,7 +63,8 @@ def features(
 ) -> NDArray[np.float32]:
     """Ready-made features, or the embeddings of each row's texts side by side."""
     if ready is not None:
-        return np.require(ready, np.float32, "W")  # torch warns of a read-only one, as pandas gives
+        # pandas gives read-only arrays, of which torch warns
+        return np.require(ready, np.float32, "W")
     assert encoder is not None
     import torch
 
