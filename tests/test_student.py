@@ -17,7 +17,12 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import Pipeline
 
-from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, _student
+from sklearn_dialpref import (
+    DialoguePreferenceClassifier,
+    LabelledGroupKFold,
+    _rounds,
+    _student,
+)
 from sklearn_dialpref._student import TextEncoder, load_encoder, resolve_encoder
 from sklearn_dialpref.datasets import make_dialogues
 
@@ -75,6 +80,55 @@ def test_what_is_trained(tiny_encoder, chats, trainable_layers):
         assert all("layer.1." in name for name in changed)
     else:
         assert any("embeddings" in name for name in changed)
+
+
+def test_an_encoder_learns_once_and_from_the_second_rounds_labels(
+    tiny_encoder, chats, monkeypatch
+):
+    train, calls = _rounds.train, []
+
+    def noted(pupil, rows, *rest):
+        calls.append((pupil.encoder is not None, rows))
+        return train(pupil, rows, *rest)
+
+    monkeypatch.setattr(_rounds, "train", noted)
+    clf = student(tiny_encoder).fit(chats.X, chats.y_human, chats.y_llm)
+    assert [row["stage"] for row in clf.history_] == ["distill", "refine", "refine", "finetune"]
+    assert [trains_encoder for trains_encoder, _ in calls] == [False, False, True]
+    first, _, last = (rows for _, rows in calls)
+    human = last.human >= 0
+    assert (last.scores[human] == torch.eye(3)[last.human[human]]).all()
+    assert not torch.equal(last.scores[~human], first.scores[~human])
+
+
+def test_an_encoder_does_not_learn_from_a_useless_teacher(tiny_encoder, chats, monkeypatch):
+    monkeypatch.setattr(_rounds, "teacher_is_useless", lambda heads, head: True)
+    with pytest.warns(UserWarning, match="left out"):
+        clf = student(tiny_encoder).fit(chats.X, chats.y_human, chats.y_llm)
+    assert [row["stage"] for row in clf.history_] == ["distill", "finetune"]
+    before = load_encoder(tiny_encoder).state_dict()
+    changed = clf.net_.module_.encoder.model.state_dict()
+    assert any(not torch.equal(weight, before[name]) for name, weight in changed.items())
+
+
+def test_bfloat16_in_training_only_and_where_it_is_fast(tiny_encoder, chats, monkeypatch):
+    seen = []
+
+    def forward(encoder, tokens):
+        on = torch.is_autocast_enabled("cpu")
+        seen.append((encoder.training, on and torch.get_autocast_dtype("cpu")))
+        return original(encoder, tokens)
+
+    original = TextEncoder.forward
+    monkeypatch.setattr(TextEncoder, "forward", forward)
+    for fast in (True, False):
+        monkeypatch.setattr(_student, "fast_bfloat16", lambda device, fast=fast: fast)
+        seen.clear()
+        clf = student(tiny_encoder, schedule="joint")
+        proba = clf.fit(chats.X, chats.y_human, chats.y_llm).predict_proba(chats.X)
+        assert np.isfinite(proba).all()
+        assert {dtype for training, dtype in seen if training} == {fast and torch.bfloat16}
+        assert {dtype for training, dtype in seen if not training} == {False}
 
 
 def test_too_many_layers(tiny_encoder, chats):
