@@ -222,7 +222,8 @@ def train_rounds(
 
     def learn(pupil: Student, from_rows: Rows, stage: Stage, how: Recipe) -> DialogueNet:
         net, more = train(pupil, from_rows, held_out, [stage], how, labels)
-        history.extend({**record, "epoch": len(history) + 1} for record in more)
+        before = len(history)
+        history.extend({**record, "epoch": before + record["epoch"]} for record in more)
         return net
 
     first, second = stages

@@ -17,7 +17,12 @@ __all__ = ["FINE_TUNED", "setfit"]
 SETFIT_MAX_STEPS = 2000
 SETFIT_BATCH = 16
 # This package's student, as its users trained it before there were two rounds.
-PLAIN = {**STUDENTS["fine-tuned"], "schedule": "pretrain_finetune", "pooling": "model"}
+PLAIN = {
+    **STUDENTS["fine-tuned"],
+    "loss": "soft_cross_entropy",
+    "schedule": "pretrain_finetune",
+    "pooling": "model",
+}
 
 
 def setfit(cell: Cell, seed: int, max_steps: int = SETFIT_MAX_STEPS) -> np.ndarray:
@@ -58,8 +63,8 @@ def setfit(cell: Cell, seed: int, max_steps: int = SETFIT_MAX_STEPS) -> np.ndarr
 
 
 FINE_TUNED = {
-    "human_only": Method({**PLAIN, "loss": "soft_cross_entropy"}, use_llm=False),
+    "human_only": Method(PLAIN, use_llm=False),
     "setfit": setfit,
-    "distillation_then_human": Method({**PLAIN, "loss": "soft_cross_entropy"}),
+    "distillation_then_human": Method(PLAIN),
     "forward_correction": Method({**PLAIN, "loss": "forward_corrected"}),
 }
