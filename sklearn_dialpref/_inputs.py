@@ -66,13 +66,9 @@ def features(
         # pandas gives read-only arrays, of which torch warns
         return np.require(ready, np.float32, "W")
     assert encoder is not None
-    import torch
+    from ._student import embedded_rows
 
-    from ._student import side_by_side
-
-    texts, index = distinct_texts(slots)
-    embedded = torch.from_numpy(encoder.embed(texts))
-    return side_by_side(embedded, torch.from_numpy(index), encoder.n_context).numpy()
+    return embedded_rows(encoder, *distinct_texts(slots)).numpy()
 
 
 def student_and_rows(

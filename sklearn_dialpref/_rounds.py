@@ -24,7 +24,7 @@ from ._batches import Rows
 from ._heads import HEAD_BATCH, Heads
 from ._net import DialogueNet, train
 from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage, StageLoss, head_rate, smoothed
-from ._student import Student, forget, side_by_side
+from ._student import Student, embedded_rows, forget
 
 __all__ = [
     "human_shares",
@@ -227,14 +227,15 @@ def train_rounds(
         return net
 
     first, second = stages
-    probe, fixed, head_recipe = student, rows, recipe
+    head_recipe = recipe
+    probe, inputs = student.without_encoder(), _head_inputs(student, rows)
+    fixed = replace(rows, features=inputs)
     if student.encoder is not None:
-        probe, fixed = student.without_encoder(), _with_features(student, rows)
         rate = head_rate(len(student.mean))
         head_recipe = replace(recipe, learning_rate=rate, batch_size=HEAD_BATCH)
     net = learn(probe, fixed, first, head_recipe)
     heads = Heads(
-        _standardised(probe, fixed),
+        probe.standardised(inputs),
         fixed,
         torch.from_numpy(~held_out),
         StageLoss(first, recipe, labels).to(recipe.device),
@@ -262,8 +263,7 @@ def train_rounds(
         net = learn(probe, fixed, second, head_recipe)
     if student.encoder is not None:
         net = learn(student, rows, last, recipe)
-        fixed = _with_features(student, rows)
-        heads = replace(heads, features=_standardised(probe, fixed))
+        heads = replace(heads, features=probe.standardised(_head_inputs(student, rows)))
     began = time.perf_counter()
     head = heads.taught(student.head, steps, heads.member)
     student.head.load_state_dict(head.state_dict())
@@ -279,14 +279,9 @@ def train_rounds(
     return net, history
 
 
-def _with_features(student: Student, rows: Rows) -> Rows:
-    """The rows with the head's inputs, as the encoder now gives them."""
+def _head_inputs(student: Student, rows: Rows) -> Tensor:
+    """Ready-made features, or embeddings as the encoder now gives them; not standardised."""
+    if rows.features is not None:
+        return rows.features
     assert student.encoder is not None and rows.index is not None
-    embedded = torch.from_numpy(student.encoder.embed(rows.texts))
-    index = torch.from_numpy(rows.index)
-    return replace(rows, features=side_by_side(embedded, index, student.encoder.n_context))
-
-
-def _standardised(student: Student, rows: Rows) -> Tensor:
-    assert rows.features is not None
-    return (rows.features - student.mean.cpu()) / student.scale.cpu()
+    return embedded_rows(student.encoder, rows.texts, rows.index)

@@ -24,6 +24,7 @@ __all__ = [
     "FrozenEncoder",
     "Student",
     "TextEncoder",
+    "embedded_rows",
     "forget",
     "load_encoder",
     "resolve_encoder",
@@ -383,6 +384,14 @@ def _watch_states(model: Any) -> list[LayerInput]:
     return states
 
 
+def embedded_rows(
+    encoder: TextEncoder | FrozenEncoder, texts: Sequence[str], index: NDArray[np.int64]
+) -> Tensor:
+    """The embeddings of each row's texts side by side, see :func:`side_by_side`."""
+    embedded = torch.from_numpy(encoder.embed(texts))
+    return side_by_side(embedded, torch.from_numpy(index), encoder.n_context)
+
+
 def side_by_side(embedded: Tensor, index: Tensor, n_context: int) -> Tensor:
     """What each row shows to the head: its utterance's embedding, then those of its contexts.
 
@@ -441,6 +450,11 @@ class Student(nn.Module):
         scale = features.std(dim=0, correction=0)
         self.scale = torch.where(scale > 1e-8, scale, torch.ones_like(scale))
 
+    def standardised(self, features: Tensor) -> Tensor:
+        """What the head takes, on the device of the features."""
+        device = features.device
+        return (features - self.mean.to(device)) / self.scale.to(device)
+
     def without_encoder(self) -> Student:
         """A student of ready-made inputs that shares this one's head."""
         if self.encoder is None:
@@ -478,7 +492,7 @@ class Student(nn.Module):
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
                 embedded = torch.cat([self.encoder(chunk) for chunk in tokens])
             features = side_by_side(embedded, index, self.encoder.n_context)
-        return self.head((features - self.mean) / self.scale)
+        return self.head(self.standardised(features))
 
     def rescale(self, scale: float, shift: Tensor) -> None:
         """Scale all logits, then add a constant to each class's."""
