@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ._student import TextEncoder
+from ._encoders import TextEncoder
 from .pairs import dialogue_pairs
 
 __all__ = ["DialogueBatches", "Rows", "segments"]

@@ -22,8 +22,9 @@ from ._targets import Targets, check_targets, class_weights
 from ._validation import Dialogues, check_dialogues, is_missing, label_array
 
 if TYPE_CHECKING:
+    from ._encoders import FrozenEncoder
     from ._stages import Recipe
-    from ._student import FrozenEncoder, Student
+    from ._student import Student
 
 __all__ = ["DialoguePreferenceClassifier"]
 
@@ -356,7 +357,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     def _frozen_encoder(self, device: str) -> FrozenEncoder | None:
         if self._precomputed or self.trainable_layers != 0:
             return None
-        from ._student import FrozenEncoder
+        from ._encoders import FrozenEncoder
 
         return FrozenEncoder(self.encoder, device, self.pooling, verbose=bool(self.verbose))
 

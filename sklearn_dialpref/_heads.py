@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ._batches import Rows
 from ._calibration import level_shift
-from ._stages import Recipe, StageLoss, head_rate
+from ._stages import Recipe, StageLoss, head_rate, rate_share
 from ._student import forget
 
 __all__ = ["HEAD_BATCH", "HUMAN_STEPS", "Heads", "Pupil"]
@@ -26,6 +26,10 @@ HEAD_EPOCHS = 5  # at least
 HUMAN_FOLDS = 5
 PATIENCE = 2  # numbers of steps tried after the best one so far
 WEIGHT_DECAY = 0.01
+
+
+def adamw(head: nn.Module, rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(head.parameters(), rate, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 @dataclass
@@ -75,13 +79,10 @@ class Heads:
         epochs = self.recipe.max_epochs or max(HEAD_EPOCHS, -(-HEAD_STEPS // n_batches))
         steps = epochs * n_batches
         peak = head_rate(self.features.shape[1])
-        optimizer = torch.optim.AdamW(head.parameters(), lr=peak, weight_decay=WEIGHT_DECAY)
-        warm = max(1.0, 0.1 * steps)
+        optimizer = adamw(head, peak)
         head.train()
         for step, batch in enumerate(islice(self.batches(places, seed), steps)):
-            rate = min((step + 1) / warm, (steps - step) / (steps - warm + 1))
-            for group in optimizer.param_groups:
-                group["lr"] = peak * rate
+            optimizer.param_groups[0]["lr"] = peak * rate_share(step, steps)
             loss = self.teacher_loss(self.scored(head, batch), self.target(batch))
             optimizer.zero_grad()
             loss.backward()
@@ -190,9 +191,7 @@ class Pupil:
         self.steps = 0
         places = torch.where(among & heads.has_human)[0]
         self.batches = heads.batches(places, heads.seed) if len(places) else iter(())
-        self.optimizer = torch.optim.AdamW(
-            self.head.parameters(), lr=HUMAN_RATE, weight_decay=WEIGHT_DECAY
-        )
+        self.optimizer = adamw(self.head, HUMAN_RATE)
 
     def learn(self, steps: int) -> None:
         """Go on until ``steps`` steps are done in all."""

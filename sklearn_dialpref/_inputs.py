@@ -13,7 +13,8 @@ from .preprocessing import previous_turns
 
 if TYPE_CHECKING:
     from ._batches import Rows
-    from ._student import FrozenEncoder, Student, TextEncoder
+    from ._encoders import FrozenEncoder, TextEncoder
+    from ._student import Student
 
 __all__ = ["distinct_texts", "features", "student_and_rows", "text_slots"]
 
@@ -86,7 +87,8 @@ def student_and_rows(
     import torch
 
     from ._batches import Rows
-    from ._student import Student, TextEncoder, load_encoder
+    from ._encoders import TextEncoder, load_encoder
+    from ._student import Student
 
     order = canonical_order(dialogues, targets)
     order = order[(targets.has_human | targets.has_score)[order]]

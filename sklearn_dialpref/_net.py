@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from tqdm.auto import tqdm
 
 from ._batches import DialogueBatches, Rows, segments
 from ._calibration import scale_and_shift
-from ._stages import LabelFacts, Recipe, Stage, StageLoss
-from ._student import Student, TextEncoder
+from ._encoders import TextEncoder
+from ._stages import LabelFacts, Recipe, Stage, StageLoss, rate_share
+from ._student import Student
 
 __all__ = ["hold_out", "seeded", "torch_device", "train"]
 
@@ -39,7 +41,6 @@ WEIGHT_DECAY = {"frozen": 0.1, "fine_tuned": 0.01}
 FROZEN_JOINT_STEPS = 150  # at least, in a joint stage that follows another
 AFTER_DISTILLATION = 0.2  # share of the learning rate, at least, in a joint stage after another
 CALIBRATION_ROWS = 2048
-WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
 
 SEEDING = threading.RLock()  # torch's random state is one for all threads
 
@@ -329,12 +330,8 @@ def train(
 
 
 def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelFacts) -> DialogueNet:
-    total, peak = plan.steps, plan.learning_rate
-    warm = max(1.0, WARMUP * total)
-
-    def rate(step: int) -> float:
-        return min((step + 1) / warm, max(0.0, (total - step) / max(1.0, total - warm)))
-
+    peak = plan.learning_rate
+    rate = partial(rate_share, total=plan.steps)
     callbacks: list[Any] = [
         ("schedule", LRScheduler(LambdaLR, lr_lambda=rate, step_every="batch")),
         ("clip", GradientNormClipping(1.0)),
@@ -347,6 +344,7 @@ def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelFacts)
         student,
         criterion=StageLoss(plan.stage, recipe, labels),
         optimizer=torch.optim.AdamW,
+        optimizer__fused=True,
         optimizer__weight_decay=WEIGHT_DECAY["frozen" if frozen else "fine_tuned"],
         optimizer__param_groups=[("encoder.*", {"lr": peak})],
         lr=peak if frozen else max(HEAD_LEARNING_RATE, peak),

@@ -29,8 +29,11 @@ __all__ = [
     "label_facts",
     "named_loss",
     "plan_stages",
+    "rate_share",
     "smoothed",
 ]
+
+WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
 
 
 # -- stages ---------------------------------------------------------------------------------
@@ -82,6 +85,12 @@ SCHEDULES: dict[str, tuple[Stage, ...]] = {
 def head_rate(n_inputs: int) -> float:
     """Learning rate of a head alone: a step moves the logits the less, the fewer its inputs."""
     return 5e-4 * min(4.0, max(1.0, 1920 / n_inputs))
+
+
+def rate_share(step: int, total: int) -> float:
+    """Share of the peak learning rate in a step: it rises over the first tenth, and then falls."""
+    warm = max(1.0, WARMUP * total)
+    return min((step + 1) / warm, max(0.0, (total - step) / max(1.0, total - warm)))
 
 
 def named_loss(loss: str | Callable[..., Tensor]) -> str | Callable[..., Tensor]:

@@ -20,10 +20,11 @@ from sklearn.pipeline import Pipeline
 from sklearn_dialpref import (
     DialoguePreferenceClassifier,
     LabelledGroupKFold,
+    _encoders,
     _rounds,
     _student,
 )
-from sklearn_dialpref._student import TextEncoder, load_encoder, resolve_encoder
+from sklearn_dialpref._encoders import TextEncoder, load_encoder, resolve_encoder
 from sklearn_dialpref.datasets import make_dialogues
 
 
@@ -45,13 +46,13 @@ def test_the_packaged_default_is_found_and_verified(tmp_path, monkeypatch):
     class Spec:
         origin = str(tmp_path / "__init__.py")
 
-    monkeypatch.setattr(_student, "find_spec", lambda name: Spec)
-    _student._packaged_default.cache_clear()
+    monkeypatch.setattr(_encoders, "find_spec", lambda name: Spec)
+    _encoders._packaged_default.cache_clear()
     with pytest.raises(OSError, match="sha256"):
-        _student._packaged_default()
-    monkeypatch.setattr(_student, "find_spec", lambda name: None)
-    assert _student._packaged_default() is None
-    _student._packaged_default.cache_clear()
+        _encoders._packaged_default()
+    monkeypatch.setattr(_encoders, "find_spec", lambda name: None)
+    assert _encoders._packaged_default() is None
+    _encoders._packaged_default.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "not a name!"])
@@ -163,7 +164,7 @@ def test_fine_tuning_does_not_depend_on_the_row_order(tiny_encoder, chats):
 
 
 def test_each_text_is_encoded_once_in_a_search(tiny_encoder, chats, monkeypatch):
-    _student._EMBEDDINGS.clear()
+    _encoders._EMBEDDINGS.clear()
     seen = []
     embed = TextEncoder.embed
 
@@ -184,7 +185,7 @@ def test_each_text_is_encoded_once_in_a_search(tiny_encoder, chats, monkeypatch)
 
 
 def test_the_memory_of_embeddings_is_bounded():
-    cache = _student._EmbeddingCache(max_bytes=3 * 8)
+    cache = _encoders._EmbeddingCache(max_bytes=3 * 8)
     rows = np.arange(8, dtype=np.float32).reshape(4, 2)
     cache.put("e", ["a", "b", "c"], rows[:3])
     cache.get("e", ["a"])
@@ -201,7 +202,7 @@ def test_settings_of_an_object_are_part_of_what_is_remembered(tiny_encoder):
     first[1] = type(first[1])(32, pooling_mode="cls")
     prompted.prompts, prompted.default_prompt_name = {"ask": "where is "}, "ask"
     for model in (plain, short, first, prompted):
-        found = _student.FrozenEncoder(model, "cpu").embed(texts)
+        found = _encoders.FrozenEncoder(model, "cpu").embed(texts)
         # the model's own embedding stands last, after those of three layers
         np.testing.assert_allclose(found[:, -32:], model.encode(texts), atol=1e-6)
 
@@ -218,7 +219,7 @@ def test_layers_are_pooled_over_the_tokens_of_each_text(tiny_encoder):
             output_hidden_states=True,
         ).hidden_states
     mask = tokens["attention_mask"][..., None]
-    encoder = _student.TextEncoder(model)
+    encoder = _encoders.TextEncoder(model)
     found = encoder.embed(texts)
     n_layers = len(hidden) - 1
     places = np.unique(np.linspace(0, n_layers, 4).round().astype(int))[:-1]
@@ -228,14 +229,14 @@ def test_layers_are_pooled_over_the_tokens_of_each_text(tiny_encoder):
         unit = (mean / mean.norm(dim=1, keepdim=True)).numpy()
         np.testing.assert_allclose(found[:, 32 * number :][:, :32], unit, atol=1e-6)
     np.testing.assert_allclose(
-        _student.TextEncoder(load_encoder(tiny_encoder), pooling="model").embed(texts),
+        _encoders.TextEncoder(load_encoder(tiny_encoder), pooling="model").embed(texts),
         found[:, -32:],
         atol=1e-6,
     )
 
 
 def test_hidden_states_that_are_not_by_text_and_token_are_refused(tiny_encoder):
-    encoder = _student.TextEncoder(load_encoder(tiny_encoder))
+    encoder = _encoders.TextEncoder(load_encoder(tiny_encoder))
     encoder.states[0].pop = lambda: torch.zeros(3, 32)
     with pytest.raises(ValueError, match="pooling='model'"):
         encoder.embed(["hello", "late parcel"])
@@ -244,7 +245,7 @@ def test_hidden_states_that_are_not_by_text_and_token_are_refused(tiny_encoder):
 def test_an_object_with_a_scalar_buffer(tiny_encoder):
     model = load_encoder(tiny_encoder)
     model.register_buffer("temperature", torch.tensor(1.0))
-    assert _student.FrozenEncoder(model, "cpu").embed(["hi"]).shape == (1, 96)
+    assert _encoders.FrozenEncoder(model, "cpu").embed(["hi"]).shape == (1, 96)
 
 
 @pytest.mark.parametrize("files", [["config.json"], ["modules.json"], ["a.safetensors"]])
@@ -359,3 +360,20 @@ def test_text_and_features_are_not_mixed_up(tiny_encoder, chats):
         student(tiny_encoder, loss="noise_reduced").fit(texts, [0, 1, 0, 1], [0, 1, 0, 1])
     clf = student(tiny_encoder).fit(texts, [0, 1, 0, 1])
     assert len(clf.predict(["hi"])) == 1
+
+
+def test_half_of_the_inputs_are_dropped():
+    drop, inputs = _student.DropHalf(), torch.ones(300, 320, requires_grad=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        once, again = drop(inputs), drop(inputs)
+        torch.random.default_generator.manual_seed(0)
+        torch.testing.assert_close(drop(inputs), once)
+    assert set(once.unique().tolist()) == {0.0, 2.0}
+    each_byte = once.view(-1, 8)  # of a drawn number, the one with its sign too
+    assert (each_byte.mean(dim=0) - 1).abs().max() < 4 / len(each_byte) ** 0.5
+    for other in (again, once.roll(1, 1), once.roll(1, 0)):  # independent
+        assert abs(float((once * other).detach().mean()) - 1) < 4 * 3**0.5 / inputs.numel() ** 0.5
+    once.sum().backward()
+    torch.testing.assert_close(inputs.grad, once.detach())
+    assert drop.eval()(inputs) is inputs

