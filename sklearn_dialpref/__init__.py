@@ -2,6 +2,7 @@
 
 from ._classifier import DialoguePreferenceClassifier
 from .annotation import LLMAnnotator, PromptBank
+from .dialogue_state import DialogueStateTracker
 from .inspection import (
     LabelBudgetCurve,
     LabelBudgetDisplay,
@@ -14,8 +15,10 @@ from .inspection import (
 )
 from .metrics import (
     expected_calibration_error,
+    joint_goal_accuracy_score,
     masked_scorer,
     pairwise_accuracy_score,
+    slot_f1_score,
 )
 from .model_selection import LabelledGroupKFold
 from .preprocessing import votes_to_scores, with_context
@@ -24,6 +27,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "DialoguePreferenceClassifier",
+    "DialogueStateTracker",
     "LLMAnnotator",
     "LabelBudgetCurve",
     "LabelBudgetDisplay",
@@ -35,9 +39,11 @@ __all__ = [
     "TeacherReport",
     "__version__",
     "expected_calibration_error",
+    "joint_goal_accuracy_score",
     "label_budget_curve",
     "masked_scorer",
     "pairwise_accuracy_score",
+    "slot_f1_score",
     "teacher_report",
     "votes_to_scores",
     "with_context",

@@ -16,6 +16,8 @@ from sklearn.metrics import get_scorer, make_scorer
 from sklearn.utils import check_array, check_consistent_length, check_scalar, get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
+from ._state_metrics import joint_goal_accuracy_score as joint_goal_accuracy_score
+from ._state_metrics import slot_f1_score as slot_f1_score
 from ._validation import codes_of, indicator_table, is_missing, label_array
 
 _RESPONSES = ("predict", "predict_proba", "predict_log_proba", "decision_function")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -120,7 +120,8 @@ class LabelledGroupKFold(BaseCrossValidator):
             The utterances, in any form that the estimator accepts.
         y : array-like of shape (n,) or (n, L)
             Human labels; missing is None, NaN or ``pd.NA``. A row of multilabel `y` counts as
-            labelled if any of its entries is present.
+            labelled if any of its entries is present. Dialogue states (dicts) are labels that
+            are not to be spread evenly.
         groups : array-like of shape (n,), default=None
             What to keep whole in place of the dialogues of `X`, for example a customer with
             several dialogues. A dialogue named in `X` must lie within one group.
@@ -201,6 +202,8 @@ def _label_indicator(y: Any) -> tuple[np.ndarray, np.ndarray]:
     missing = is_missing(labels)
     if labels.ndim == 1 or labels.shape[1] == 1:
         labelled = np.logical_not(missing.reshape(len(labels)))
+        if any(isinstance(label, Mapping) for label in labels.flat):  # states: no classes
+            return labelled, np.ones((labelled.sum(), 1))
         _, code = np.unique(labels.ravel()[labelled].tolist(), return_inverse=True)
         return labelled, np.eye(code.max(initial=-1) + 1)[code]
     labelled = np.logical_not(missing.all(axis=1))

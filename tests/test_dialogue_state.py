@@ -1,0 +1,302 @@
+"""Dialogue states: what labels tell of each utterance, tracking, and their metrics."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import cross_val_score
+
+from sklearn_dialpref import (
+    DialoguePreferenceClassifier,
+    DialogueStateTracker,
+    LabelledGroupKFold,
+    joint_goal_accuracy_score,
+    slot_f1_score,
+)
+
+NORTH, SOUTH = {"area": "north"}, {"area": "south"}
+
+
+class Oracle(BaseEstimator):
+    """Answers with what it was taught of a text, of all that its rows said."""
+
+    def fit(self, X, y_human, y_llm=None):
+        self.human_, self.llm_ = y_human, y_llm
+        labels = y_human if y_llm is None else np.where(np.isnan(y_human), y_llm, y_human)
+        table = pd.DataFrame(labels).groupby(X["text"].to_numpy()).mean()
+        self.table_ = table.fillna(0.0)
+        return self
+
+    def predict_proba(self, X):
+        return self.table_.reindex(X["text"]).fillna(0.0).to_numpy()
+
+    def predict(self, X):
+        return (self.predict_proba(X) >= 0.5).astype(int)
+
+
+def frame(*dialogues, speakers=None):
+    rows = [(number, text) for number, texts in enumerate(dialogues) for text in texts]
+    X = pd.DataFrame(rows, columns=["dialogue_id", "text"])
+    return X if speakers is None else X.assign(speaker=speakers)
+
+
+def told(tracker, of="human_"):
+    """What the classifier was told of each row: its changes, None where it was told nothing."""
+    table = getattr(tracker.estimator_, of)
+    changes = [f"{slot}={value}" for slot, value in tracker.changes_]
+    return [
+        {name: value for name, value in zip(changes, row, strict=True) if value > 0}
+        if not np.isnan(row).all()
+        else None
+        for row in table
+    ]
+
+
+def human_table(tracker):
+    columns = [f"{slot}={value}" for slot, value in tracker.changes_]
+    return pd.DataFrame(tracker.estimator_.human_, columns=columns)
+
+
+# -- what labels tell -----------------------------------------------------------------------
+
+
+def test_changes_of_hand_made_dialogues():
+    X = frame(["n", "thanks", "4", "any", "forget it"], ["s", "n"])
+    y = [
+        NORTH,
+        NORTH,
+        {**NORTH, "stars": "4"},
+        {**NORTH, "stars": "dontcare"},
+        NORTH,
+        SOUTH,
+        NORTH,
+    ]
+    tracker = DialogueStateTracker(Oracle()).fit(X, y)
+    assert told(tracker) == [
+        {"area=north": 1.0},
+        {},
+        {"stars=4": 1.0},
+        {"stars=dontcare": 1.0},
+        {"stars=<cleared>": 1.0},
+        {"area=south": 1.0},
+        {"area=north": 1.0},
+    ]
+    assert tracker.slots_ == {"area": ("north", "south"), "stars": ("4",)}
+    assert tracker.predict(X).tolist() == y
+    assert tracker.score(X, y) == 1.0
+
+
+def test_row_order_does_not_matter():
+    X = frame(["n", "4"], ["s", "4"]).assign(turn=[0, 1, 0, 1])
+    y = np.array([NORTH, {**NORTH, "stars": "4"}, SOUTH, {**SOUTH, "stars": "4"}])
+    order = [3, 0, 2, 1]
+    tracker = DialogueStateTracker(Oracle()).fit(X.iloc[order], y[order])
+    assert tracker.predict(X).tolist() == y.tolist()
+    assert tracker.predict(X.iloc[order]).tolist() == y[order].tolist()
+
+
+def test_speakers_without_labels_change_nothing():
+    X = frame(["n", "n", "4", "4"], speakers=["user", "system"] * 2)
+    y = [NORTH, None, {**NORTH, "stars": "4"}, None]
+    tracker = DialogueStateTracker(Oracle()).fit(X, y)
+    assert tracker.speakers_ == {"user"}
+    assert told(tracker) == [{"area=north": 1.0}, None, {"stars=4": 1.0}, None]
+    new = frame(["4", "n"], speakers=["system", "user"])
+    assert tracker.predict(new).tolist() == [{}, NORTH]
+
+
+def test_between_labels_only_what_stayed_is_known():
+    X = frame(["a", "b", "c", "d"], ["n", "5"])
+    y = [{"stars": "4"}, None, {**NORTH, "stars": "4"}, None, NORTH, {**NORTH, "stars": "5"}]
+    tracker = DialogueStateTracker(Oracle()).fit(X, y)
+    human = human_table(tracker)
+    assert human["stars=4"].tolist()[:1] == [1.0]
+    assert human["stars=5"].tolist()[:3] == [0.0, 0.0, 0.0]
+    assert human["area=north"].isna().tolist() == [False, True, True, True, False, True]
+    assert human.iloc[3].isna().all()  # after the last label nothing is known
+
+
+def test_what_held_already_may_have_been_said_again():
+    X = frame(["n", "n", "bye"], ["s", "x"])
+    y = [NORTH, NORTH, NORTH, SOUTH, {}]
+    human = human_table(DialogueStateTracker(Oracle()).fit(X, y))
+    np.testing.assert_array_equal(human["area=north"], [1, np.nan, np.nan, 0, 0])
+    np.testing.assert_array_equal(human["area=south"], [0, 0, 0, 1, 0])
+    np.testing.assert_array_equal(human["area=<cleared>"], [0, 0, 0, 0, 1])
+
+
+def test_free_slots_are_set():
+    X = frame(["at 5", "five sharp", "at 6", "any time", "no"])
+    y = [{"time": "5"}, {"time": ["5 pm", "5"]}, {"time": "6"}, {"time": "dontcare"}, {}]
+    tracker = DialogueStateTracker(Oracle(), slots={"time": None}).fit(X, y)
+    assert told(tracker) == [
+        {"time=<set>": 1.0},
+        {},
+        {"time=<set>": 1.0},
+        {"time=dontcare": 1.0},
+        {"time=<cleared>": 1.0},
+    ]
+    expected = [{"time": "<set>"}] * 3 + [{"time": "dontcare"}, {}]
+    assert tracker.predict(X).tolist() == expected
+
+
+def test_spellings_of_a_categorical_value():
+    X = frame(["a", "b"], ["c"])
+    y = [{"stars": ["four", "4"]}, {"stars": "4"}, {"stars": "3"}]
+    tracker = DialogueStateTracker(Oracle(), slots={"stars": ["3", "4"]}).fit(X, y)
+    assert told(tracker) == [{"stars=4": 1.0}, {}, {"stars=3": 1.0}]
+
+
+def test_votes_are_averaged():
+    X = frame(["n", "4"], ["s", "4"])
+    votes = np.empty((4, 2), dtype=object)
+    votes[:, 0] = [NORTH, {**NORTH, "stars": "4"}, NORTH, None]
+    votes[:, 1] = [NORTH, NORTH, SOUTH, SOUTH]
+    y = [NORTH, {**NORTH, "stars": "4"}, None, None]
+    tracker = DialogueStateTracker(Oracle()).fit(X, y, votes)
+    assert told(tracker, "llm_") == [
+        {"area=north": 1.0},
+        {"stars=4": 0.5},
+        {"area=north": 0.5, "area=south": 0.5},
+        {},
+    ]
+    only = DialogueStateTracker(Oracle()).fit(X, None, votes)
+    assert told(only) == [None] * 4
+    assert only.predict(X)[0] == NORTH
+
+
+def test_unknown_slots_and_values():
+    X = frame(["n", "4"], ["s"])
+    y = [NORTH, {**NORTH, "stars": "4"}, SOUTH]
+    said = [{"area": "middle"}, {"area": "north", "mood": "good"}, SOUTH]
+    slots = {"area": ["north", "south"], "stars": ["4"]}
+    with pytest.warns(UserWarning, match="y_llm: 2 states name slots or values"):
+        tracker = DialogueStateTracker(Oracle(), slots=slots).fit(X, y, said)
+    llm = pd.DataFrame(tracker.estimator_.llm_, columns=[str(c.value) for c in tracker.changes_])
+    assert llm[["north", "south"]].isna().to_numpy().tolist() == [[True] * 2] * 2 + [[False] * 2]
+    assert llm["4"].tolist() == [0.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="y_human has 'stars': '4' in row 1, which slots= does"):
+        DialogueStateTracker(Oracle(), slots={"area": ["north", "south"]}).fit(X, y)
+
+
+def test_the_most_probable_of_contradicting_changes_counts():
+    class Torn(Oracle):
+        def predict_proba(self, X):
+            assert [c.value for c in CHANGES] == ["<cleared>", "north", "south"]
+            return np.array([[0.1, 0.9, 0.6], [0.9, 0.2, 0.6], [0.1, 0.2, 0.6]])
+
+    X = frame(["n", "s", "x"])
+    tracker = DialogueStateTracker(Torn()).fit(X, [NORTH, SOUTH, {}])
+    CHANGES = tracker.changes_
+    assert tracker.predict(X).tolist() == [NORTH, {}, SOUTH]
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        ([NORTH, "north"], TypeError, "row 1 holds 'north' of type str"),
+        ([NORTH], ValueError, "for each of the 2 utterances"),
+        ([None, None], ValueError, "no slot ever changes"),
+        ([{}, {}], ValueError, "no slot ever changes"),
+        ([[NORTH, NORTH], [NORTH, NORTH]], ValueError, "one state for each utterance"),
+    ],
+)
+def test_states_that_are_refused(y, error, message):
+    with pytest.raises(error, match=message):
+        DialogueStateTracker(Oracle()).fit(frame(["a", "b"]), y)
+
+
+def test_dialogues_are_needed():
+    with pytest.raises(ValueError, match="X names none"):
+        DialogueStateTracker(Oracle()).fit(["a", "b"], [NORTH, SOUTH])
+
+
+# -- with the classifier --------------------------------------------------------------------
+
+
+def make_states(n_dialogues, seed):
+    """Features that show what an utterance changes, and the states."""
+    rng = np.random.default_rng(seed)
+    what = rng.integers(0, 6, size=(n_dialogues, 5))
+    effects = [("area", "north"), ("area", "south"), ("stars", "4"), ("stars", "5"), None, None]
+    states = []
+    for dialogue in what:
+        state = {}
+        for number in dialogue:
+            if effects[number]:
+                state = {**state, effects[number][0]: effects[number][1]}
+            states.append(state)
+    features = np.eye(6)[what.ravel()] + rng.normal(0, 0.1, size=(what.size, 6))
+    X = pd.DataFrame(features).assign(dialogue_id=np.repeat(np.arange(n_dialogues), 5))
+    return X, np.array(states, dtype=object)
+
+
+@pytest.fixture(scope="module")
+def student():
+    return DialoguePreferenceClassifier(encoder="precomputed", random_state=0)
+
+
+def test_a_student_tracks_states(student):
+    X, y = make_states(60, 0)
+    labelled = np.arange(len(y)) < 150
+    tracker = DialogueStateTracker(student).fit(X, np.where(labelled, y, None), y)
+    X_new, y_new = make_states(20, 1)
+    assert tracker.score(X_new, y_new) > 0.95
+    again = pickle.loads(pickle.dumps(tracker))
+    assert again.predict(X_new).tolist() == tracker.predict(X_new).tolist()
+
+
+def test_cross_validation(student):
+    X, y = make_states(40, 0)
+    tracker = clone(DialogueStateTracker(student)).set_params(estimator__pooling="model")
+    cv = LabelledGroupKFold(2)
+    scores = cross_val_score(tracker, X, y, cv=cv, params={"y_llm": y}, error_score="raise")
+    assert scores.min() > 0.8
+
+
+# -- metrics --------------------------------------------------------------------------------
+
+
+def test_joint_goal_accuracy_by_hand():
+    y_true = [NORTH, {**NORTH, "stars": "4"}, None, {}, {**NORTH, "time": {"5", "five"}}]
+    y_pred = [NORTH, {**NORTH, "stars": "5"}, {}, {}, {**NORTH, "time": "five"}]
+    assert joint_goal_accuracy_score(y_true, y_pred) == 3 / 4
+    assert joint_goal_accuracy_score(y_true, y_pred, slots=["area"]) == 1.0
+    weight = [1, 2, 9, 1, 0]
+    assert joint_goal_accuracy_score(iter(y_true), y_pred, sample_weight=weight) == 2 / 4
+    assert joint_goal_accuracy_score([NORTH], [{}]) == 0.0
+    assert joint_goal_accuracy_score([{}], [NORTH]) == 0.0
+
+
+def test_slot_f1_by_hand():
+    y_true = [NORTH, {**NORTH, "stars": "4"}, None, {}]
+    y_pred = [NORTH, {**SOUTH, "time": "5"}, NORTH, NORTH]
+    # area: 1 right of 3 said and 2 true; stars: none of 0 said, 1 true; time: none of 1 said
+    each = slot_f1_score(y_true, y_pred, average=None)
+    assert each == {"area": 2 / 5, "stars": 0.0, "time": 0.0}
+    assert slot_f1_score(y_true, y_pred, average="macro") == pytest.approx(2 / 15)
+    assert slot_f1_score(y_true, y_pred) == pytest.approx(2 / 7)
+    assert slot_f1_score(y_true, y_pred, slots=["area", "mood"], average=None) == {
+        "area": 2 / 5,
+        "mood": 0.0,
+    }
+    assert slot_f1_score([{}], [{}]) == 0.0
+
+
+@pytest.mark.parametrize("score", [joint_goal_accuracy_score, slot_f1_score])
+def test_metrics_refuse(score):
+    with pytest.raises(ValueError, match="all are missing"):
+        score([None], [NORTH])
+    with pytest.raises(TypeError, match="row 1 holds None"):
+        score([NORTH, NORTH], [NORTH, None])
+    with pytest.raises(TypeError, match="y_true must hold dicts"):
+        score(["north"], [NORTH])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        score([NORTH, NORTH], [NORTH])
+
+
+def test_slot_f1_refuses_other_averages():
+    with pytest.raises(ValueError, match="average must be"):
+        slot_f1_score([NORTH], [NORTH], average="weighted")
