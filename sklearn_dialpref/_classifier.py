@@ -129,7 +129,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     =================  ==========================  ==================
     parameter          frozen encoder or features  fine-tuned encoder
     =================  ==========================  ==================
-    ``learning_rate``  5e-4; two rounds on less    5e-5 (head: 3e-4)
+    ``learning_rate``  5e-4; two rounds on less    1e-4 (head: 3e-4)
                        than 1,920 inputs: up to
                        4 times more
     ``batch_size``     128                         32
@@ -378,7 +378,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             smoothing=self.smoothing,
             loss_weight=self.loss_weight,
             max_epochs=None if self.max_epochs == "auto" else int(self.max_epochs),
-            learning_rate=chosen(self.learning_rate, frozen_rate, 5e-5),
+            learning_rate=chosen(self.learning_rate, frozen_rate, 1e-4),
             batch_size=chosen(self.batch_size, 128, 32),
             early_stopping=self.early_stopping,
             callbacks=self.callbacks or [],

@@ -2,11 +2,13 @@
 
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from .intervals import DRAWS, differences
+from .names import named
 from .opponents import OPPONENTS
 from .ours import OURS
 from .run import read_results
@@ -26,6 +28,7 @@ HUMAN_ONLY = [
 ]
 MEASURES = {"macro_f1": "Macro-F1", "accuracy": "Accuracy", "brier": "Brier score"}
 PLOTTED_OPPONENTS = 5
+GIVEN_LAYERS = "_layers"  # ends the names of opponents that see more than sentence embeddings
 
 
 def write_report(csv_path: Path, student: str, tasks: list[str]) -> str:
@@ -54,7 +57,7 @@ def write_report(csv_path: Path, student: str, tasks: list[str]) -> str:
     stem = f"{student}_{part}"
     if len(tasks) == 1:
         stem += f"_{tasks[0]}"
-    sections = [f"# {student.capitalize()} student, {part} dialogues"]
+    sections = []
     if len(done):
         at = AT if AT in set(done["budget"]) else _by_size(done["budget"].unique())[0]
         sections += [
@@ -65,15 +68,32 @@ def write_report(csv_path: Path, student: str, tasks: list[str]) -> str:
             _useless_teacher(done, at),
         ]
         if plot(done, csv_path.parent / f"{stem}.png", at):
-            sections.append(f"![Macro-F1 against human labels]({stem}.png)")
+            picture = f"![Macro-F1 against human labels]({stem}.png)"
+            sections.append(Section("plot", "Plot", picture))
+        methods = [f"- `{name}`: {named(name)}" for name in done["method"].unique()]
+        sections.append(Section("methods", "Methods, as --methods takes them", "\n".join(methods)))
     if len(failed):
         sections.append(_failures(failed))
     machine = platform.processor() or platform.machine()
-    sections.append(f"{machine}, {time.strftime('%Y-%m-%d')}")
-    text = "\n\n".join(section for section in sections if section) + "\n"
+    head = f"# {student.capitalize()} student, {part} dialogues"
+    foot = f"{machine}, {time.strftime('%Y-%m-%d')}"
+    text = "\n\n".join([head, *(str(s) for s in sections if s.body), foot]) + "\n"
     csv_path.parent.mkdir(parents=True, exist_ok=True)
     (csv_path.parent / f"{stem}.md").write_text(text)
     return text
+
+
+@dataclass
+class Section:
+    """A part of the report; the user guide includes some by the marks around their bodies."""
+
+    name: str
+    title: str
+    body: str
+
+    def __str__(self) -> str:
+        begin, end = (f"<!-- {word} {self.name} -->" for word in ("begin", "end"))
+        return f"## {self.title}\n\n{begin}\n\n{self.body}\n\n{end}"
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -95,7 +115,7 @@ def _number(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.3f}".replace("0.", ".", 1)
 
 
-def _at_budget(done: pd.DataFrame, at: str, measure: str) -> str:
+def _at_budget(done: pd.DataFrame, at: str, measure: str) -> Section:
     """Methods × tasks: mean ± deviation over seeds, and the mean over tasks."""
     part = done[done["budget"] == at]
     by = part.groupby(["method", "task"], sort=False)[measure]
@@ -113,7 +133,9 @@ def _at_budget(done: pd.DataFrame, at: str, measure: str) -> str:
     table["seeds"] = part.groupby("method")["seed"].nunique().reindex(table.index)
     table["seconds"] = part.groupby("method")["seconds"].median().round(1).reindex(table.index)
     table = table.loc[average.sort_values(ascending=measure == "brier").index]
-    return f"## {MEASURES[measure]} at {at} human labels\n\n{markdown(table)}{_rows_note(part)}"
+    table = table.rename(index=named).rename_axis("trained by")
+    title = f"{MEASURES[measure]} at {at} human labels"
+    return Section(measure, title, markdown(table) + _rows_note(part))
 
 
 def _rows_note(part: pd.DataFrame) -> str:
@@ -124,7 +146,10 @@ def _rows_note(part: pd.DataFrame) -> str:
         for task in votes.index
         if task in rows and votes[task] < rows[task]
     ]
-    return f"\n\n`llm_votes` is scored on the rows with a vote: {', '.join(fewer)}." * bool(fewer)
+    return (
+        f"\n\nThe LLM's own labels are scored on the rows that have one: {', '.join(fewer)}."
+        * bool(fewer)
+    )
 
 
 def opponents(frame: pd.DataFrame) -> pd.DataFrame:
@@ -141,48 +166,49 @@ def best_opponent(done: pd.DataFrame, at: str) -> str | None:
     return None if means.empty else means.idxmax()
 
 
-def _by_budget(done: pd.DataFrame, at: str) -> str:
-    """Budgets × tasks: the default, the best opponent at ``at``, and the best of each cell."""
+def _by_budget(done: pd.DataFrame, at: str) -> Section:
+    """Budgets × tasks: the default, and the best others of some kinds."""
     means = done.groupby(["method", "budget", "task"], sort=False)["macro_f1"].mean()
     means = means.unstack("task")
     single = best_opponent(done, at)
+    kinds = {
+        named("default"): ["default"],
+        named(single or ""): [single],
+        "best others that are not given layers, of each task": [
+            name
+            for name in opponents(done)["method"].unique()
+            if name not in HUMAN_ONLY and not name.endswith(GIVEN_LAYERS)
+        ],
+        "best on human labels only, of each task": HUMAN_ONLY,
+    }
     rows = {}
     for budget in _by_size(done["budget"].unique()):
-        for name in ("default", single):
-            if (name, budget) in means.index:
-                row = means.loc[(name, budget)]
-                rows[f"{budget}, {name}"] = [*row.map(_number), _number(row.mean(skipna=False))]
-        others = opponents(done[done["budget"] == budget])
-        if others.empty:
-            continue
-        cells = others.groupby(["method", "task"])["macro_f1"].mean().unstack("task")
-        cells = cells.reindex(columns=means.columns)
-        rows[f"{budget}, best opponent of each"] = [
-            *(
-                "–"
-                if cells[task].isna().all()
-                else f"{_number(cells[task].max())} ({cells[task].idxmax()})"
-                for task in cells
-            ),
-            _number(cells.max().mean(skipna=False)),
-        ]
+        for kind, methods in kinds.items():
+            there = [(name, budget) for name in methods if (name, budget) in means.index]
+            if there:
+                best = means.loc[there].max()
+                rows[f"{budget}, {kind}"] = [*map(_number, best), _number(best.mean(skipna=False))]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[*means.columns, "mean"])
-    table.index.name = "human labels, method"
-    return f"## Macro-F1 by number of human labels\n\n{markdown(table)}"
+    table.index.name = "human labels, trained by"
+    return Section("budgets", "Macro-F1 by number of human labels", markdown(table))
 
 
-def _leads(done: pd.DataFrame, at: str, ours: dict) -> list[str]:
+def _leads(done: pd.DataFrame, at: str, ours: dict) -> list[Section]:
     """The default against each other method, a section for each measure."""
     return [
-        f"## Lead of the default at {at} human labels, points of "
-        f"{MEASURES[measure][0].lower()}{MEASURES[measure][1:]}\n\n"
-        f"Mean over seeds, 95 % interval of {DRAWS:,} paired bootstrap draws of evaluation "
-        f"dialogues.  `llm_votes`: on the rows with a vote.\n\n{markdown(table)}"
+        Section(
+            f"lead_{measure}",
+            f"Lead of the default at {at} human labels, points of "
+            f"{MEASURES[measure][0].lower()}{MEASURES[measure][1:]}",
+            f"Mean over seeds, 95 % interval of {DRAWS:,} paired bootstrap draws of evaluation "
+            f"dialogues.  The LLM's own labels: on the rows that have one.\n\n"
+            f"{markdown(table.rename(index=named))}",
+        )
         for measure, table in differences(done[done["budget"] == at], ours)
     ]
 
 
-def _labels_needed(done: pd.DataFrame) -> str:
+def _labels_needed(done: pd.DataFrame) -> Section:
     """Where the default at b labels reaches the best human-only training at 4 b."""
     means = done.groupby(["method", "budget", "task"], sort=False)["macro_f1"].mean()
     means = means.unstack("task")
@@ -202,35 +228,34 @@ def _labels_needed(done: pd.DataFrame) -> str:
             if ours >= theirs and smallest == "none":
                 smallest = few
         rows[task] = [*answers, smallest]
+    title = "Labels needed"
     if all(answer == "–" for row in rows.values() for answer in row[:-1]):
-        return ""
+        return Section("labels_needed", title, "")
     columns = [*(f"{few} / {many}" for few, many in pairs), "smallest that reaches it"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    return (
-        "## Labels needed\n\nMacro-F1 of the default at b human labels / of the best human-only "
-        f"training at 4 b.\n\n{markdown(table)}"
-    )
+    what = "Macro-F1 of the default at b human labels / of the best human-only training at 4 b."
+    return Section("labels_needed", title, f"{what}\n\n{markdown(table)}")
 
 
-def _useless_teacher(done: pd.DataFrame, at: str) -> str:
+def _useless_teacher(done: pd.DataFrame, at: str) -> Section:
     part = done[(done["budget"] == at)]
     part = part[part["method"].isin(["default_shuffled", *HUMAN_ONLY])]
+    title = f"Useless teacher, {at} human labels"
     if "default_shuffled" not in set(part["method"]):
-        return ""
+        return Section("useless", title, "")
     table = part.groupby(["method", "task"], sort=False)["macro_f1"].mean().unstack("task")
-    return (
-        f"## Useless teacher, {at} human labels\n\nMacro-F1 with the votes shuffled among the "
-        f"voted rows, beside human-only training.\n\n{markdown(table.map(_number))}"
-    )
+    table = table.map(_number).rename(index=named)
+    what = "Macro-F1 with the votes shuffled among the voted rows, beside human-only training."
+    return Section("useless", title, f"{what}\n\n{markdown(table)}")
 
 
-def _failures(failed: pd.DataFrame) -> str:
+def _failures(failed: pd.DataFrame) -> Section:
     counted = failed.groupby(["method", "error"], sort=False)
     lines = [
         f"- `{method}` ({len(rows)} cells, {', '.join(rows['task'].unique())}): {error}"
         for (method, error), rows in counted
     ]
-    return "## Without a result\n\n" + "\n".join(lines)
+    return Section("failures", "Without a result", "\n".join(lines))
 
 
 def plot(done: pd.DataFrame, path: Path, at: str) -> bool:
@@ -254,7 +279,10 @@ def plot(done: pd.DataFrame, path: Path, at: str) -> bool:
             rows = done[(done["task"] == task) & (done["method"] == name)]
             by = rows.groupby("budget")[["n_human", "macro_f1"]].mean().sort_values("n_human")
             style = {"color": "black", "linewidth": 2.5} if name == "default" else {}
-            axis.plot(by["n_human"], by["macro_f1"], marker="o", markersize=3, label=name, **style)
+            label = named(name).replace("*", "").replace("`", "")
+            axis.plot(
+                by["n_human"], by["macro_f1"], marker="o", markersize=3, label=label, **style
+            )
         sizes = done[done["task"] == task].groupby("budget")["n_human"].mean().round().astype(int)
         axis.set(xscale="log", title=task, xlabel="human labels")
         axis.set_xticks(sizes, labels=sizes.astype(str), minor=False)

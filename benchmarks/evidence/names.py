@@ -1,0 +1,55 @@
+"""What the methods are called in tables."""
+
+__all__ = ["named"]
+
+SCHEDULES = {
+    "pretrain_finetune": "then human labels",
+    "joint": "jointly with human labels",
+    "distill_then_joint": "after distillation, jointly with human labels",
+}
+LOSSES = {
+    "noise_reduced": "noise-reduced pairs",
+    "soft_cross_entropy": "distillation",
+    "ranknet": "RankNet pairs",
+    "margin_mse": "MarginMSE pairs",
+    "robust": "robust pairs",
+}
+NAMES = {
+    "default": "**default: two rounds**",
+    "default_human_only": "our student, human labels only",
+    "default_shuffled": "default, LLM labels shuffled",
+    "default_sentence_embedding": 'two rounds on sentence embeddings (`pooling="model"`)',
+    "default_one_llm": "default, one LLM only",
+    "noise_reduced-two_rounds": 'two rounds, with pairs (`loss="noise_reduced"`)',
+    "pairs_without_margin": "pairs without margin, then human labels",
+    "pairs_constant_margin": "pairs with a constant margin, then human labels",
+    "pairs_label_smoothing": "pairs with label smoothing, then human labels",
+    "pairs_one_llm": "noise-reduced pairs of one LLM, then human labels",
+    "pairs_across_dialogues": "noise-reduced pairs across dialogues, then human labels",
+    "llm_votes": "the LLM's own labels",
+    "lr_human": "logistic regression on human labels",
+    "lr_llm": "logistic regression on LLM labels",
+    "lr_union": "logistic regression on both",
+    "cleanlab_union": "cleanlab's CleanLearning on both",
+    "self_training": "self-training on human labels",
+    "mlp_human": "small network on human labels",
+    "mlp_human_layers": "small network on human labels, given layers",
+    "distillation": "distillation",
+    "distillation_layers": "distillation, given layers",
+    "distillation_then_human": "distillation, then human labels",
+    "distillation_then_human_layers": "distillation, then human labels, given layers",
+    "joint_cross_entropy": "joint cross-entropy",
+    "forward_correction": "forward-corrected distillation, then human labels",
+    "dawid_skene": "Dawid-Skene, then distillation, then human labels",
+    "human_only": "human labels only",
+    "setfit": "SetFit on human labels",
+} | {
+    f"{loss}-{schedule}": f"{what}, {when}"
+    for loss, what in LOSSES.items()
+    for schedule, when in SCHEDULES.items()
+}
+
+
+def named(method: str) -> str:
+    """In words; a method that has none as it is."""
+    return NAMES.get(method, f"`{method}`")
