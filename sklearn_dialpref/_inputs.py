@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ._targets import Targets, canonical_order
 from ._validation import Dialogues
-from .preprocessing import previous_turns
+from .preprocessing import neighbours
 
 if TYPE_CHECKING:
     from ._batches import Rows
@@ -36,7 +36,7 @@ def text_slots(dialogues: Dialogues, context_turns: int) -> list[NDArray[Any]]:
             f"X has a column 'context', but context_turns={context_turns} would make "
             "one: set context_turns=0, or drop the column"
         )
-    return [dialogues.text, previous_turns(dialogues, context_turns)]
+    return [dialogues.text, neighbours(dialogues, range(-context_turns, 0))]
 
 
 def distinct_texts(slots: list[NDArray[Any]]) -> tuple[list[str], NDArray[np.int64]]:

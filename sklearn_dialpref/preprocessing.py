@@ -10,10 +10,10 @@ import numpy as np
 from sklearn.utils import check_scalar
 
 from ._scores import vote_shares
-from ._validation import Dialogues, check_dialogues, is_missing, label_array
+from ._validation import Dialogues, check_dialogues, is_missing, label_array, missing_in
 
 
-def with_context(X: Any, turns: int = 1) -> Any:
+def with_context(X: Any, turns: int = 1, *, following: int = 0, speakers: bool = False) -> Any:
     r"""Add a column ``context``: the utterances before each one, in the same dialogue.
 
     Do this before a split takes rows out of their dialogue: cross-validation on human-labelled
@@ -26,20 +26,27 @@ def with_context(X: Any, turns: int = 1) -> Any:
         ``text``, and optionally ``turn`` (default: row order).
     turns : int, default=1
         How many preceding utterances to take, at most; 0 gives empty contexts.
+    following : int, default=0
+        How many utterances after it to take as well, at most.  A live dialogue has none of
+        them yet: only for dialogues that are over.
+    speakers : bool, default=False
+        Whether each line begins with its speaker, as in a transcript, and a last one names that
+        of the utterance itself.  `X` then needs a column ``speaker``.
 
     Returns
     -------
     X_context : DataFrame of n rows
         `X` in its own kind, with its rows, their order and their index, and a column
         ``context``: the preceding utterances in turn order, joined by a line feed, empty at
-        the start of a dialogue.
+        the start of a dialogue; then, after a line with "…", those that follow.
 
     Raises
     ------
     TypeError
-        If `X` is not a DataFrame, or `turns` no integer.
+        If `X` is not a DataFrame, or `turns` or `following` no integer.
     ValueError
-        If `X` has a column ``context`` already, or `turns` is negative.
+        If `X` has a column ``context`` already, `turns` or `following` is negative, or speakers
+        are asked for and missing.
 
     See Also
     --------
@@ -55,6 +62,9 @@ def with_context(X: Any, turns: int = 1) -> Any:
     ... })
     >>> with_context(X, turns=2)["context"].tolist()
     ['', '', 'Hi', 'Hi\nHow are you?']
+    >>> X["speaker"] = ["Ann", "Ann", "Bob", "Ann"]
+    >>> with_context(X, turns=1, speakers=True)["context"].tolist()
+    ['Ann:', 'Ann:', 'Ann: Hi\nBob:', 'Bob: How are you?\nAnn:']
     """
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     if not isinstance(frame, nw.DataFrame):
@@ -66,57 +76,86 @@ def with_context(X: Any, turns: int = 1) -> Any:
         raise ValueError(
             "X has a column 'context' already; drop or rename it to have it made anew."
         )
-    context = previous_turns(check_dialogues(X, precomputed=False), turns)
+    dialogues = check_dialogues(X, precomputed=False)
+    for name, number in (("turns", turns), ("following", following)):
+        check_scalar(number, name, Integral, min_val=0)
+    names = _speakers(dialogues) if speakers else None
+    context = neighbours(dialogues, range(-int(turns), 0), names)
+    if names is not None:
+        context = _lines(context, names + ":")
+    if following:
+        after = neighbours(dialogues, range(1, int(following) + 1), names)
+        context = np.where(after == "", context, _lines(_lines(context, "…"), after))
     column = nw.new_series(
         "context", context.tolist(), dtype=nw.String, backend=frame.implementation
     )
     return frame.with_columns(column).to_native()
 
 
-def previous_turns(dialogues: Dialogues, turns: int) -> np.ndarray:
-    """Join the utterances before each one, in the same dialogue and in turn order.
+def neighbours(
+    dialogues: Dialogues, offsets: range, speakers: np.ndarray | None = None
+) -> np.ndarray:
+    """Join the utterances at some places before or after each one, in the same dialogue.
 
     Parameters
     ----------
     dialogues : Dialogues
         Utterances as :func:`check_dialogues` returns them, with text.
-    turns : int
-        How many preceding utterances to take, at most.
+    offsets : range
+        Places relative to the utterance in turn order, such as ``range(-2, 0)``.
+    speakers : ndarray of shape (n,), dtype object, or None
+        Names that come before the utterances.
 
     Returns
     -------
-    context : ndarray of shape (n,), dtype object
-        Joined by a line feed; ``""`` at the start of a dialogue.
+    joined : ndarray of shape (n,), dtype object
+        Lines; ``""`` where the dialogue has none of them.
 
     Raises
     ------
-    TypeError
-        If `turns` is no integer.
     ValueError
-        If `turns` is negative, or the dialogues have no text.
+        If the dialogues have no text.
 
     Examples
     --------
     >>> from sklearn_dialpref._validation import check_dialogues
-    >>> from sklearn_dialpref.preprocessing import previous_turns
-    >>> previous_turns(check_dialogues([["a", "Hi"], ["a", "Hello"]]), turns=1).tolist()
+    >>> from sklearn_dialpref.preprocessing import neighbours
+    >>> neighbours(check_dialogues([["a", "Hi"], ["a", "Hello"]]), range(-1, 0)).tolist()
     ['', 'Hi']
     """
-    check_scalar(turns, "turns", Integral, min_val=0)
     if dialogues.text is None:
         raise ValueError(
             "Context is made of text, but X holds ready-made features; give a column text."
         )
+    said = dialogues.text if speakers is None else speakers + ": " + dialogues.text
     order = np.lexsort((dialogues.turn, dialogues.group))
-    text, turn = dialogues.text[order], dialogues.turn[order]
-    joined = np.full(len(text), "", dtype=object)
-    # From the earliest utterance to the nearest; a row with one of them has all nearer ones.
-    for offset in range(min(int(turns), turn.max(initial=0)), 0, -1):
-        row = np.flatnonzero(turn >= offset)
-        joined[row] += text[row - offset] + ("\n" if offset > 1 else "")
+    said, group = said[order], dialogues.group[order]
+    longest = dialogues.turn.max(initial=0)
+    joined = np.full(len(said), "", dtype=object)
+    for offset in offsets:
+        if abs(offset) > longest:
+            continue
+        rows = np.arange(max(0, -offset), len(said) - max(0, offset))
+        rows = rows[group[rows] == group[rows + offset]]
+        joined[rows] = _lines(joined[rows], said[rows + offset])
     context = np.empty_like(joined)
     context[order] = joined
     return context
+
+
+def _lines(above: np.ndarray, below: Any) -> np.ndarray:
+    """Texts one above the other, without an empty line."""
+    return above + np.where(above == "", "", "\n").astype(object) + below
+
+
+def _speakers(dialogues: Dialogues) -> np.ndarray:
+    if dialogues.speaker is None:
+        raise ValueError("speakers=True needs a column 'speaker' in X; add it, or leave it out.")
+    if (missing := missing_in(dialogues.speaker)).any():
+        raise ValueError(
+            f"speaker is missing in row {np.argmax(missing)}; name it, such as 'unknown'."
+        )
+    return np.array([str(name) for name in dialogues.speaker], dtype=object)
 
 
 def votes_to_scores(votes: Any, classes: Any) -> np.ndarray:

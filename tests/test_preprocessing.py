@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_dialpref._validation import check_dialogues
-from sklearn_dialpref.preprocessing import previous_turns, votes_to_scores, with_context
+from sklearn_dialpref.preprocessing import neighbours, votes_to_scores, with_context
 
 
 def make_chats(seed=0, n_dialogues=7):
@@ -66,11 +66,45 @@ def test_context_follows_the_numbers_in_text_turns():
 
 
 def test_context_of_separate_rows_is_empty():
-    assert previous_turns(check_dialogues(["a", "b"]), 3).tolist() == ["", ""]
+    assert neighbours(check_dialogues(["a", "b"]), range(-3, 0)).tolist() == ["", ""]
+
+
+def brute_force_transcript(X, turns, following):
+    contexts = []
+    for _, row in X.iterrows():
+        dialogue = X[X["dialogue_id"] == row["dialogue_id"]].sort_values("turn")
+        lines = (dialogue["speaker"] + ": " + dialogue["text"]).tolist()
+        at = dialogue["turn"].tolist().index(row["turn"])
+        before, after = lines[max(0, at - turns) : at], lines[at + 1 : at + 1 + following]
+        contexts.append("\n".join([*before, f"{row['speaker']}:", *["…"][: len(after)], *after]))
+    return contexts
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3])
+@pytest.mark.parametrize("following", [0, 1, 100])
+def test_transcripts_equal_brute_force(turns, following):
+    X = make_chats()
+    X["speaker"] = np.random.default_rng(0).choice(["Ann", "Bob"], len(X))
+    result = with_context(X, turns, following=following, speakers=True)
+    assert result["context"].tolist() == brute_force_transcript(X, turns, following)
+
+
+def test_context_on_both_sides():
+    X = pd.DataFrame({"dialogue_id": ["a"] * 3, "text": ["x", "y", "z"]})
+    found = with_context(X, following=2)["context"].tolist()
+    assert found == ["…\ny\nz", "x\n…\nz", "y"]
 
 
 def test_bad_context_input():
     X = make_chats()
+    with pytest.raises(ValueError, match="needs a column 'speaker'"):
+        with_context(X, speakers=True)
+    with pytest.raises(ValueError, match="speaker is missing in row 2"):
+        with_context(X.assign(speaker=["a", "b", None, *"c" * (len(X) - 3)]), speakers=True)
+    with pytest.raises(ValueError, match="following == -1"):
+        with_context(X, following=-1)
+    with pytest.raises(TypeError, match="following must be an instance of int"):
+        with_context(X, following=1.5)
     with pytest.raises(ValueError, match="column 'context' already"):
         with_context(with_context(X))
     for other in (["a", "b"], X[["dialogue_id", "text"]].to_numpy(), X["text"]):
@@ -83,7 +117,7 @@ def test_bad_context_input():
     with pytest.raises(TypeError, match="turns must be an instance of int"):
         with_context(X, 1.5)
     with pytest.raises(ValueError, match="holds ready-made features"):
-        previous_turns(check_dialogues(np.zeros((2, 3))), 1)
+        neighbours(check_dialogues(np.zeros((2, 3))), range(-1, 0))
 
 
 @pytest.mark.parametrize("classes", [["neu", "pos", "neg"], [2, 0, 1], [True, False], [0.5, 1.5]])
