@@ -51,7 +51,7 @@ def hand_written(X: object, y_human: object, y_llm: object, settings: dict) -> f
         dialogues, text_slots(dialogues, 0), targets, (clf.encoder, None, clf.pooling), "cpu"
     )
     frozen = student.encoder is None
-    recipe = clf._recipe(seed, "cpu", student)
+    recipe = _stages.Recipe.of(clf, student, seed, "cpu")
     stages = _stages.plan_stages(clf.schedule, clf.loss, has_human=True, has_llm=True)
     facts = _stages.label_facts(rows, targets.classes, None, with_confusion=False)
     nobody = np.zeros(len(rows.group), dtype=bool)

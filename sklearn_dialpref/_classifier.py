@@ -23,8 +23,6 @@ from ._validation import Dialogues, check_dialogues, is_missing, label_array
 
 if TYPE_CHECKING:
     from ._encoders import FrozenEncoder
-    from ._stages import Recipe
-    from ._student import Student
 
 __all__ = ["DialoguePreferenceClassifier"]
 
@@ -107,6 +105,8 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         Class labels, sorted; multilabel: the names of the label columns.
     multilabel_ : bool
         Whether each utterance can have several labels.
+    thresholds_ : ndarray of shape (n_classes,)
+        Multilabel only: probability from which on a label is predicted, see Notes.
     history_ : list of dict
         One record per epoch (the human stage of two rounds has one in all): ``epoch``, ``stage``,
         ``train_loss``, ``valid_loss`` (NaN where no early stopping) and ``duration`` in seconds.
@@ -154,6 +154,10 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     ``batch_size`` or, if that is more, as many as there are per LLM-labelled row, but one at
     most.  With ``max_epochs="auto"`` they come round some 20 times (frozen encoder or features) or
     6 times (fine-tuned encoder) at least.
+
+    Multilabel thresholds give the best F1 on the human labels by students that had not seen them
+    (in folds of dialogues, on a frozen encoder), as a mean over bootstrap draws; 0.5 where a label
+    has no positive example, or less than two rows have labels.
 
     A row without any label changes nothing, but its text is context for others.  Human labels
     leave the level of a class without any alone.  After a stage on pairs alone or beside human
@@ -282,9 +286,10 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             If the encoder cannot be found.
         """
         from . import _net, _rounds, _stages
+        from ._thresholds import f1_thresholds
 
         self._check_parameters()
-        for stale in ("n_features_in_", "feature_names_in_"):  # of a fit to other features
+        for stale in ("n_features_in_", "feature_names_in_", "thresholds_"):  # of another fit
             self.__dict__.pop(stale, None)
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)
         targets = check_targets(y_human, y_llm, len(dialogues), self.classes)
@@ -301,7 +306,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             held_out = np.zeros(len(rows.group), dtype=bool)
             if self.early_stopping:
                 held_out = _net.hold_out(rows, self.validation_fraction, seed)
-            recipe = self._recipe(seed, device, student)
+            recipe = _stages.Recipe.of(self, student, seed, device)
             stages = _stages.plan_stages(
                 self.schedule,
                 loss,
@@ -314,9 +319,12 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
                 class_weights(targets, self.class_weight),
                 with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
             )
-            train = _rounds.train_rounds if stages[-1].name == "refine" else _net.train
-            net, history = train(student, rows, held_out, stages, recipe, facts)
+            net, history, unseen = _rounds.train_student(
+                student, rows, held_out, stages, recipe, facts
+            )
         net.trim_for_prediction()
+        if targets.multilabel:
+            self.thresholds_ = f1_thresholds(rows.human, unseen, seed)
         self.classes_ = targets.classes
         self.multilabel_ = targets.multilabel
         self.net_ = net
@@ -361,32 +369,6 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
 
         return FrozenEncoder(self.encoder, device, self.pooling, verbose=bool(self.verbose))
 
-    def _recipe(self, seed: int, device: str, student: Student) -> Recipe:
-        from ._stages import Recipe, head_rate
-
-        frozen = student.encoder is None
-        frozen_rate = head_rate(len(student.mean)) if self.schedule == "two_rounds" else 5e-4
-
-        def chosen(value: Any, for_frozen: Any, for_fine_tuned: Any) -> Any:
-            if value != "auto":
-                return value
-            return for_frozen if frozen else for_fine_tuned
-
-        return Recipe(
-            margin_scale=self.margin_scale,
-            min_gap=self.min_gap,
-            smoothing=self.smoothing,
-            loss_weight=self.loss_weight,
-            max_epochs=None if self.max_epochs == "auto" else int(self.max_epochs),
-            learning_rate=chosen(self.learning_rate, frozen_rate, 1e-4),
-            batch_size=chosen(self.batch_size, 128, 32),
-            early_stopping=self.early_stopping,
-            callbacks=self.callbacks or [],
-            device=device,
-            seed=seed,
-            verbose=int(self.verbose),
-        )
-
     # -- predicting ---------------------------------------------------------------------------
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -428,11 +410,11 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n,), or of int of shape (n, n_labels)
             Labels of the type that ``fit`` was given; multilabel: 1 where a label's probability
-            is at least one half.
+            reaches its threshold.
         """
         logits = self._logits(X)
         if self.multilabel_:
-            return (logits >= 0).astype(np.int64)
+            return (expit(logits) >= self.thresholds_).astype(np.int64)
         return self.classes_[logits.argmax(axis=1)]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ._batches import Rows
@@ -16,7 +17,7 @@ from ._calibration import level_shift
 from ._stages import Recipe, StageLoss, head_rate, rate_share
 from ._student import forget
 
-__all__ = ["HEAD_BATCH", "HUMAN_STEPS", "Heads", "Pupil"]
+__all__ = ["HEAD_BATCH", "HUMAN_STEPS", "Heads", "Pupil", "folds"]
 
 HUMAN_STEPS = (0, 5, 10, 20, 40, 80, 160, 320)  # of the head, tried by cross-validation
 HUMAN_RATE = 2e-4
@@ -30,6 +31,26 @@ WEIGHT_DECAY = 0.01
 
 def adamw(head: nn.Module, rate: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(head.parameters(), rate, weight_decay=WEIGHT_DECAY, fused=True)
+
+
+def folds(
+    group: NDArray[np.int64], human: NDArray[np.bool_], n_folds: int, seed: int
+) -> tuple[NDArray[np.int64], int]:
+    """A fold for each row, and how many there are; 1 where people labelled a single row.
+
+    Dialogues stay whole, and those with human labels are spread evenly.  Where people labelled
+    a single dialogue, rows take the place of dialogues.
+    """
+    rng = np.random.RandomState(seed % 2**32)
+    unit = group
+    if len(np.unique(unit[human])) < 2:
+        unit = np.arange(len(unit))
+    with_human = np.unique(unit[human])
+    n_folds = min(n_folds, len(with_human))
+    fold = np.empty(int(unit.max()) + 1, dtype=np.int64)
+    for units in (with_human, np.setdiff1d(unit, with_human)):
+        fold[rng.permutation(units)] = np.arange(len(units)) % n_folds
+    return fold[unit], n_folds
 
 
 @dataclass
@@ -137,22 +158,9 @@ class Heads:
     # -- what human labels decide ---------------------------------------------------------------
 
     def folds(self, n_folds: int, seed: int) -> tuple[Tensor, int]:
-        """A fold for each row, and how many there are; 1 where people labelled a single row.
-
-        Dialogues stay whole, and those with human labels are spread evenly.  Where people
-        labelled a single dialogue, rows take the place of dialogues.
-        """
-        rng = np.random.RandomState(seed % 2**32)
-        human = self.has_human.numpy()
-        unit = self.rows.group
-        if len(np.unique(unit[human])) < 2:
-            unit = np.arange(len(unit))
-        with_human = np.unique(unit[human])
-        n_folds = min(n_folds, len(with_human))
-        fold = np.empty(int(unit.max()) + 1, dtype=np.int64)
-        for units in (with_human, np.setdiff1d(unit, with_human)):
-            fold[rng.permutation(units)] = np.arange(len(units)) % n_folds
-        return torch.from_numpy(fold[unit]), n_folds
+        """As the function of this name."""
+        fold, n_folds = folds(self.rows.group, self.has_human.numpy(), n_folds, seed)
+        return torch.from_numpy(fold), n_folds
 
     def steps_on_human(self, head: nn.Module) -> int:
         """How many steps on human labels serve held-out dialogues best, by their log-loss."""

@@ -24,7 +24,8 @@ from ._batches import Rows
 from ._heads import HEAD_BATCH, Heads
 from ._net import DialogueNet, train
 from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage, StageLoss, head_rate, smoothed
-from ._student import Student, embedded_rows, forget
+from ._student import Student, forget, head_inputs
+from ._thresholds import unseen_logits
 
 __all__ = [
     "human_shares",
@@ -33,6 +34,7 @@ __all__ = [
     "teacher_is_useless",
     "teacher_log_likelihood",
     "train_rounds",
+    "train_student",
 ]
 
 OPINION_FOLDS = 3
@@ -171,15 +173,12 @@ def opinions(heads: Heads, head: nn.Module, steps: int) -> tuple[Tensor, Tensor]
     return opinion, evidence
 
 
-def posterior(heads: Heads, head: nn.Module, steps: int) -> Tensor | None:
+def posterior(heads: Heads, opinion: Tensor, evidence: Tensor) -> Tensor | None:
     """Scores of the second round, or None where human labels cannot weigh the teacher's.
 
     ``p_k ∝ q_k · (Π_l T[k, l]^s_l)^½`` for the student's opinion ``q`` and the teacher's
     scores ``s``; a human label stands as it is.
     """
-    if heads.has_human.sum() < 2:
-        return None
-    opinion, evidence = opinions(heads, head, steps)
     human = human_shares(heads.rows)
     known = ~human.isnan().any(dim=2) & heads.member[:, None]
     if not (known & ~evidence.isnan().any(dim=2)).any():
@@ -189,7 +188,25 @@ def posterior(heads: Heads, head: nn.Module, steps: int) -> Tensor | None:
     return shares[..., 1] if heads.rows.multilabel else shares[:, 0]
 
 
-# -- the two rounds ---------------------------------------------------------------------------
+# -- training -----------------------------------------------------------------------------------
+
+
+def train_student(
+    student: Student,
+    rows: Rows,
+    held_out: NDArray[np.bool_],
+    stages: Sequence[Stage],
+    recipe: Recipe,
+    labels: LabelFacts,
+) -> tuple[DialogueNet, list[dict[str, Any]], Tensor | None]:
+    """Train by any schedule; parameters and returns as of :func:`train_rounds`."""
+    if stages[-1].name == "refine":
+        return train_rounds(student, rows, held_out, stages, recipe, labels)
+    unseen = None
+    if rows.multilabel and rows.has_human.any():
+        unseen = unseen_logits(student, rows, stages, recipe, labels)
+    net, history = train(student, rows, held_out, stages, recipe, labels)
+    return net, history, unseen
 
 
 def train_rounds(
@@ -199,7 +216,7 @@ def train_rounds(
     stages: Sequence[Stage],
     recipe: Recipe,
     labels: LabelFacts,
-) -> tuple[DialogueNet, list[dict[str, Any]]]:
+) -> tuple[DialogueNet, list[dict[str, Any]], Tensor | None]:
     """Train the student in two rounds; as :func:`sklearn_dialpref._net.train` otherwise.
 
     Parameters
@@ -217,6 +234,9 @@ def train_rounds(
     -------
     net : DialogueNet
     history : list of dict
+    unseen : Tensor of shape (n, K), or None
+        Multilabel: logits of the rows by students that had not seen their labels; None where
+        there are too few human labels.
     """
     history: list[dict[str, Any]] = []
 
@@ -228,7 +248,7 @@ def train_rounds(
 
     first, second = stages
     head_recipe = recipe
-    probe, inputs = student.without_encoder(), _head_inputs(student, rows)
+    probe, inputs = student.without_encoder(), head_inputs(student, rows)
     fixed = replace(rows, features=inputs)
     if student.encoder is not None:
         rate = head_rate(len(student.mean))
@@ -251,10 +271,18 @@ def train_rounds(
             stacklevel=3,
         )
         forget(student.head)
-        return learn(student, rows, HUMAN_STAGE, recipe), history
+        unseen = None
+        if rows.multilabel:
+            unseen = unseen_logits(student, rows, [HUMAN_STAGE], recipe, labels)
+        return learn(student, rows, HUMAN_STAGE, recipe), history, unseen
 
     steps = heads.steps_on_human(probe.head)
-    last, scores = first, posterior(heads, probe.head, steps)
+    last, scores, unseen = first, None, None
+    if heads.has_human.sum() > 1:
+        opinion, evidence = opinions(heads, probe.head, steps)
+        scores = posterior(heads, opinion, evidence)
+        if rows.multilabel:
+            unseen = opinion[..., 1] - opinion[..., 0]
     if scores is not None:
         last, steps = second, steps // 2
         rows, fixed = replace(rows, scores=scores), replace(fixed, scores=scores)
@@ -263,7 +291,7 @@ def train_rounds(
         net = learn(probe, fixed, second, head_recipe)
     if student.encoder is not None:
         net = learn(student, rows, last, recipe)
-        heads = replace(heads, features=probe.standardised(_head_inputs(student, rows)))
+        heads = replace(heads, features=probe.standardised(head_inputs(student, rows)))
     began = time.perf_counter()
     head = heads.taught(student.head, steps, heads.member)
     student.head.load_state_dict(head.state_dict())
@@ -276,12 +304,4 @@ def train_rounds(
             "duration": time.perf_counter() - began,
         }
     )
-    return net, history
-
-
-def _head_inputs(student: Student, rows: Rows) -> Tensor:
-    """Ready-made features, or embeddings as the encoder now gives them; not standardised."""
-    if rows.features is not None:
-        return rows.features
-    assert student.encoder is not None and rows.index is not None
-    return embedded_rows(student.encoder, rows.texts, rows.index)
+    return net, history, unseen

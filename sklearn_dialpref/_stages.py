@@ -17,6 +17,7 @@ from .losses import LOSSES, POINTWISE
 
 if TYPE_CHECKING:
     from ._batches import Rows
+    from ._student import Student
 
 __all__ = [
     "HUMAN_STAGE",
@@ -150,6 +151,32 @@ class Recipe:
     device: str
     seed: int
     verbose: int
+
+    @classmethod
+    def of(cls, estimator: Any, student: Student, seed: int, device: str) -> Recipe:
+        """From the parameters of the estimator."""
+        frozen = student.encoder is None
+        frozen_rate = head_rate(len(student.mean)) if estimator.schedule == "two_rounds" else 5e-4
+
+        def chosen(value: Any, for_frozen: Any, for_fine_tuned: Any) -> Any:
+            if value != "auto":
+                return value
+            return for_frozen if frozen else for_fine_tuned
+
+        return cls(
+            margin_scale=estimator.margin_scale,
+            min_gap=estimator.min_gap,
+            smoothing=estimator.smoothing,
+            loss_weight=estimator.loss_weight,
+            max_epochs=None if estimator.max_epochs == "auto" else int(estimator.max_epochs),
+            learning_rate=chosen(estimator.learning_rate, frozen_rate, 1e-4),
+            batch_size=chosen(estimator.batch_size, 128, 32),
+            early_stopping=estimator.early_stopping,
+            callbacks=estimator.callbacks or [],
+            device=device,
+            seed=seed,
+            verbose=int(estimator.verbose),
+        )
 
 
 # -- the loss of a stage --------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 from ._compat import fast_bfloat16
 from ._encoders import FrozenEncoder, TextEncoder
 
-__all__ = ["Student", "embedded_rows", "forget", "side_by_side"]
+if TYPE_CHECKING:
+    from ._batches import Rows
+
+__all__ = ["Student", "embedded_rows", "forget", "head_inputs", "side_by_side"]
 
 HIDDEN_WIDTH = 128
 
@@ -23,6 +27,14 @@ def embedded_rows(
     """The embeddings of each row's texts side by side, see :func:`side_by_side`."""
     embedded = torch.from_numpy(encoder.embed(texts))
     return side_by_side(embedded, torch.from_numpy(index), encoder.n_context)
+
+
+def head_inputs(student: Student, rows: Rows) -> Tensor:
+    """Ready-made features, or embeddings as the encoder now gives them; not standardised."""
+    if rows.features is not None:
+        return rows.features
+    assert student.encoder is not None and rows.index is not None
+    return embedded_rows(student.encoder, rows.texts, rows.index)
 
 
 def side_by_side(embedded: Tensor, index: Tensor, n_context: int) -> Tensor:

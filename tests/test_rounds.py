@@ -130,7 +130,7 @@ def test_no_steps_where_the_head_knows_it_all_and_many_where_it_is_wrong():
     wrong, _ = heads(n_human=12, flip=1.0)
     everything = torch.ones(120, dtype=torch.bool)
     for some, most in ((good, False), (wrong, True)):
-        some.recipe = recipe(max_epochs=100)
+        some.recipe = recipe(max_epochs=300)
         head = some.distilled(fresh_head(), everything, seed=0)
         steps = some.steps_on_human(head)
         assert (steps >= HUMAN_STEPS[-2]) == most
@@ -158,7 +158,7 @@ def test_opinions_come_from_students_that_have_not_seen_the_row():
 
 def test_posterior_is_better_than_the_teacher_and_keeps_human_labels():
     some, truth = heads(n_dialogues=60, n_human=20, flip=0.3, max_epochs=40)
-    scores = posterior(some, fresh_head(), steps=40)
+    scores = posterior(some, *opinions(some, fresh_head(), steps=40))
     torch.testing.assert_close(scores.sum(dim=1), torch.ones(600))
     labelled = some.rows.human >= 0
     assert (scores[labelled].max(dim=1).values == 1).all()
@@ -172,7 +172,7 @@ def test_no_posterior_without_a_row_that_has_both_labels():
     some, _ = heads()
     scores = some.rows.scores.masked_fill((some.rows.human >= 0)[:, None], NAN)
     apart = replace(some, rows=replace(some.rows, scores=scores))
-    assert posterior(apart, fresh_head(), 5) is None
+    assert posterior(apart, *opinions(apart, fresh_head(), 5)) is None
 
 
 def test_permutation_z_against_all_permutations():

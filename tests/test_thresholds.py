@@ -1,0 +1,86 @@
+"""Thresholds of multilabel predictions."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+from sklearn.metrics import f1_score
+
+from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref._thresholds import f1_thresholds
+
+
+def logits_and_truth(n, level=-2.0, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(level, 2, size=(n, 2))
+    return torch.from_numpy(logits), torch.from_numpy((rng.random((n, 2)) < expit(logits)) * 1.0)
+
+
+def test_the_threshold_of_the_best_f1_is_found():
+    logits, truth = logits_and_truth(40_000)
+    found = f1_thresholds(truth, logits, 0)
+    # of calibrated probabilities it is half of the best F1 (Lipton et al., 2014)
+    predicted = expit(logits.numpy()) >= found
+    np.testing.assert_allclose(found, f1_score(truth, predicted, average=None) / 2, atol=0.02)
+
+
+def test_few_rows_are_close_to_it_and_better_than_the_single_best():
+    many_logits, many = logits_and_truth(40_000, seed=1)
+    gains = []
+    for seed in range(10):
+        logits, truth = logits_and_truth(60, seed=2 + seed)
+        mean = f1_thresholds(truth, logits, seed)
+        cuts = [
+            max(logits[:, label], key=lambda cut, label=label: f1_score(
+                truth[:, label], logits[:, label] >= cut))
+            for label in (0, 1)
+        ]  # fmt: skip
+        f1 = [
+            f1_score(many, expit(many_logits.numpy()) >= cut, average="macro")
+            for cut in (mean, expit(np.array(cuts)))
+        ]
+        gains.append(f1[0] - f1[1])
+    assert np.mean(gains) > 0.002
+
+
+def test_ties_and_missing_labels():
+    logits = torch.tensor([[2.0], [1.0], [1.0], [0.0], [5.0], [float("nan")]])
+    truth = torch.tensor([[1.0], [1.0], [0.0], [0.0], [float("nan")], [1.0]])
+    cut = np.log(f1_thresholds(truth, logits, 0) / (1 - f1_thresholds(truth, logits, 0)))
+    assert 0.5 < cut[0] < 1.5  # between or beside the tied ones
+    assert f1_thresholds(truth, None, 0).tolist() == [0.5]
+    assert f1_thresholds(truth * 0, logits, 0).tolist() == [0.5]
+
+
+def test_the_same_seed_gives_the_same_thresholds():
+    logits, truth = logits_and_truth(50)
+    np.testing.assert_array_equal(f1_thresholds(truth, logits, 3), f1_thresholds(truth, logits, 3))
+    assert (f1_thresholds(truth, logits, 3) != f1_thresholds(truth, logits, 4)).any()
+
+
+@pytest.mark.parametrize("schedule", ["two_rounds", "joint"])
+@pytest.mark.parametrize("with_llm", [True, False])
+def test_rare_labels_are_predicted(schedule, with_llm):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 5))
+    truth = (rng.random((600, 2)) < expit(2 * X[:, :2] - 3.5)).astype(float)  # about a tenth
+    y_human = np.where(np.arange(600)[:, None] < 200, truth, np.nan)
+    y_llm = np.where(rng.random(truth.shape) < 0.15, 1 - truth, truth) if with_llm else None
+    clf = DialoguePreferenceClassifier(
+        "precomputed", loss="soft_cross_entropy", schedule=schedule, random_state=0
+    )
+    clf.fit(X, y_human, y_llm)
+    assert ((clf.thresholds_ > 0) & (clf.thresholds_ < 0.5)).all()
+    proba = clf.predict_proba(X[200:])
+    np.testing.assert_array_equal(clf.predict(X[200:]), proba >= clf.thresholds_)
+    f1 = [f1_score(truth[200:], proba >= cut, average="macro") for cut in (clf.thresholds_, 0.5)]
+    assert f1[0] > f1[1] + 0.02
+
+
+def test_no_thresholds_are_left_of_another_fit():
+    X, y = np.random.default_rng(0).normal(size=(40, 3)), np.zeros((40, 2))
+    y[::2] = 1
+    clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0).fit(X, y)
+    assert clf.thresholds_.shape == (2,)
+    clf.fit(X, y[:, 0])
+    assert not hasattr(clf, "thresholds_")
