@@ -33,8 +33,14 @@ def test_another_file_is_measured_once_and_reported(tmp_path):
         ("lr_human", 1),
     ]
     assert cells[["accuracy", "macro_f1"]].stack().between(0, 1).all()
-    assert "default" in first.stdout
+    assert "| **default: two rounds** |" in first.stdout
+    assert "Lead of the default at 25 human labels, points of macro-F1" in first.stdout
+    predictions = pd.read_csv(tmp_path / "out" / "predictions_test.csv")
+    labelled = predictions["predicted"].str.split().str.len()
+    assert (labelled == cells["n_rows"]).all()
     again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert again.stdout == first.stdout
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "cells_test.csv"), cells)
+    stored = pd.read_csv(tmp_path / "out" / "predictions_test.csv")
+    pd.testing.assert_frame_equal(stored, predictions)
     assert list((tmp_path / "out").glob("*.md"))

@@ -10,7 +10,8 @@ again; stop and go on as you like.
 import argparse
 from pathlib import Path
 
-from .data import TASKS, Task
+from .data import TASKS, Task, load_split
+from .intervals import Truth
 from .report import write_report
 from .run import METHODS, plan, run_jobs
 
@@ -42,7 +43,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--intervals",
         action="store_true",
-        help="run again what has a result but no stored probabilities",
+        help="run again what has a result but no stored predictions",
     )
     parser.add_argument("--report-only", action="store_true", help="of the results there are")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evidence"))
@@ -77,7 +78,9 @@ def main() -> None:
             options.methods,
         )
         run_jobs(jobs, csv_path, options.jobs, options.intervals)
-    print(write_report(csv_path, options.student, [task.name for task in tasks]))
+    splits = (load_split(task, folder.resolve(), options.part) for task in tasks)
+    truth = {split.name: Truth.of(split) for split in splits}
+    print(write_report(csv_path, options.student, truth))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,58 @@
 """Paired bootstrap intervals, over evaluation dialogues, of the default's lead."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
-from .run import KEY, proba_path
+from .data import Split
+from .run import KEY
 
-__all__ = ["DRAWS", "differences"]
+__all__ = ["DRAWS", "Truth", "differences"]
 
 DRAWS = 1000
 STATISTICS = ("macro_f1", "accuracy")
 
 
-def differences(done: pd.DataFrame, ours: dict) -> Iterator[tuple[str, pd.DataFrame]]:
+@dataclass
+class Truth:
+    """The evaluated rows of a task.
+
+    Attributes
+    ----------
+    label : ndarray of int, shape (n,)
+        Class codes.
+    dialogue : ndarray of int, shape (n,)
+    n_classes : int
+    """
+
+    label: np.ndarray
+    dialogue: np.ndarray
+    n_classes: int
+
+    @classmethod
+    def of(cls, split: Split) -> "Truth":
+        known = np.array([label is not None for label in split.y_evaluation])
+        label = np.searchsorted(split.classes, split.y_evaluation[known].astype(str))
+        dialogues = split.evaluation["dialogue_id"][known].to_numpy(dtype=str)
+        return cls(label, np.unique(dialogues, return_inverse=True)[1], len(split.classes))
+
+
+def differences(
+    done: pd.DataFrame, predictions: dict, truth: dict[str, Truth], ours: dict
+) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each measure with the default's lead over each other method, in points.
 
     Parameters
     ----------
     done : DataFrame
         Results of one student at one budget.
+    predictions : dict
+        Codes by cell and method, as of :func:`read_predictions`.
+    truth : dict of Truth
+        By task.
     ours : dict
         The methods of this package, which are named after the opponents.
 
@@ -30,50 +62,36 @@ def differences(done: pd.DataFrame, ours: dict) -> Iterator[tuple[str, pd.DataFr
     table : DataFrame of str
         A row for each method, columns the tasks and their mean: lead and interval.
     """
-    draws = {key: _draws(rows) for key, rows in done.groupby(["task", "method"], sort=False)}
+    found: dict = {}
+    for row in done.to_dict("records"):
+        codes = predictions.get(tuple(str(row[name]) for name in KEY))
+        if codes is not None and len(codes) == len(truth[row["task"]].label):
+            found.setdefault((row["task"], row["method"]), {})[row["seed"]] = codes
     tasks = list(done["task"].unique())
-    if not any(draws.get((task, "default")) for task in tasks):
+    if not any((task, "default") in found for task in tasks):
         return
     others = [name for name in done["method"].unique() if name != "default"]
     others.sort(key=lambda name: name in ours)
     for number, measure in enumerate(STATISTICS):
         rows = {}
         for name in others:
-            pairs = [_paired(draws, task, name, number) for task in tasks]
+            pairs = [_paired(found, truth[task], task, name, number) for task in tasks]
             mean = None if any(pair is None for pair in pairs) else np.mean(pairs, axis=0)
             rows[name] = [_cell(pair) for pair in [*pairs, mean]]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=[*tasks, "mean"])
         yield measure, table.rename_axis("default −")
 
 
-def _draws(rows: pd.DataFrame) -> dict[int, dict[str, np.ndarray]]:
-    """Stored predictions of a method on a task, by seed."""
-    found = {}
-    for row in rows.to_dict("records"):
-        path = proba_path(str(row[name]) for name in KEY)
-        if path.exists():
-            with np.load(path) as stored:
-                found[row["seed"]] = dict(stored)
-    return found
-
-
-def _paired(draws: dict, task: str, name: str, statistic: int) -> np.ndarray | None:
+def _paired(found: dict, truth: Truth, task: str, name: str, statistic: int) -> np.ndarray | None:
     """The lead, first as it is, then in each draw; mean over the seeds that both have."""
-    default, other = draws.get((task, "default"), {}), draws.get((task, name), {})
-    leads = [
-        _lead(default[seed], other[seed], statistic) for seed in sorted(default.keys() & other)
-    ]
+    default, other = found.get((task, "default"), {}), found.get((task, name), {})
+    leads = []
+    for seed in sorted(default.keys() & other):
+        answered = other[seed] >= 0
+        scores = (_statistics(codes, truth, answered) for codes in (default[seed], other[seed]))
+        ours, theirs = (score[statistic] for score in scores)
+        leads.append(100 * (ours - theirs))
     return np.mean(leads, axis=0) if leads else None
-
-
-def _lead(default: dict, other: dict, statistic: int) -> np.ndarray:
-    answered = ~np.isnan(other["proba"][:, 0])
-    n_dialogues = int(default["dialogue"].max()) + 1
-    weights = _weights(n_dialogues)
-    return 100 * (
-        _statistics(default, answered, weights)[statistic]
-        - _statistics(other, answered, weights)[statistic]
-    )
 
 
 @lru_cache
@@ -87,13 +105,11 @@ def _weights(n_dialogues: int) -> np.ndarray:
     return np.vstack([np.ones(n_dialogues), drawn])
 
 
-def _statistics(stored: dict, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _statistics(codes: np.ndarray, truth: Truth, rows: np.ndarray) -> np.ndarray:
     """Macro-F1 and accuracy of each draw, from the confusion counts of each dialogue."""
-    n_classes = stored["proba"].shape[1]
-    predicted = np.nan_to_num(stored["proba"]).argmax(axis=1)
-    counts = np.zeros((weights.shape[1], n_classes, n_classes))
-    at = (stored["dialogue"][rows], stored["truth"][rows], predicted[rows])
-    np.add.at(counts, at, 1)
+    weights = _weights(int(truth.dialogue.max()) + 1)
+    counts = np.zeros((weights.shape[1], truth.n_classes, truth.n_classes))
+    np.add.at(counts, (truth.dialogue[rows], truth.label[rows], codes[rows]), 1)
     drawn = np.tensordot(weights, counts, axes=1)
     right = np.diagonal(drawn, axis1=1, axis2=2)
     used = drawn.sum(axis=1) + drawn.sum(axis=2)

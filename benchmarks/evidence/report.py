@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from .intervals import DRAWS, differences
+from .intervals import DRAWS, Truth, differences
 from .names import named
 from .opponents import OPPONENTS
 from .ours import OURS
-from .run import read_results
+from .run import read_predictions, read_results
 
 __all__ = ["write_report"]
 
@@ -31,7 +31,7 @@ PLOTTED_OPPONENTS = 5
 GIVEN_LAYERS = "_layers"  # ends the names of opponents that see more than sentence embeddings
 
 
-def write_report(csv_path: Path, student: str, tasks: list[str]) -> str:
+def write_report(csv_path: Path, student: str, truth: dict[str, Truth]) -> str:
     """Write Markdown and plots of a student beside the CSV file.
 
     Parameters
@@ -39,7 +39,7 @@ def write_report(csv_path: Path, student: str, tasks: list[str]) -> str:
     csv_path : Path
         ``cells_<part>.csv``.
     student : {"frozen", "fine-tuned"}
-    tasks : list of str
+    truth : dict of Truth
         Tasks to tell of, in this order.
 
     Returns
@@ -47,7 +47,8 @@ def write_report(csv_path: Path, student: str, tasks: list[str]) -> str:
     str
         The Markdown.
     """
-    results = read_results(csv_path)
+    tasks = list(truth)
+    results, predictions = read_results(csv_path), read_predictions(csv_path)
     chosen = results["task"].isin(tasks) & (results["student"] == student)
     results = results[chosen].assign(order=lambda d: d["task"].map(tasks.index))
     results = results.sort_values("order", kind="stable")
@@ -63,7 +64,7 @@ def write_report(csv_path: Path, student: str, tasks: list[str]) -> str:
         sections += [
             *(_at_budget(done, at, measure) for measure in MEASURES),
             _by_budget(done, at),
-            *_leads(done, at, OURS[student]),
+            *_leads(done, predictions, truth, at, OURS[student]),
             _labels_needed(done),
             _useless_teacher(done, at),
         ]
@@ -193,7 +194,9 @@ def _by_budget(done: pd.DataFrame, at: str) -> Section:
     return Section("budgets", "Macro-F1 by number of human labels", markdown(table))
 
 
-def _leads(done: pd.DataFrame, at: str, ours: dict) -> list[Section]:
+def _leads(
+    done: pd.DataFrame, predictions: dict, truth: dict[str, Truth], at: str, ours: dict
+) -> list[Section]:
     """The default against each other method, a section for each measure."""
     return [
         Section(
@@ -204,7 +207,7 @@ def _leads(done: pd.DataFrame, at: str, ours: dict) -> list[Section]:
             f"dialogues.  The LLM's own labels: on the rows that have one.\n\n"
             f"{markdown(table.rename(index=named))}",
         )
-        for measure, table in differences(done[done["budget"] == at], ours)
+        for measure, table in differences(done[done["budget"] == at], predictions, truth, ours)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Fit the cells that are not there yet, and append each result to a CSV file as it ends."""
+"""Fit the cells that are not there yet, and append each result to CSV files as it ends."""
 
 import csv
 import time
@@ -16,16 +16,26 @@ from sklearn.metrics import accuracy_score, f1_score
 from threadpoolctl import threadpool_limits
 
 from .data import Cell, Split, Task, load_split, make_cell
-from .features import WORK, prepare
+from .features import prepare
 from .opponents import OPPONENTS
 from .ours import ABLATIONS, OURS, Method
 
-__all__ = ["FIELDS", "KEY", "METHODS", "Job", "plan", "proba_path", "read_results", "run_jobs"]
+__all__ = [
+    "FIELDS",
+    "KEY",
+    "METHODS",
+    "Job",
+    "plan",
+    "read_predictions",
+    "read_results",
+    "run_jobs",
+]
 
 KEY = ["task", "part", "student", "budget", "seed", "method"]
 ABLATION_BUDGET = 100
 MEASURES = ["accuracy", "macro_f1", "brier", "seconds"]
 FIELDS = [*KEY, *MEASURES, "n_human", "n_rows", "error"]
+PREDICTED = [*KEY, "predicted"]
 METHODS = {student: {**OURS[student], **OPPONENTS[student]} for student in OURS}
 
 
@@ -78,23 +88,24 @@ def run_jobs(jobs: list[Job], csv_path: Path, n_jobs: int, intervals: bool) -> N
     ----------
     jobs : list of Job
     csv_path : Path
-        Results; only this process writes there.
+        Results; only this process writes there, and beside it what was predicted.
     n_jobs : int
         Processes, of one thread each; 1 stays in this process.
     intervals : bool
-        Whether to run a job again that has a result but no stored probabilities.
+        Whether to run a job again that has a result but no stored predictions.
     """
     results = read_results(csv_path)
     errors = {_key(row): row["error"] for row in results.to_dict("records")}
+    stored = read_predictions(csv_path)
     missing = [
-        job
-        for job in jobs
-        if errors.get(job.key) != "" or (intervals and not proba_path(job.key).exists())
+        job for job in jobs if errors.get(job.key) != "" or (intervals and job.key not in stored)
     ]
     _prepare_embeddings(missing)
     for row in _outcomes(missing, n_jobs):
         if not row["error"] or errors.get(_key(row)) != row["error"]:
-            _append(csv_path, row)
+            _append(csv_path, row, FIELDS)
+            if not row["error"]:
+                _append(_predictions_path(csv_path), row, PREDICTED)
 
 
 def read_results(csv_path: Path) -> pd.DataFrame:
@@ -106,9 +117,20 @@ def read_results(csv_path: Path) -> pd.DataFrame:
     return found.drop_duplicates(KEY, keep="last").reset_index(drop=True)
 
 
-def proba_path(key: Iterable[str]) -> Path:
-    """Where the probabilities of a cell and method lie."""
-    return WORK / "proba" / ("--".join(key) + ".npz")
+def read_predictions(csv_path: Path) -> dict[tuple[str, ...], np.ndarray]:
+    """The class codes that each cell and method predicted last, -1 where it gave no answer."""
+    path = _predictions_path(csv_path)
+    if not path.exists():
+        return {}
+    found = pd.read_csv(path, dtype=str)
+    return {
+        tuple(row[:-1]): np.array(row[-1].split(), dtype=int)
+        for row in found[PREDICTED].itertuples(index=False)
+    }
+
+
+def _predictions_path(csv_path: Path) -> Path:
+    return csv_path.with_name(csv_path.name.replace("cells_", "predictions_"))
 
 
 def score(cell: Cell, proba: np.ndarray) -> dict:
@@ -167,8 +189,9 @@ def _measured(job: Job) -> dict:
     start = time.process_time()  # of one thread: a busy machine changes nothing
     proba = method(cell, job.seed)
     seconds = time.process_time() - start
-    _store(job, cell, proba)
-    return score(cell, proba) | {"seconds": seconds, "n_human": int(cell.human.sum())}
+    codes = np.where(np.isnan(proba[:, 0]), -1, np.nan_to_num(proba).argmax(axis=1))
+    about = {"seconds": seconds, "n_human": int(cell.human.sum())}
+    return score(cell, proba) | about | {"predicted": " ".join(map(str, codes))}
 
 
 @lru_cache(maxsize=1)
@@ -176,24 +199,11 @@ def _split(task: Task, folder: Path, part: str) -> Split:
     return load_split(task, folder, part)
 
 
-def _store(job: Job, cell: Cell, proba: np.ndarray) -> None:
-    path = proba_path(job.key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    truth = cell.split.y_evaluation[cell.evaluated].astype(str)
-    dialogues = cell.split.evaluation["dialogue_id"][cell.evaluated]
-    np.savez_compressed(
-        path,
-        proba=proba.astype(np.float32),
-        truth=np.searchsorted(cell.classes, truth),
-        dialogue=np.unique(dialogues.to_numpy(dtype=str), return_inverse=True)[1],
-    )
-
-
-def _append(csv_path: Path, row: dict) -> None:
+def _append(csv_path: Path, row: dict, fields: list[str]) -> None:
     new = not csv_path.exists()
     csv_path.parent.mkdir(parents=True, exist_ok=True)
     with open(csv_path, "a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
+        writer = csv.DictWriter(file, fields, extrasaction="ignore")
         if new:
             writer.writeheader()
         writer.writerow(row)
