@@ -8,6 +8,8 @@ again; stop and go on as you like.
 """
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from .data import TASKS, Task, load_split
@@ -58,6 +60,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # cleans up, as Ctrl-C does
     options = parse()
     if options.data:
         name = f"{options.data.stem}_{options.human}"

@@ -68,7 +68,7 @@ def write_report(csv_path: Path, student: str, truth: dict[str, Truth]) -> str:
             _labels_needed(done),
             _useless_teacher(done, at),
         ]
-        if plot(done, csv_path.parent / f"{stem}.png", at):
+        if done["budget"].nunique() > 1 and plot(done, csv_path.parent / f"{stem}.png", at):
             picture = f"![Macro-F1 against human labels]({stem}.png)"
             sections.append(Section("plot", "Plot", picture))
         methods = [f"- `{name}`: {named(name)}" for name in done["method"].unique()]

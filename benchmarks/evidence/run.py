@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from sklearn.metrics import accuracy_score, f1_score
 from threadpoolctl import threadpool_limits
 
@@ -161,9 +162,13 @@ def _prepare_embeddings(jobs: list[Job]) -> None:
 
 def _outcomes(jobs: list[Job], n_jobs: int) -> Iterator[dict]:
     if n_jobs == 1:
-        return (_outcome(job) for job in jobs)
+        yield from map(_outcome, jobs)
+        return
     parallel = Parallel(n_jobs, batch_size=1, return_as="generator_unordered")
-    return parallel(delayed(_outcome)(job) for job in jobs)
+    try:
+        yield from parallel(delayed(_outcome)(job) for job in jobs)
+    finally:  # a run that is stopped leaves nobody at work
+        get_reusable_executor().shutdown(kill_workers=True)
 
 
 def _outcome(job: Job) -> dict:
