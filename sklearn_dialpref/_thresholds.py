@@ -14,7 +14,7 @@ from torch import Tensor
 from ._batches import Rows
 from ._heads import HEAD_BATCH, folds
 from ._net import train
-from ._stages import LabelFacts, Recipe, Stage, head_rate
+from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage, head_rate
 from ._student import Student, head_inputs
 
 __all__ = ["f1_thresholds", "unseen_logits"]
@@ -64,6 +64,7 @@ def unseen_logits(
         other.mean, other.scale = student.mean.cpu(), student.scale.cpu()
         part = Rows(rows.group[seen], rows.human[seen], rows.scores[seen], features=inputs[seen])
         possible = [stage for stage in stages if stage.llm is None or part.has_score.any()]
+        possible = possible or [HUMAN_STAGE]  # all that the LLM labelled is held out
         net, _ = train(other, part, np.zeros(len(part.group), dtype=bool), possible, quiet, labels)
         unseen = torch.from_numpy(human & ~seen)
         with torch.inference_mode():

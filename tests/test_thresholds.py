@@ -1,6 +1,7 @@
 """Thresholds of multilabel predictions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.special import expit
@@ -84,3 +85,14 @@ def test_no_thresholds_are_left_of_another_fit():
     assert clf.thresholds_.shape == (2,)
     clf.fit(X, y[:, 0])
     assert not hasattr(clf, "thresholds_")
+
+
+def test_llm_labels_of_a_single_dialogue():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(40, 3))).assign(dialogue_id=np.repeat(np.arange(4), 10))
+    y = (rng.random((40, 2)) < 0.5).astype(float)
+    y_llm = np.where(np.arange(40)[:, None] < 10, y, np.nan)
+    clf = DialoguePreferenceClassifier(
+        "precomputed", schedule="joint", max_epochs=1, random_state=0
+    )
+    assert np.isfinite(clf.fit(X, y, y_llm).thresholds_).all()
