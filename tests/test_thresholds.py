@@ -22,7 +22,8 @@ def test_the_threshold_of_the_best_f1_is_found():
     found = f1_thresholds(truth, logits, 0)
     # of calibrated probabilities it is half of the best F1 (Lipton et al., 2014)
     predicted = expit(logits.numpy()) >= found
-    np.testing.assert_allclose(found, f1_score(truth, predicted, average=None) / 2, atol=0.02)
+    best = f1_score(truth.numpy(), predicted, average=None)
+    np.testing.assert_allclose(found, best / 2, atol=0.02)
 
 
 def test_few_rows_are_close_to_it_and_better_than_the_single_best():
@@ -33,11 +34,11 @@ def test_few_rows_are_close_to_it_and_better_than_the_single_best():
         mean = f1_thresholds(truth, logits, seed)
         cuts = [
             max(logits[:, label], key=lambda cut, label=label: f1_score(
-                truth[:, label], logits[:, label] >= cut))
+                truth[:, label].numpy(), logits[:, label].numpy() >= cut))
             for label in (0, 1)
         ]  # fmt: skip
         f1 = [
-            f1_score(many, expit(many_logits.numpy()) >= cut, average="macro")
+            f1_score(many.numpy(), expit(many_logits.numpy()) >= cut, average="macro")
             for cut in (mean, expit(np.array(cuts)))
         ]
         gains.append(f1[0] - f1[1])
