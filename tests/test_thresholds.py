@@ -33,10 +33,9 @@ def test_few_rows_are_close_to_it_and_better_than_the_single_best():
         logits, truth = logits_and_truth(60, seed=2 + seed)
         mean = f1_thresholds(truth, logits, seed)
         cuts = [
-            max(logits[:, label], key=lambda cut, label=label: f1_score(
-                truth[:, label].numpy(), logits[:, label].numpy() >= cut))
-            for label in (0, 1)
-        ]  # fmt: skip
+            max(score, key=lambda cut, true=true, score=score: f1_score(true, score >= cut))
+            for true, score in zip(truth.T.numpy(), logits.T.numpy(), strict=True)
+        ]
         f1 = [
             f1_score(many.numpy(), expit(many_logits.numpy()) >= cut, average="macro")
             for cut in (mean, expit(np.array(cuts)))
