@@ -273,7 +273,7 @@ def train_rounds(
         forget(student.head)
         unseen = None
         if rows.multilabel:
-            unseen = unseen_logits(student, rows, [HUMAN_STAGE], recipe, labels)
+            unseen = unseen_logits(probe, fixed, [HUMAN_STAGE], head_recipe, labels)
         return learn(student, rows, HUMAN_STAGE, recipe), history, unseen
 
     steps = heads.steps_on_human(probe.head)
