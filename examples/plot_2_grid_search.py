@@ -31,7 +31,7 @@ train, test = ~chats.test, chats.test
 # %%
 # The frozen encoder reads each distinct text once, whatever the number of candidates and folds.
 
-pipeline = Pipeline([("clf", DialoguePreferenceClassifier(trainable_layers=0, random_state=0))])
+pipeline = Pipeline([("clf", DialoguePreferenceClassifier(random_state=0))])
 search = GridSearchCV(
     pipeline,
     [

@@ -110,7 +110,7 @@ print(annotator.card())
 
 scores = {}
 for name, labels in {"human labels only": None, "human + LLM labels": y_llm}.items():
-    student = DialoguePreferenceClassifier(trainable_layers=0, context_turns=1, random_state=0)
+    student = DialoguePreferenceClassifier(context_turns=1, random_state=0)
     predicted = student.fit(X, y_human, labels).predict(chats.X[test])
     scores[name] = f1_score(chats.y[test], predicted, average="macro")
 print(pd.Series(scores, name="macro-F1").round(3).to_string())

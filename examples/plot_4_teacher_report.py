@@ -45,9 +45,7 @@ report.frame().round(2)
 # teacher alone.  The encoder is frozen, so that each text is encoded once for all fits, and few
 # epochs keep the example short.
 
-student = DialoguePreferenceClassifier(
-    trainable_layers=0, schedule="joint", max_epochs=8, random_state=0
-)
+student = DialoguePreferenceClassifier(schedule="joint", max_epochs=8, random_state=0)
 curve = label_budget_curve(
     student,
     with_context(X, turns=1),

@@ -66,7 +66,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         Previous utterances of the dialogue that are encoded as context; not with a ``context``
         column in ``X``, which is used instead.  In cross-validation make that column with
         :func:`with_context` before the split, as test folds need not hold all utterances.
-    trainable_layers : int or None, default=None
+    trainable_layers : int or None, default=0
         How many of the top layers of the encoder are trained; None trains all of it, 0 freezes
         it: then each distinct text is encoded once per process, across folds and candidates.
     pooling : {"layers", "model"}, default="layers"
@@ -219,7 +219,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         smoothing: float = 0.1,
         loss_weight: float = 1.0,
         context_turns: int = 0,
-        trainable_layers: int | None = None,
+        trainable_layers: int | None = 0,
         pooling: str = "layers",
         max_epochs: int | str = "auto",
         learning_rate: float | str = "auto",

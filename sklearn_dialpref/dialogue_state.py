@@ -95,9 +95,7 @@ class DialogueStateTracker(BaseEstimator):
     ... })
     >>> y = [{"area": "north"}, {"area": "north", "stars": "4"},
     ...      {"area": "south"}, {"area": "south", "stars": "dontcare"}]
-    >>> tracker = DialogueStateTracker(
-    ...     DialoguePreferenceClassifier(trainable_layers=0, random_state=0)
-    ... )
+    >>> tracker = DialogueStateTracker(DialoguePreferenceClassifier(random_state=0))
     >>> tracker.fit(X, y).predict(X).tolist() == y
     True
     """

@@ -132,5 +132,5 @@ def test_from_chats_to_a_student(server, chats):
     y_llm = teacher.predict_proba(X)
     assert teacher.usage_["cached"] == 50
     assert_allclose(y_llm.sum(axis=1), 1)
-    student = DialoguePreferenceClassifier(trainable_layers=0, max_epochs=2, random_state=0)
+    student = DialoguePreferenceClassifier(max_epochs=2, random_state=0)
     assert student.fit(X, y_human, y_llm).predict_proba(X).shape == (40, 3)

@@ -24,7 +24,7 @@ def test_llm_labels_help_on_meld():
     y_human = train["sentiment"].astype(object).where(train["dialogue_id"].isin(dialogues), None)
     found = {}
     for name, y_llm in {"human": None, "both": train[LLM]}.items():
-        clf = DialoguePreferenceClassifier(trainable_layers=0, random_state=0)
+        clf = DialoguePreferenceClassifier(random_state=0)
         clf.fit(train, y_human, y_llm)
         proba = clf.predict_proba(dev)
         np.testing.assert_allclose(proba.sum(axis=1), 1)

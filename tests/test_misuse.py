@@ -36,12 +36,12 @@ def test_an_encoder_that_is_none(data, encoder):
 def test_attributes_of_features_do_not_outlive_them(data, chats, tiny_encoder):
     clf = student().fit(data.X, data.y_human)
     assert clf.n_features_in_ == 5
-    clf.set_params(encoder=tiny_encoder, trainable_layers=0).fit(chats.X, chats.y_human)
+    clf.set_params(encoder=tiny_encoder).fit(chats.X, chats.y_human)
     assert not hasattr(clf, "n_features_in_") and not hasattr(clf, "feature_names_in_")
 
 
 def test_no_rows_and_no_labels(chats, tiny_encoder):
-    clf = student(tiny_encoder, trainable_layers=0).fit(chats.X, chats.y_human)
+    clf = student(tiny_encoder).fit(chats.X, chats.y_human)
     with pytest.raises(ValueError, match="0 sample"):
         clf.predict([])
     for nothing in (None, 5):

@@ -33,8 +33,10 @@ def chats():
     return make_dialogues(n_dialogues=16, n_turns=(3, 6), human_fraction=0.6, random_state=0)
 
 
-def student(encoder, **parameters):
-    return DialoguePreferenceClassifier(encoder, random_state=0, max_epochs=1, **parameters)
+def student(encoder, trainable_layers=None, **parameters):
+    return DialoguePreferenceClassifier(
+        encoder, trainable_layers=trainable_layers, random_state=0, max_epochs=1, **parameters
+    )
 
 
 def test_the_packaged_default_is_found_and_verified(tmp_path, monkeypatch):
