@@ -129,9 +129,10 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     =================  ==========================  ==================
     parameter          frozen encoder or features  fine-tuned encoder
     =================  ==========================  ==================
-    ``learning_rate``  5e-4; two rounds on less    1e-4 (head: 3e-4)
-                       than 1,920 inputs: up to
-                       4 times more
+    ``learning_rate``  5e-4 (multilabel: 1e-3);    1e-4 (head: 3e-4)
+                       two rounds on less than
+                       1,920 inputs: up to 4
+                       times more
     ``batch_size``     128                         32
     ``max_epochs``,
     LLM labels first   5, at least 300 steps       1; at least 90 steps
@@ -156,8 +157,9 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     6 times (fine-tuned encoder) at least.
 
     Multilabel thresholds give the best F1 on the human labels by students that had not seen them
-    (in folds of dialogues, on a frozen encoder), as a mean over bootstrap draws; 0.5 where a label
-    has no positive example, or less than two rows have labels.
+    (in folds of dialogues, on a frozen encoder), as a mean over bootstrap draws, drawn to the one
+    of all labels together as if that came from 10 more positive examples; 0.5 if there is none, or
+    less than two rows have labels.
 
     A row without any label changes nothing, but its text is context for others.  Human labels
     leave the level of a class without any alone.  After a stage on pairs alone or beside human
@@ -306,7 +308,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
             held_out = np.zeros(len(rows.group), dtype=bool)
             if self.early_stopping:
                 held_out = _net.hold_out(rows, self.validation_fraction, seed)
-            recipe = _stages.Recipe.of(self, student, seed, device)
+            recipe = _stages.Recipe.of(self, student, seed, device, multilabel=targets.multilabel)
             stages = _stages.plan_stages(
                 self.schedule,
                 loss,

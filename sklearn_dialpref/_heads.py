@@ -10,18 +10,17 @@ from itertools import islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ._batches import Rows
 from ._calibration import level_shift
-from ._stages import Recipe, StageLoss, head_rate, rate_share
-from ._student import forget
+from ._stages import HEAD_BATCH, Recipe, StageLoss, rate_share
+from ._student import Head
 
-__all__ = ["HEAD_BATCH", "HUMAN_STEPS", "Heads", "Pupil", "folds"]
+__all__ = ["HUMAN_STEPS", "Heads", "Pupil", "folds"]
 
 HUMAN_STEPS = (0, 5, 10, 20, 40, 80, 160, 320)  # of the head, tried by cross-validation
 HUMAN_RATE = 2e-4
-HEAD_BATCH = 128
 HEAD_STEPS = 300  # at least, of a head that learns from the teacher anew
 HEAD_EPOCHS = 5  # at least
 HUMAN_FOLDS = 5
@@ -29,7 +28,7 @@ PATIENCE = 2  # numbers of steps tried after the best one so far
 WEIGHT_DECAY = 0.01
 
 
-def adamw(head: nn.Module, rate: float) -> torch.optim.AdamW:
+def adamw(head: Head, rate: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(head.parameters(), rate, weight_decay=WEIGHT_DECAY, fused=True)
 
 
@@ -89,17 +88,17 @@ class Heads:
         self.has_human = torch.from_numpy(self.rows.has_human) & self.member
         self.has_score = torch.from_numpy(self.rows.has_score) & self.member
 
-    def distilled(self, like: nn.Module, among: Tensor, seed: int) -> nn.Module:
+    def distilled(self, like: Head, among: Tensor, seed: int) -> Head:
         """A new head that learned the teacher's scores on the rows in ``among``."""
         head = copy.deepcopy(like)
-        forget(head)
+        head.forget()
         places = torch.where(among & self.has_score)[0]
         if not len(places):
             return head
         n_batches = -(-len(places) // HEAD_BATCH)
         epochs = self.recipe.max_epochs or max(HEAD_EPOCHS, -(-HEAD_STEPS // n_batches))
         steps = epochs * n_batches
-        peak = head_rate(self.features.shape[1])
+        peak = self.recipe.for_head(self.features.shape[1]).learning_rate
         optimizer = adamw(head, peak)
         head.train()
         for step, batch in enumerate(islice(self.batches(places, seed), steps)):
@@ -110,7 +109,7 @@ class Heads:
             optimizer.step()
         return head.eval()
 
-    def taught(self, head: nn.Module, steps: int, among: Tensor) -> nn.Module:
+    def taught(self, head: Head, steps: int, among: Tensor) -> Head:
         """A copy of the head after some steps on the human labels in ``among``."""
         pupil = Pupil(self, head, among)
         pupil.learn(steps)
@@ -118,7 +117,7 @@ class Heads:
             self._keep_level(pupil.head, among)
         return pupil.head
 
-    def _keep_level(self, head: nn.Module, among: Tensor) -> None:
+    def _keep_level(self, head: Head, among: Tensor) -> None:
         """Classes that people never used keep the mean score that the teacher gave them."""
         places = torch.where(among & self.has_score)[0]
         if not len(places):
@@ -128,9 +127,9 @@ class Heads:
         absent = self.human_loss.absent.cpu()
         shift = level_shift(logits, scores, self.rows.multilabel, absent)
         with torch.no_grad():
-            head[-1].bias.add_(shift.to(head[-1].bias))  # type: ignore[index]
+            head.output.bias.add_(shift.to(head.output.bias))
 
-    def logits(self, head: nn.Module, places: Tensor) -> Tensor:
+    def logits(self, head: Head, places: Tensor) -> Tensor:
         head.eval()
         with torch.no_grad():
             return torch.cat([self.scored(head, part).cpu() for part in places.split(8192)])
@@ -143,7 +142,7 @@ class Heads:
             "human": self.rows.human[:0],
         }
 
-    def scored(self, head: nn.Module, places: Tensor) -> Tensor:
+    def scored(self, head: Head, places: Tensor) -> Tensor:
         return head(self.features[places].to(self.device))
 
     def batches(self, places: Tensor, seed: int) -> Iterator[Tensor]:
@@ -162,7 +161,7 @@ class Heads:
         fold, n_folds = folds(self.rows.group, self.has_human.numpy(), n_folds, seed)
         return torch.from_numpy(fold), n_folds
 
-    def steps_on_human(self, head: nn.Module) -> int:
+    def steps_on_human(self, head: Head) -> int:
         """How many steps on human labels serve held-out dialogues best, by their log-loss."""
         fold, n_folds = self.folds(HUMAN_FOLDS, self.seed)
         if n_folds < 2:
@@ -181,7 +180,7 @@ class Heads:
                 break
         return HUMAN_STEPS[int(np.argmin(losses))]
 
-    def loss_on_human(self, head: nn.Module) -> float:
+    def loss_on_human(self, head: Head) -> float:
         """Mean cross-entropy on all human labels."""
         return self._human_loss(self.logits(head, torch.where(self.has_human)[0]), self.has_human)
 
@@ -193,7 +192,7 @@ class Heads:
 class Pupil:
     """A copy of a head that goes on learning from the human labels in ``among``."""
 
-    def __init__(self, heads: Heads, head: nn.Module, among: Tensor) -> None:
+    def __init__(self, heads: Heads, head: Head, among: Tensor) -> None:
         self.heads = heads
         self.head = copy.deepcopy(head).eval()
         self.steps = 0

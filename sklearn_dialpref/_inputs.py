@@ -88,6 +88,7 @@ def student_and_rows(
 
     from ._batches import Rows
     from ._encoders import TextEncoder, load_encoder
+    from ._stages import initial_level
     from ._student import Student
 
     order = canonical_order(dialogues, targets)
@@ -109,7 +110,9 @@ def student_and_rows(
         inputs = torch.from_numpy(features(ready, slots, frozen))
         student = Student(inputs.shape[1], n_classes)
         student.standardise_by(inputs)
-        return student, Rows(**labels, features=inputs)
+        rows = Rows(**labels, features=inputs)
+        student.head.start_at(initial_level(rows))
+        return student, rows
 
     encoder, trainable_layers, pooling = source
     trained = TextEncoder(load_encoder(encoder), trainable_layers, pooling)
@@ -120,4 +123,6 @@ def student_and_rows(
     inputs = torch.from_numpy(np.concatenate([embedded, *contexts], axis=1))
     student = Student(inputs.shape[1], n_classes, trained)
     student.standardise_by(inputs)
-    return student, Rows(**labels, texts=texts, index=index, lengths=trained.lengths(texts))
+    rows = Rows(**labels, texts=texts, index=index, lengths=trained.lengths(texts))
+    student.head.start_at(initial_level(rows))
+    return student, rows

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ._batches import Rows
-from ._heads import HEAD_BATCH, Heads
+from ._heads import Heads
 from ._net import DialogueNet, train
-from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage, StageLoss, head_rate, smoothed
-from ._student import Student, forget, head_inputs
+from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage, StageLoss, smoothed
+from ._student import Head, Student, head_inputs
 from ._thresholds import unseen_logits
 
 __all__ = [
@@ -130,7 +130,7 @@ def permutation_z(values: Tensor, truth: Tensor) -> float:
     return above / variance**0.5 if variance > 0 else float("inf")
 
 
-def teacher_is_useless(heads: Heads, head: nn.Module) -> bool:
+def teacher_is_useless(heads: Heads, head: Head) -> bool:
     """Whether neither the teacher's scores nor what a head learned from them say anything.
 
     Both are held against the human labels: the scores themselves, in rows that have them, and the
@@ -151,7 +151,7 @@ def teacher_is_useless(heads: Heads, head: nn.Module) -> bool:
 # -- the labels of the second round -----------------------------------------------------------
 
 
-def opinions(heads: Heads, head: nn.Module, steps: int) -> tuple[Tensor, Tensor]:
+def opinions(heads: Heads, head: Head, steps: int) -> tuple[Tensor, Tensor]:
     """What students say of rows whose labels they have not seen, and the teacher's evidence.
 
     Returns
@@ -247,12 +247,9 @@ def train_rounds(
         return net
 
     first, second = stages
-    head_recipe = recipe
     probe, inputs = student.without_encoder(), head_inputs(student, rows)
     fixed = replace(rows, features=inputs)
-    if student.encoder is not None:
-        rate = head_rate(len(student.mean))
-        head_recipe = replace(recipe, learning_rate=rate, batch_size=HEAD_BATCH)
+    head_recipe = recipe if student.encoder is None else recipe.for_head(len(student.mean))
     net = learn(probe, fixed, first, head_recipe)
     heads = Heads(
         probe.standardised(inputs),
@@ -270,7 +267,7 @@ def train_rounds(
             UserWarning,
             stacklevel=3,
         )
-        forget(student.head)
+        student.head.forget()
         unseen = None
         if rows.multilabel:
             unseen = unseen_logits(probe, fixed, [HUMAN_STAGE], head_recipe, labels)
@@ -287,7 +284,7 @@ def train_rounds(
         last, steps = second, steps // 2
         rows, fixed = replace(rows, scores=scores), replace(fixed, scores=scores)
         heads = replace(heads, seed=recipe.seed + 1)
-        forget(probe.head)
+        probe.head.forget()
         net = learn(probe, fixed, second, head_recipe)
     if student.encoder is not None:
         net = learn(student, rows, last, recipe)

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from ._student import Student
 
 __all__ = [
+    "HEAD_BATCH",
     "HUMAN_STAGE",
     "SCHEDULES",
     "LabelFacts",
     "Recipe",
     "Stage",
     "StageLoss",
-    "head_rate",
+    "initial_level",
     "label_facts",
     "named_loss",
     "plan_stages",
@@ -34,6 +35,8 @@ __all__ = [
     "smoothed",
 ]
 
+HEAD_BATCH = 128
+MANY_INPUTS = 1920
 WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
 
 
@@ -81,11 +84,6 @@ SCHEDULES: dict[str, tuple[Stage, ...]] = {
         Stage("joint", "loss", True),
     ),
 }
-
-
-def head_rate(n_inputs: int) -> float:
-    """Learning rate of a head alone: a step moves the logits the less, the fewer its inputs."""
-    return 5e-4 * min(4.0, max(1.0, 1920 / n_inputs))
 
 
 def rate_share(step: int, total: int) -> float:
@@ -139,6 +137,8 @@ class Recipe:
     ``learning_rate`` is that of a first stage.
     """
 
+    multilabel: bool
+
     margin_scale: float
     min_gap: float
     smoothing: float
@@ -153,10 +153,13 @@ class Recipe:
     verbose: int
 
     @classmethod
-    def of(cls, estimator: Any, student: Student, seed: int, device: str) -> Recipe:
+    def of(
+        cls, estimator: Any, student: Student, seed: int, device: str, *, multilabel: bool
+    ) -> Recipe:
         """From the parameters of the estimator."""
         frozen = student.encoder is None
-        frozen_rate = head_rate(len(student.mean)) if estimator.schedule == "two_rounds" else 5e-4
+        n_inputs = len(student.mean) if estimator.schedule == "two_rounds" else MANY_INPUTS
+        frozen_rate = head_rate(n_inputs, multilabel)
 
         def chosen(value: Any, for_frozen: Any, for_fine_tuned: Any) -> Any:
             if value != "auto":
@@ -164,19 +167,34 @@ class Recipe:
             return for_frozen if frozen else for_fine_tuned
 
         return cls(
+            multilabel=multilabel,
             margin_scale=estimator.margin_scale,
             min_gap=estimator.min_gap,
             smoothing=estimator.smoothing,
             loss_weight=estimator.loss_weight,
             max_epochs=None if estimator.max_epochs == "auto" else int(estimator.max_epochs),
             learning_rate=chosen(estimator.learning_rate, frozen_rate, 1e-4),
-            batch_size=chosen(estimator.batch_size, 128, 32),
+            batch_size=chosen(estimator.batch_size, HEAD_BATCH, 32),
             early_stopping=estimator.early_stopping,
             callbacks=estimator.callbacks or [],
             device=device,
             seed=seed,
             verbose=int(estimator.verbose),
         )
+
+    def for_head(self, n_inputs: int) -> Recipe:
+        """The same for a head on its own."""
+        rate = head_rate(n_inputs, self.multilabel)
+        return replace(self, learning_rate=rate, batch_size=HEAD_BATCH)
+
+
+def head_rate(n_inputs: int, multilabel: bool) -> float:
+    """Peak learning rate of a head alone.
+
+    A step moves the logits the less, the fewer its inputs; and many labels, each of them rare,
+    take more of it than a choice between classes.
+    """
+    return (1e-3 if multilabel else 5e-4) * min(4.0, max(1.0, MANY_INPUTS / n_inputs))
 
 
 # -- the loss of a stage --------------------------------------------------------------------
@@ -289,6 +307,19 @@ def unlabelled_classes(rows: Rows, classes: NDArray[Any]) -> Tensor:
             "LLM score in any row; label some utterances for them, or leave their columns out"
         )
     return unlabelled
+
+
+def initial_level(rows: Rows) -> Tensor:
+    """Logits to begin with, of shape (K,): multilabel, how frequent each label is.
+
+    Most labels are rare; a student that began with even chances would first have to unlearn them.
+    """
+    if not rows.multilabel:
+        return torch.zeros(rows.scores.shape[1])
+    scored = ~rows.scores.isnan().all(dim=0)
+    shares = torch.where(scored, rows.scores, rows.human)
+    n = (~shares.isnan()).sum(dim=0)
+    return ((shares.nansum(dim=0) + 0.5) / (n + 1)).logit()
 
 
 def teacher_confusion(rows: Rows, classes: NDArray[Any]) -> Tensor:

@@ -16,7 +16,7 @@ from ._encoders import FrozenEncoder, TextEncoder
 if TYPE_CHECKING:
     from ._batches import Rows
 
-__all__ = ["Student", "embedded_rows", "forget", "head_inputs", "side_by_side"]
+__all__ = ["Head", "Student", "embedded_rows", "head_inputs", "side_by_side"]
 
 HIDDEN_WIDTH = 128
 
@@ -55,13 +55,6 @@ def side_by_side(embedded: Tensor, index: Tensor, n_context: int) -> Tensor:
     return torch.cat([own, context[index[:, 1:]].flatten(1)], dim=1)
 
 
-def forget(head: nn.Module) -> None:
-    """Give a head new random weights."""
-    for layer in head.children():
-        if isinstance(layer, nn.Linear):
-            layer.reset_parameters()
-
-
 class DropHalf(nn.Module):
     """Dropout of one half, as of :class:`torch.nn.Dropout`, with one random bit per input.
 
@@ -76,6 +69,50 @@ class DropHalf(nn.Module):
         # the lowest bit of each byte: the highest of all, the sign, is never set
         kept = drawn.view(torch.uint8)[:n].view(inputs.shape).bitwise_and(1)
         return inputs * kept.mul(2)
+
+
+class Head(nn.Sequential):
+    """From standardised features to logits.
+
+    Attributes
+    ----------
+    level : Tensor of shape (n_classes,)
+        What the logits begin with, where weights are new.
+    """
+
+    level: Tensor
+
+    def __init__(self, n_inputs: int, n_classes: int) -> None:
+        # the inputs are many for few labels: half of them are dropped in each step
+        super().__init__(
+            DropHalf(),
+            nn.Linear(n_inputs, HIDDEN_WIDTH),
+            nn.ReLU(),
+            DropHalf(),
+            nn.Linear(HIDDEN_WIDTH, n_classes),
+        )
+        self.register_buffer("level", torch.zeros(n_classes), persistent=False)
+
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer."""
+        layer = self[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def start_at(self, level: Tensor) -> None:
+        """Begin with these logits, now and after forgetting."""
+        with torch.no_grad():
+            self.output.bias.add_(level - self.level)
+        self.level = level
+
+    def forget(self) -> None:
+        """Take new random weights."""
+        for layer in self.children():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+        with torch.no_grad():
+            self.output.bias.add_(self.level)
 
 
 class Student(nn.Module):
@@ -94,14 +131,7 @@ class Student(nn.Module):
         self.encoder = encoder
         self.register_buffer("mean", torch.zeros(n_inputs))
         self.register_buffer("scale", torch.ones(n_inputs))
-        # the inputs are many for few labels: half of them are dropped in each step
-        self.head = nn.Sequential(
-            DropHalf(),
-            nn.Linear(n_inputs, HIDDEN_WIDTH),
-            nn.ReLU(),
-            DropHalf(),
-            nn.Linear(HIDDEN_WIDTH, n_classes),
-        )
+        self.head = Head(n_inputs, n_classes)
 
     def standardise_by(self, features: Tensor) -> None:
         """Set mean and scale of the inputs; constant columns keep their scale."""
@@ -118,9 +148,7 @@ class Student(nn.Module):
         """A student of ready-made inputs that shares this one's head."""
         if self.encoder is None:
             return self
-        output = self.head[-1]
-        assert isinstance(output, nn.Linear)
-        bare = Student(len(self.mean), output.out_features)
+        bare = Student(len(self.mean), self.head.output.out_features)
         bare.mean, bare.scale, bare.head = self.mean, self.scale, self.head
         return bare
 
@@ -155,8 +183,7 @@ class Student(nn.Module):
 
     def rescale(self, scale: float, shift: Tensor) -> None:
         """Scale all logits, then add a constant to each class's."""
-        output = self.head[-1]
-        assert isinstance(output, nn.Linear)
+        output = self.head.output
         with torch.no_grad():
             output.weight.mul_(scale)
             output.bias.mul_(scale).add_(shift)

@@ -12,15 +12,16 @@ from scipy.special import expit
 from torch import Tensor
 
 from ._batches import Rows
-from ._heads import HEAD_BATCH, folds
+from ._heads import folds
 from ._net import train
-from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage, head_rate
+from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage
 from ._student import Student, head_inputs
 
 __all__ = ["f1_thresholds", "unseen_logits"]
 
 N_FOLDS = 3
 DRAWS = 100
+COMMON_POSITIVES = 10
 DRAWN_ROWS = 1_000_000  # at most in all draws together; of more rows one draw is enough
 
 
@@ -55,13 +56,13 @@ def unseen_logits(
     fold, n_folds = folds(rows.group, human, N_FOLDS, recipe.seed)
     if n_folds < 2:
         return logits
-    quiet = replace(recipe, callbacks=[], early_stopping=False, verbose=0)
-    if student.encoder is not None:
-        quiet = replace(quiet, learning_rate=head_rate(len(student.mean)), batch_size=HEAD_BATCH)
+    how = recipe if student.encoder is None else recipe.for_head(len(student.mean))
+    quiet = replace(how, callbacks=[], early_stopping=False, verbose=0)
     for number in range(n_folds):
         seen = fold != number
         other = Student(inputs.shape[1], rows.scores.shape[1])
         other.mean, other.scale = student.mean.cpu(), student.scale.cpu()
+        other.head.start_at(student.head.level.cpu())
         part = Rows(rows.group[seen], rows.human[seen], rows.scores[seen], features=inputs[seen])
         possible = [stage for stage in stages if stage.llm is None or part.has_score.any()]
         possible = possible or [HUMAN_STAGE]  # all that the LLM labelled is held out
@@ -77,7 +78,9 @@ def f1_thresholds(human: Tensor, unseen: Tensor | None, seed: int) -> NDArray[np
     """Probability from which on each label is predicted, for the best F1.
 
     The threshold of the best F1 jumps from one row's score to another's when few rows are
-    positive, so its mean over bootstrap draws of the rows is taken, on the scale of logits.
+    positive, so its mean over bootstrap draws of the rows is taken, on the scale of logits.  Of a
+    label that nobody has learned yet it takes in every row; so it is drawn to the threshold that
+    all labels together would have, as if that came from ``COMMON_POSITIVES`` further positives.
 
     Parameters
     ----------
@@ -90,15 +93,23 @@ def f1_thresholds(human: Tensor, unseen: Tensor | None, seed: int) -> NDArray[np
     Returns
     -------
     ndarray of shape (L,)
-        0.5 for a label without a positive example.
+        The common one for a label without a positive example; 0.5 if none has any.
     """
     thresholds = np.zeros(human.shape[1])
-    if unseen is not None:
-        rng = np.random.RandomState(seed)
-        for label, (true, score) in enumerate(zip(human.T.numpy(), unseen.T.numpy(), strict=True)):
-            known = ~(np.isnan(true) | np.isnan(score))
-            if (true[known] == 1).any():
-                thresholds[label] = _mean_best_threshold(true[known] == 1, score[known], rng)
+    if unseen is None:
+        return expit(thresholds)
+    truth, scores = human.numpy(), unseen.numpy()
+    known = ~(np.isnan(truth) | np.isnan(scores))
+    positive = known & (truth == 1)
+    if not positive.any():
+        return expit(thresholds)
+    rng = np.random.RandomState(seed)
+    common = _mean_best_threshold(positive[known], scores[known], rng)
+    for label, rows in enumerate(known.T):
+        own, n = 0.0, positive[:, label].sum()
+        if n:
+            own = _mean_best_threshold(positive[rows, label], scores[rows, label], rng)
+        thresholds[label] = (n * own + COMMON_POSITIVES * common) / (n + COMMON_POSITIVES)
     return expit(thresholds)
 
 

@@ -40,6 +40,7 @@ def recipe(max_epochs=None):
         loss_weight=1.0,
         max_epochs=max_epochs,
         learning_rate=5e-4,
+        multilabel=False,
         batch_size=128,
         early_stopping=False,
         callbacks=[],

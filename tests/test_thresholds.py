@@ -1,4 +1,4 @@
-"""Thresholds of multilabel predictions."""
+"""Multilabel students: where they begin, and the thresholds of their predictions."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,12 @@ from scipy.special import expit
 from sklearn.metrics import f1_score
 
 from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref._batches import Rows
+from sklearn_dialpref._stages import initial_level
+from sklearn_dialpref._student import Head
 from sklearn_dialpref._thresholds import f1_thresholds
+
+NAN = float("nan")
 
 
 def logits_and_truth(n, level=-2.0, seed=0):
@@ -51,6 +56,19 @@ def test_ties_and_missing_labels():
     assert 0.5 < cut[0] < 1.5  # between or beside the tied ones
     assert f1_thresholds(truth, None, 0).tolist() == [0.5]
     assert f1_thresholds(truth * 0, logits, 0).tolist() == [0.5]
+
+
+def test_a_label_that_nobody_learned_does_not_take_in_every_row():
+    logits, truth = logits_and_truth(300)
+    noise = torch.from_numpy(np.random.default_rng(5).normal(-4, 1, size=300))
+    rare = torch.zeros(300, dtype=torch.float64)
+    rare[[3, 141, 290]] = 1.0
+    truth, logits = torch.column_stack([truth, rare]), torch.column_stack([logits, noise])
+    found = f1_thresholds(truth, logits, 0)
+    assert (expit(noise.numpy()) >= found[2]).mean() < 0.05
+    never = torch.column_stack([truth, rare * 0])
+    common = f1_thresholds(never, torch.column_stack([logits, noise]), 0)[3]
+    assert found[:2].min() - 0.1 < common < found[:2].max() + 0.1
 
 
 def test_the_same_seed_gives_the_same_thresholds():
@@ -96,3 +114,29 @@ def test_llm_labels_of_a_single_dialogue():
         "precomputed", schedule="joint", max_epochs=1, random_state=0
     )
     assert np.isfinite(clf.fit(X, y, y_llm).thresholds_).all()
+
+
+def test_many_rare_labels_are_learned():
+    rng = np.random.default_rng(0)
+    y = (rng.random((3000, 40)) < 0.015).astype(float)
+    X = y @ rng.normal(size=(40, 300)) + rng.normal(size=(3000, 300))
+    clf = DialoguePreferenceClassifier("precomputed", random_state=0).fit(X[:2000], y[:2000])
+    proba = clf.predict_proba(X[2000:])
+    assert f1_score(y[2000:], proba >= 0.5, average="micro") > 0.6
+    np.testing.assert_allclose(proba.mean(axis=0), y.mean(axis=0), atol=0.01)
+
+
+def test_where_a_multilabel_student_begins():
+    human = torch.tensor([[1.0, NAN, 0.0], [0.0, NAN, NAN]])
+    scores = torch.tensor([[NAN, 0.25, NAN], [NAN, 0.75, NAN]])
+    rows = Rows(np.arange(2), human, scores, features=torch.zeros(2, 4))
+    level = initial_level(rows)
+    np.testing.assert_allclose(torch.sigmoid(level), [0.5, 0.5, 0.25])
+    torch.manual_seed(0)
+    head = Head(4, 3)
+    drawn = head.output.bias.clone()
+    head.start_at(level)
+    torch.testing.assert_close(head.output.bias, drawn + level)
+    torch.manual_seed(0)
+    head.forget()
+    torch.testing.assert_close(head.output.bias, drawn + level)
