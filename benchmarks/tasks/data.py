@@ -1,0 +1,220 @@
+"""The tasks: their utterances, true labels, and simulated votes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .simulated import ErrorProfile, simulated_votes
+from .states import StateVotes, free_slots, spelled_states
+
+__all__ = ["TASKS", "Problem", "draw_human"]
+
+TRAINING_ROWS = 10_000  # utterances that the LLM labels, about
+TEST_ROWS = 5_000
+# of each domain one service: what users say does not tell Buses_1 from Buses_2
+SERVICES = {
+    *("Banks_1", "Buses_2", "Events_2", "Flights_1", "Homes_1", "Hotels_2", "Media_1"),
+    *("Movies_1", "Music_2", "RentalCars_2", "Restaurants_1", "RideSharing_2", "Services_3"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A task.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"class", "labels", "state"}
+        One class of each utterance, any of several labels, or a dialogue state.
+    X, X_test : DataFrame
+        ``dialogue_id``, ``turn``, ``speaker``, ``text``.
+    y, y_test : ndarray
+        True labels: None (NaN in tables) in rows without.
+    votes : callable
+        From a seed to ``y_llm`` for ``X``.
+    context_turns : int
+    slots : dict or None
+        Of a state.
+    """
+
+    name: str
+    kind: str
+    X: pd.DataFrame
+    y: np.ndarray
+    X_test: pd.DataFrame
+    y_test: np.ndarray
+    votes: Callable[[int], np.ndarray]
+    context_turns: int = 1
+    slots: dict | None = None
+
+    @property
+    def labelled(self) -> np.ndarray:
+        return known(self.y)
+
+
+def known(y: np.ndarray) -> np.ndarray:
+    """Rows with a label."""
+    return np.asarray(pd.notna(y).all(axis=1) if y.ndim == 2 else pd.notna(y))
+
+
+def draw_human(problem: Problem, budget: int, seed: int) -> np.ndarray:
+    """True labels of whole dialogues, drawn by seed until there are ``budget``; the rest None."""
+    labelled = problem.labelled
+    ids = problem.X["dialogue_id"].to_numpy()
+    counts = pd.Series(labelled).groupby(ids).sum()
+    order = np.random.default_rng(seed).permutation(np.unique(ids))
+    enough = int(np.searchsorted(counts[order].cumsum().to_numpy(), budget))
+    chosen = labelled & np.isin(ids, order[: enough + 1])
+    if problem.y.ndim == 2:
+        return np.where(chosen[:, None], problem.y, np.nan)
+    return np.where(chosen, problem.y, None)
+
+
+def _read(folder: Path, name: str) -> pd.DataFrame:
+    data = pd.read_parquet(folder / f"{name}.parquet")
+    data = data[data["text"].fillna("").str.strip() != ""]
+    data["dialogue_id"] = data["split"].astype(str) + ":" + data["dialogue_id"].astype(str)
+    return data.sort_values(["dialogue_id", "turn"], kind="stable").reset_index(drop=True)
+
+
+def _sample(data: pd.DataFrame, n_rows: int, skip: int = 0) -> tuple[pd.DataFrame, int]:
+    """Whole dialogues in random order until there are ``n_rows`` rows; how many dialogues."""
+    ids = np.random.default_rng(0).permutation(data["dialogue_id"].unique())[skip:]
+    lengths = data["dialogue_id"].value_counts()[ids].cumsum().to_numpy()
+    upto = min(int(np.searchsorted(lengths, n_rows)) + 1, len(ids))
+    return data[data["dialogue_id"].isin(ids[:upto])].reset_index(drop=True), skip + upto
+
+
+def _utterances(data: pd.DataFrame) -> pd.DataFrame:
+    return data[["dialogue_id", "turn", "speaker", "text"]]
+
+
+def _class_votes(
+    y: np.ndarray, groups: np.ndarray, profile: ErrorProfile
+) -> Callable[[int], np.ndarray]:
+    def votes(seed: int) -> np.ndarray:
+        there = known(y)
+        codes, classes = pd.factorize(y[there], sort=True)
+        found = np.full((len(y), 3), None, dtype=object)
+        said = simulated_votes(codes, groups[there], len(classes), profile, seed)
+        found[there] = classes[said]
+        return found
+
+    return votes
+
+
+def acts(folder: Path, profile: ErrorProfile) -> Problem:
+    """Dialogue acts of Switchboard, 41 classes, on the published test dialogues."""
+    data = _read(folder, "swda")
+    train, _ = _sample(data[data["split"] == "train"], TRAINING_ROWS)
+    test = data[data["split"] == "test"]
+    y, groups = train["act"].to_numpy(dtype=object), train["dialogue_id"].to_numpy()
+    return Problem(
+        "acts",
+        "class",
+        _utterances(train),
+        y,
+        _utterances(test),
+        test["act"].to_numpy(dtype=object),
+        _class_votes(y, groups, profile),
+    )
+
+
+def intents(folder: Path, profile: ErrorProfile) -> Problem:
+    """The user's active intent in SGD, 30 classes; the system's utterances are context."""
+    data = _read(folder, "sgd")
+    data = data[data["split"] == "train"]  # the other parts have intents of their own
+    train, used = _sample(data, TRAINING_ROWS)
+    test, _ = _sample(data, TEST_ROWS, used)
+    y, y_test = (
+        part["active_intent"].astype(object).where(part["active_intent"].notna(), None).to_numpy()
+        for part in (train, test)
+    )
+    groups = train["dialogue_id"].to_numpy()
+    votes = _class_votes(y, groups, profile)
+    return Problem("intents", "class", _utterances(train), y, _utterances(test), y_test, votes)
+
+
+def strategies(folder: Path, profile: ErrorProfile) -> Problem:
+    """Strategies of negotiation in CaSiNo, 10 labels, any number of them on an utterance.
+
+    A third of the dialogues is for test; the published test part has 40.
+    """
+    data = _read(folder, "casino")
+    test, used = _sample(data, len(data) // 3)
+    train, _ = _sample(data, len(data), used)
+    names = data.columns[data.columns.get_loc("strategies") + 1 :]
+    y, groups = train[names].to_numpy(dtype=float), train["dialogue_id"].to_numpy()
+
+    def votes(seed: int) -> np.ndarray:
+        there = known(y)
+        shares = np.full(y.shape, np.nan)
+        for at, label in enumerate(y[there].astype(int).T):
+            said = simulated_votes(label, groups[there], 2, profile, 100 * seed + at)
+            shares[there, at] = said.mean(axis=1)
+        return shares
+
+    y_test = test[names].to_numpy(dtype=float)
+    return Problem("strategies", "labels", _utterances(train), y, _utterances(test), y_test, votes)
+
+
+def states(folder: Path, profile: ErrorProfile) -> Problem:
+    """Dialogue states of SGD, of one service of each domain."""
+    data = _read(folder, "sgd")
+    data = data[(data["split"] == "train") & data["services"].isin(SERVICES)]
+    train, used = _sample(data, TRAINING_ROWS)
+    test, _ = _sample(data, TEST_ROWS, used)
+    raw = [
+        [None if pd.isna(state) else json.loads(state) for state in part["slot_values_json"]]
+        for part in (train, test)
+    ]
+    free = free_slots(raw[0])
+    y, y_test = (spelled_states(part, free) for part in raw)
+    votes = StateVotes(y, train["dialogue_id"].to_numpy(), profile)
+    return Problem(
+        "states",
+        "state",
+        _utterances(train),
+        y,
+        _utterances(test),
+        y_test,
+        votes,
+        slots=votes.slots(free),
+    )
+
+
+def emotions(turns: int) -> Callable[[Path, ErrorProfile], Problem]:
+    """Emotions of MELD with the labels that GPT-4o gave, and some utterances of context."""
+
+    def load(folder: Path, profile: ErrorProfile) -> Problem:
+        data = _read(folder, "meld")
+        # validation dialogues: the default of the context is chosen by these figures
+        train, test = data[data["split"] == "train"], data[data["split"] == "dev"]
+        llm = train["llm_gpt4o_melt"].astype(object)
+        llm = llm.where(llm.isin(data["emotion"].unique()), None).to_numpy()
+        return Problem(
+            f"emotions_context_{turns}",
+            "class",
+            _utterances(train),
+            train["emotion"].to_numpy(dtype=object),
+            _utterances(test),
+            test["emotion"].to_numpy(dtype=object),
+            lambda seed: llm,
+            context_turns=turns,
+        )
+
+    return load
+
+
+TASKS: dict[str, Callable[[Path, ErrorProfile], Problem]] = {
+    "acts": acts,
+    "intents": intents,
+    "strategies": strategies,
+    "states": states,
+    **{f"emotions_context_{turns}": emotions(turns) for turns in (0, 1, 2, 4)},
+}

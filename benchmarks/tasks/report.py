@@ -1,0 +1,85 @@
+"""Tables of the results."""
+
+import numpy as np
+import pandas as pd
+
+from .data import Problem
+from .run import Result, measures
+
+__all__ = ["profile_table", "task_table"]
+
+DRAWS = 1000
+
+
+def task_table(problem: Problem, found: list[Result], machine: str) -> str:
+    """Markdown: each budget and method with mean ± deviation over seeds, lead and costs.
+
+    Parameters
+    ----------
+    problem : Problem
+    found : list of Result
+    machine : str
+
+    Returns
+    -------
+    str
+    """
+    weights = _weights(len(found[0].counts))
+    rows = []
+    for budget in sorted({result.budget for result in found}):
+        at = {(result.method, result.seed): result for result in found if result.budget == budget}
+        methods = list(dict.fromkeys(method for method, _ in at))
+        seeds = sorted({seed for _, seed in at})
+        drawn = {
+            key: measures(problem.kind, np.tensordot(weights, result.counts, axes=1))
+            for key, result in at.items()
+        }
+        for method in methods:
+            row: dict[str, object] = {"human labels": budget, "method": method}
+            for measure in next(iter(drawn.values())):
+                values = [drawn[method, seed][measure][0] for seed in seeds]
+                row[measure] = f"{np.mean(values):.3f} ± {np.std(values):.3f}"
+                row[f"default −, {measure}"] = (
+                    "" if method == "default" else _lead(drawn, method, seeds, measure)
+                )
+            row["seconds"] = f"{np.mean([at[method, seed].seconds for seed in seeds]):.1f}"
+            row["MB"] = f"{np.mean([at[method, seed].megabytes for seed in seeds]):.0f}"
+            rows.append(row)
+    n_test = int(found[0].counts[:, 2].sum()) if problem.kind == "class" else len(problem.y_test)
+    n_llm = int(problem.labelled.sum())
+    about = (
+        f"{n_llm} utterances that the LLM labelled, {n_test} in test; {len(seeds)} seeds; leads "
+        f"in points with 95 % intervals of a bootstrap over {len(found[0].counts)} dialogues; "
+        "seconds of processor time and highest memory of the process in fit, texts embedded "
+        f"before. {machine}"
+    )
+    return f"# {problem.name}\n\n{pd.DataFrame(rows).to_markdown(index=False)}\n\n{about}\n"
+
+
+def _weights(n_dialogues: int) -> np.ndarray:
+    """How often each dialogue is in each draw; first: once each."""
+    even = np.full(n_dialogues, 1 / n_dialogues)
+    drawn = np.random.default_rng(n_dialogues).multinomial(n_dialogues, even, size=DRAWS)
+    return np.vstack([np.ones(n_dialogues), drawn])
+
+
+def _lead(drawn: dict, method: str, seeds: list[int], measure: str) -> str:
+    if not all(("default", seed) in drawn for seed in seeds):
+        return "–"
+    leads = [drawn["default", seed][measure] - drawn[method, seed][measure] for seed in seeds]
+    lead = 100 * np.mean(leads, axis=0)
+    low, high = np.percentile(lead[1:], [2.5, 97.5])
+    return f"{lead[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def profile_table(measured: pd.DataFrame, machine: str) -> str:
+    """Markdown: how real LLMs erred, which the simulated votes follow in the mean."""
+    table = pd.concat([measured, measured.mean().rename("mean: simulated").to_frame().T])
+    table.columns = [
+        "kappa with people",
+        "bias of classes",
+        "rarity of what is said",
+        "between dialogues",
+        "kappa of two LLMs",
+    ]
+    return f"# Errors of real LLMs\n\n{table.round(3).to_markdown()}\n\n{machine}\n"

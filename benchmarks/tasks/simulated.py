@@ -1,0 +1,185 @@
+"""Votes for data without LLM labels, as wrong as real LLMs were elsewhere."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import cohen_kappa_score
+
+from sklearn_dialpref.datasets import simulate_votes
+
+__all__ = ["ErrorProfile", "measured_profiles", "simulated_votes", "typical_profile"]
+
+N_VOTES = 3
+ROWS = 4000  # on which the simulation is adjusted
+ROUNDS = 3
+HALVINGS = 10
+LLMS_DELI = ("gpt4omini", "qwen25_32b", "gemini20flash")
+LLMS_P4G = ("qwen3_30b", "mistral_small32", "phi4")
+REAL = {  # task: file, human column, LLM columns
+    "MELD sentiment": ("meld.parquet", "sentiment", ["llm_gpt4o_melt_sentiment_derived"]),
+    "MELD emotion": ("meld.parquet", "emotion", ["llm_gpt4o_melt"]),
+    "DeliData type": ("deli.parquet", "type", [f"llm_{n}_type" for n in LLMS_DELI]),
+    "DeliData target": ("deli.parquet", "target", [f"llm_{n}_target" for n in LLMS_DELI]),
+    "P4G": ("p4g.parquet", "persuader_gold_coarse", [f"llm_{n}_coarse" for n in LLMS_P4G]),
+}
+
+
+@dataclass(frozen=True)
+class ErrorProfile:
+    """How an LLM errs.
+
+    Attributes
+    ----------
+    kappa : float
+        Cohen's kappa of a vote and the human label.
+    class_bias : float
+        Total variation between the shares of the classes in votes and in human labels, relative
+        to the chance that two human labels differ.
+    rarity : float
+        How much rarer the voted classes are than the true ones: difference of their mean
+        log-shares, in standard deviations of the true ones'.
+    dialogue_share : float
+        Share of the variance of being wrong that lies between dialogues (one-way ANOVA).
+    agreement : float
+        Cohen's kappa of two votes on an utterance; NaN of one LLM.
+    """
+
+    kappa: float
+    class_bias: float
+    rarity: float
+    dialogue_share: float
+    agreement: float
+
+    @classmethod
+    def of(cls, truth: np.ndarray, votes: np.ndarray, groups: np.ndarray) -> "ErrorProfile":
+        """Means over the votes' columns; labels are codes, -1 where missing."""
+        single = []
+        for vote in votes.T:
+            both = (truth >= 0) & (vote >= 0)
+            n_classes = max(truth.max(), vote.max()) + 1
+            true, said = (
+                np.bincount(x[both], minlength=n_classes) / both.sum() for x in (truth, vote)
+            )
+            log_share = np.log(np.maximum(true, 0.5 / both.sum()))
+            deviation = np.sqrt(true @ (log_share - true @ log_share) ** 2)
+            single.append(
+                (
+                    kappa(truth[both], vote[both]),
+                    np.abs(true - said).sum() / 2 / (1 - true @ true),
+                    (true - said) @ log_share / deviation,
+                    between_share((truth != vote)[both].astype(float), groups[both]),
+                )
+            )
+        pairs = [
+            kappa(a[known], b[known])
+            for a, b in combinations(votes.T, 2)
+            if (known := (a >= 0) & (b >= 0)).any()
+        ]
+        return cls(*np.mean(single, axis=0), float(np.mean(pairs)) if pairs else float("nan"))
+
+
+def kappa(a: np.ndarray, b: np.ndarray) -> float:
+    """Cohen's kappa; 0 where all labels are the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(np.nan_to_num(cohen_kappa_score(a, b)))
+
+
+def between_share(values: np.ndarray, groups: np.ndarray) -> float:
+    """Intraclass correlation of a one-way analysis of variance, 0 at least."""
+    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    n, k = len(values), len(size)
+    means = np.bincount(group, values) / size
+    within = ((values - means[group]) ** 2).sum() / (n - k)
+    between = (size * (means - values.mean()) ** 2).sum() / (k - 1)
+    typical = (n - (size**2).sum() / n) / (k - 1)
+    excess = max(0.0, between - within) / typical
+    return excess / (excess + within) if excess + within > 0 else 0.0
+
+
+def measured_profiles(folder: Path) -> pd.DataFrame:
+    """The profile of the real LLMs of each task, a row each."""
+    rows = {}
+    for task, (file, human, llms) in REAL.items():
+        data = pd.read_parquet(folder / file)
+        table = data[[human, *llms]].convert_dtypes().astype("string")
+        codes, _ = pd.factorize(table.to_numpy(dtype=object, na_value=None).ravel())
+        codes = codes.reshape(table.shape)
+        truth = codes[:, 0]
+        asked = np.isin(codes[:, 1:], truth[truth >= 0])  # an answer off the list is none
+        votes = np.where(asked, codes[:, 1:], -1)
+        groups = (data["split"].astype(str) + data["dialogue_id"].astype(str)).to_numpy()
+        rows[task] = astuple(ErrorProfile.of(truth, votes, groups))
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=[field.name for field in fields(ErrorProfile)]
+    )
+
+
+def typical_profile(measured: pd.DataFrame) -> ErrorProfile:
+    """Means over the tasks."""
+    return ErrorProfile(**measured.mean())
+
+
+def simulated_votes(
+    truth: np.ndarray, groups: np.ndarray, n_classes: int, profile: ErrorProfile, seed: int
+) -> np.ndarray:
+    """Votes of :func:`simulate_votes`, its scales adjusted until the votes have this profile.
+
+    Parameters
+    ----------
+    truth : ndarray of int, shape (n,)
+        Codes of the classes, none missing.
+    groups : ndarray of shape (n,)
+        Dialogues.
+    n_classes : int
+    profile : ErrorProfile
+    seed : int
+
+    Returns
+    -------
+    ndarray of int, shape (n, N_VOTES)
+    """
+    scales = {"signal": 2.0, "dialogue_bias": 0.5, "vote_noise": 0.5}
+    bias = {"common": 0.0, "random": 0.0}
+    classes = np.arange(n_classes)
+    log_share = np.log((np.bincount(truth, minlength=n_classes) + 0.5) / len(truth))
+    direction = np.random.default_rng(seed).standard_normal(n_classes)
+
+    def votes(upto: int | None = None) -> np.ndarray:
+        return simulate_votes(
+            truth[:upto],
+            groups[:upto],
+            classes=classes,
+            n_votes=N_VOTES,
+            class_bias=bias["common"] * log_share + bias["random"] * direction,
+            noise=1.0,
+            random_state=seed,
+            **scales,
+        )
+
+    def found() -> ErrorProfile:
+        return ErrorProfile.of(truth[:ROWS], votes(ROWS), groups[:ROWS])
+
+    # each scale moves one measure most
+    goals: list[tuple[dict[str, float], str, Callable[[ErrorProfile], bool]]] = [
+        (bias, "common", lambda now: now.rarity < profile.rarity),
+        (bias, "random", lambda now: now.class_bias > profile.class_bias),
+        (scales, "dialogue_bias", lambda now: now.dialogue_share > profile.dialogue_share),
+        (scales, "vote_noise", lambda now: now.agreement < profile.agreement),
+        (scales, "signal", lambda now: now.kappa > profile.kappa),
+    ]
+    for _ in range(ROUNDS):
+        for where, name, too_much in goals:
+            low, high = 0.0, 12.0
+            for _ in range(HALVINGS):
+                where[name] = (low + high) / 2
+                if too_much(found()):
+                    high = where[name]
+                else:
+                    low = where[name]
+    return votes()
