@@ -42,6 +42,8 @@ class Rows:
         Each row's texts; -1 for no context.
     lengths : ndarray of shape (n_texts,), or None
         Tokens of the distinct texts.
+    possible : Tensor of bool, shape (n, K), or None
+        Classes that a row can have; None where that is all of them.
     """
 
     group: NDArray[np.int64]
@@ -51,6 +53,7 @@ class Rows:
     texts: Sequence[str] = ()
     index: NDArray[np.int64] | None = None
     lengths: NDArray[np.int64] | None = None
+    possible: Tensor | None = None
 
     @property
     def multilabel(self) -> bool:
@@ -188,11 +191,14 @@ class DialogueBatches(IterableDataset):
     def _targets(
         self, rows: NDArray[np.int64], n_llm: int, pairs: NDArray[np.int64]
     ) -> dict[str, Tensor]:
-        return {
+        target = {
             "scores": self.rows.scores[rows[:n_llm]],
             "pairs": torch.from_numpy(pairs),
             "human": self.rows.human[rows[n_llm:]],
         }
+        if self.rows.possible is not None:
+            target["possible"] = self.rows.possible[rows]
+        return target
 
     def _inputs(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         if self.rows.features is not None:

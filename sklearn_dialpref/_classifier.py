@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
 from ._inputs import features, student_and_rows, text_slots
+from ._speaker_classes import all_classes, possible_classes, restricted
 from ._targets import Targets, check_targets, class_weights
 from ._validation import Dialogues, check_dialogues, is_missing, label_array
 
@@ -83,8 +84,10 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the cross-entropy on human labels; multilabel: weights of each
         label's positive examples.
-    classes : array-like or None, default=None
-        All classes.  By default those found in the labels, votes and score columns.
+    classes : array-like, dict of array-like or None, default=None
+        All classes.  By default those found in the labels, votes and score columns.  A dict has
+        those of each speaker: for them others are neither learned from ``y_llm`` nor predicted,
+        and are an error in ``y_human``.  A speaker who is not named can have all.
     validation_fraction : float, default=0.1
         Share of the dialogues that is held out if ``early_stopping`` is set, in (0, 1).
     early_stopping : bool, default=False
@@ -198,7 +201,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "classes": ["array-like", None],
+        "classes": ["array-like", dict, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "early_stopping": ["boolean"],
         "callbacks": [list, None],
@@ -227,7 +230,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float | str = "auto",
         batch_size: int | str = "auto",
         class_weight: dict[Any, float] | str | None = None,
-        classes: Sequence[Any] | None = None,
+        classes: Sequence[Any] | Mapping[Any, Sequence[Any]] | None = None,
         validation_fraction: float = 0.1,
         early_stopping: bool = False,
         callbacks: list[Any] | None = None,
@@ -294,7 +297,9 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         for stale in ("n_features_in_", "feature_names_in_", "thresholds_"):  # of another fit
             self.__dict__.pop(stale, None)
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)
-        targets = check_targets(y_human, y_llm, len(dialogues), self.classes)
+        names = all_classes(self.classes, y_human)
+        targets = check_targets(y_human, y_llm, len(dialogues), names)
+        targets, of_speakers = restricted(targets, self.classes, dialogues)
         loss = _stages.named_loss(self.loss)
         self._check_pairs(loss, dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -331,6 +336,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         self.multilabel_ = targets.multilabel
         self.net_ = net
         self.history_ = history
+        self._of_speakers = of_speakers
         self._n_slots = len(slots)
         self._frozen = frozen
         return self
@@ -474,7 +480,10 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         with torch.inference_mode():
             net.module_.eval()
             parts = [net.infer({"features": part}).cpu() for part in inputs.split(8192)]
-        return torch.cat(parts).double().numpy()
+        logits = torch.cat(parts).double().numpy()
+        if self._of_speakers:
+            logits[~possible_classes(self._of_speakers, dialogues, logits.shape[1])] = -np.inf
+        return logits
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

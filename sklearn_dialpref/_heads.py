@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ._batches import Rows
 from ._calibration import level_shift
-from ._stages import HEAD_BATCH, Recipe, StageLoss, rate_share
+from ._stages import HEAD_BATCH, Recipe, StageLoss, among_possible, rate_share
 from ._student import Head
 
 __all__ = ["HUMAN_STEPS", "Heads", "Pupil", "folds"]
@@ -143,7 +143,9 @@ class Heads:
         }
 
     def scored(self, head: Head, places: Tensor) -> Tensor:
-        return head(self.features[places].to(self.device))
+        possible = self.rows.possible
+        possible = None if possible is None else possible[places].to(self.device)
+        return among_possible(head(self.features[places].to(self.device)), possible)
 
     def batches(self, places: Tensor, seed: int) -> Iterator[Tensor]:
         """Batches of the rows in random order, pass after pass without end."""

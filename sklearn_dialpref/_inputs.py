@@ -105,6 +105,8 @@ def student_and_rows(
         "human": torch.from_numpy(targets.human[order]),
         "scores": torch.from_numpy(scores[order]),
     }
+    if targets.possible is not None:
+        labels["possible"] = torch.from_numpy(targets.possible[order])
     if ready is not None or not isinstance(source, tuple):
         frozen = None if isinstance(source, tuple) else source
         inputs = torch.from_numpy(features(ready, slots, frozen))

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from ._batches import DialogueBatches, Rows, segments
 from ._calibration import scale_and_shift
 from ._encoders import TextEncoder
-from ._stages import LabelFacts, Recipe, Stage, StageLoss, rate_share
+from ._stages import LabelFacts, Recipe, Stage, StageLoss, among_possible, rate_share
 from ._student import Student
 
 __all__ = ["hold_out", "seeded", "torch_device", "train"]
@@ -384,7 +384,8 @@ def calibrate(net: DialogueNet, batches: DialogueBatches, free: Tensor) -> None:
     logits, scores, seen = [], [], 0
     for inputs, target in batches:
         output = net.evaluation_step((inputs, None), training=False)
-        logits.append(output[: len(target["scores"])].cpu().double())
+        output = among_possible(output.cpu(), target.get("possible"))
+        logits.append(output[: len(target["scores"])].double())
         scores.append(target["scores"].double())
         seen += len(target["scores"])
         if seen >= CALIBRATION_ROWS:

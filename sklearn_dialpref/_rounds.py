@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def teacher_log_likelihood(human: Tensor, said: Tensor, known: Tensor) -> Tensor
     return torch.einsum("npl,pkl->npk", said, smoothed(counts, accuracy).log())
 
 
-def permutation_z(values: Tensor, truth: Tensor) -> float:
+def permutation_z(values: Tensor, truth: Tensor, stratum: Tensor | None = None) -> float:
     """How far ``sum_i values[i, truth_i]`` is above its mean over permutations of the rows.
 
     In standard deviations, which are known for a sum of this kind (Hoeffding, "A combinatorial
@@ -110,6 +111,8 @@ def permutation_z(values: Tensor, truth: Tensor) -> float:
     ----------
     values, truth : Tensor of shape (n, P, K)
         Numbers, and labels as shares; entries with NaN are left out.
+    stratum : Tensor of int, shape (n,), default=None
+        Rows that may change places have the same number.
 
     Returns
     -------
@@ -117,8 +120,10 @@ def permutation_z(values: Tensor, truth: Tensor) -> float:
         Infinite where nothing varies.
     """
     above, variance = 0.0, 0.0
-    for some, true in zip(values.double().unbind(1), truth.double().unbind(1), strict=True):
-        known = ~(some.isnan() | true.isnan()).any(dim=1)
+    strata = torch.zeros(len(values)) if stratum is None else stratum
+    columns = zip(values.double().unbind(1), truth.double().unbind(1), strict=True)
+    for (some, true), number in product(columns, strata.unique()):
+        known = ~(some.isnan() | true.isnan()).any(dim=1) & (strata == number)
         some, true = some[known], true[known]
         if len(some) < 2:
             continue
@@ -145,7 +150,12 @@ def teacher_is_useless(heads: Heads, head: Head) -> bool:
     truth = human_shares(rows)[places]
     learned = log_probabilities(heads.logits(head, places), rows.multilabel)
     enough = min(SIGNIFICANT, SMALL_EFFECT * len(places) ** 0.5)
-    return all(permutation_z(what, truth) < enough for what in (_said(rows)[places], learned))
+    stratum = None  # who can have the same classes
+    if rows.possible is not None:
+        stratum = rows.possible[places].unique(dim=0, return_inverse=True)[1]
+    return all(
+        permutation_z(what, truth, stratum) < enough for what in (_said(rows)[places], learned)
+    )
 
 
 # -- the labels of the second round -----------------------------------------------------------

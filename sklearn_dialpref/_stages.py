@@ -27,6 +27,7 @@ __all__ = [
     "Recipe",
     "Stage",
     "StageLoss",
+    "among_possible",
     "initial_level",
     "label_facts",
     "named_loss",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 HEAD_BATCH = 128
+IMPOSSIBLE = -1e4  # a logit; with an infinite one, 0 · log 0 would be NaN
 MANY_INPUTS = 1920
 WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
 
@@ -214,6 +216,7 @@ class StageLoss(nn.Module):
         super().__init__()
         llm = LOSSES[stage.llm] if isinstance(stage.llm, str) else stage.llm
         self.llm: Callable[..., Tensor] | None = llm
+        self.pairwise = stage.pairwise
         self.distil = LOSSES["soft_cross_entropy"] if stage.distil else None
         self.weight = recipe.loss_weight if stage.human or stage.distil else 1.0
         self.options = {
@@ -229,20 +232,19 @@ class StageLoss(nn.Module):
     def forward(self, logits: Tensor, target: dict[str, Tensor]) -> Tensor:
         scores, human = target["scores"], target["human"]
         loss = logits.sum() * 0.0
+        sure = among_possible(logits, target.get("possible"))
         if len(human):
-            loss = loss + self.human_loss(logits[len(scores) :], human)
+            loss = loss + self.human_loss(sure[len(scores) :], human)
         if self.llm is not None and len(scores):
             loss = loss + self.weight * self.llm(
-                logits[: len(scores)],
+                (logits if self.pairwise else sure)[: len(scores)],
                 scores,
                 target["pairs"],
                 confusion=self.confusion,
                 **self.options,
             )
         if self.distil is not None and len(scores):
-            loss = loss + self.distil(
-                logits[: len(scores)], scores, target["pairs"], **self.options
-            )
+            loss = loss + self.distil(sure[: len(scores)], scores, target["pairs"], **self.options)
         return loss
 
     def human_loss(self, logits: Tensor, human: Tensor) -> Tensor:
@@ -257,6 +259,11 @@ class StageLoss(nn.Module):
         # a class that only the LLM knows must not be unlearned for want of human labels
         logits = logits.masked_fill(self.absent, float("-inf"))
         return cross_entropy(logits, human, weight=self.class_weight)
+
+
+def among_possible(logits: Tensor, possible: Tensor | None) -> Tensor:
+    """The logits, next to nothing where a class is not possible."""
+    return logits if possible is None else logits.masked_fill(~possible, IMPOSSIBLE)
 
 
 @dataclass(frozen=True)

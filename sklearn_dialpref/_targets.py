@@ -43,12 +43,15 @@ class Targets:
         Multilabel: (n, K) float32 of 0, 1 or NaN.
     scores : ndarray of shape (n, K), float32, or None
         The teacher's scores; NaN where there is none.
+    possible : ndarray of bool, shape (n, K), or None
+        Single-label: classes that a row can have, None where that is all of them.
     """
 
     classes: NDArray[Any]
     multilabel: bool
     human: NDArray[Any]
     scores: NDArray[np.float32] | None
+    possible: NDArray[np.bool_] | None = None
 
     @property
     def has_human(self) -> NDArray[np.bool_]:

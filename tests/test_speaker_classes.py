@@ -1,0 +1,113 @@
+"""Classes that only some speakers can have."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, with_context
+
+OF_SPEAKERS = {"agent": ["offer", "other"], "customer": ["ask", "other"]}
+
+
+@pytest.fixture(scope="module")
+def chats():
+    rng = np.random.default_rng(0)
+    n = 400
+    speaker = np.where(np.arange(n) % 2 == 0, "agent", "customer")
+    special = rng.random(n) < 0.5
+    y = np.where(special, np.where(speaker == "agent", "offer", "ask"), "other").astype(object)
+    X = pd.DataFrame({"dialogue_id": np.arange(n) // 10, "speaker": speaker})
+    # an offer looks like a question: only the speaker tells them apart
+    X["special"], X["noise"] = special * 3.0 + rng.normal(size=n), rng.normal(size=n)
+    y_llm = np.where(special, rng.choice(["offer", "ask"], n), "other").astype(object)
+    return X, y, y_llm
+
+
+def student(**parameters):
+    own = {"encoder": "precomputed", "classes": OF_SPEAKERS, "random_state": 0}
+    return DialoguePreferenceClassifier(**own | parameters)
+
+
+@pytest.mark.parametrize("loss", ["soft_cross_entropy", "noise_reduced"])
+@pytest.mark.parametrize("schedule", ["two_rounds", "pretrain_finetune", "joint"])
+def test_impossible_classes_are_neither_learned_nor_predicted(chats, schedule, loss):
+    X, y, y_llm = chats
+    y_human = np.where(np.arange(len(y)) < 100, y, None)
+    clf = student(schedule=schedule, loss=loss).fit(X, y_human, y_llm)
+    assert clf.classes_.tolist() == ["ask", "offer", "other"]
+    proba = clf.predict_proba(X)
+    agent = (X["speaker"] == "agent").to_numpy()
+    assert (proba[agent, 0] == 0).all() and (proba[~agent, 1] == 0).all()
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    free = student(schedule=schedule, loss=loss, classes=None).fit(X, y_human, y_llm)
+    assert clf.score(X, y) > free.score(X, y) + 0.1
+
+
+def test_other_speakers_can_have_all(chats):
+    X, y, _ = chats
+    clf = student().fit(X, y)
+    strangers = X.assign(speaker=[None, "manager"] * (len(X) // 2))
+    assert (clf.predict_proba(strangers) > 0).all()
+
+
+def test_multilabel(chats):
+    X, y, y_llm = chats
+    names = ["ask", "offer"]
+    table, votes = (
+        pd.DataFrame({name: (labels == name).astype(float) for name in names})
+        for labels in (y, y_llm)
+    )
+    of_speakers = {"agent": ["offer"], "customer": ["ask"]}
+    clf = student(classes=of_speakers).fit(X, table, votes)
+    agent = (X["speaker"] == "agent").to_numpy()
+    assert (clf.predict_proba(X)[agent, 0] == 0).all() and not clf.predict(X)[~agent, 1].any()
+    table.loc[0, "ask"] = 1.0
+    with pytest.raises(ValueError, match=r"row 0 the label 'ask', which its speaker 'agent'"):
+        clf.fit(X, table)
+
+
+def test_votes_for_nothing_possible_are_no_votes(chats):
+    X, y, _ = chats
+    nonsense = np.where(X["speaker"] == "agent", "ask", "offer").astype(object)
+    y_human = np.where(np.arange(len(y)) < 40, y, None)
+    with_votes, without = (student().fit(X, y_human, votes) for votes in (nonsense, None))
+    np.testing.assert_array_equal(with_votes.predict_proba(X), without.predict_proba(X))
+
+
+def test_errors(chats):
+    X, y, _ = chats
+    with pytest.raises(ValueError, match=r"row 0 the label 'o.*', which its speaker 'agent'"):
+        student(classes={"agent": ["ask"], "customer": ["ask", "offer", "other"]}).fit(X, y)
+    with pytest.raises(ValueError, match="no speakers: pass a DataFrame with a column 'speaker'"):
+        student().fit(X.drop(columns="speaker"), y)
+    clf = student().fit(X, y)
+    with pytest.raises(ValueError, match="no speakers: pass a DataFrame"):
+        clf.predict(X.drop(columns="speaker"))
+    with pytest.raises(ValueError, match=r"gives the speaker 'bot' no class"):
+        student(classes={**OF_SPEAKERS, "bot": []}).fit(X, y)
+    table = np.stack([y == "ask", y == "offer"], axis=1).astype(float)
+    with pytest.raises(ValueError, match=r"gives the speaker 'agent' \['offer'.*are no labels"):
+        student().fit(X, table)
+
+
+def test_in_pipelines_and_searches(tiny_encoder):
+    n = 48
+    X = pd.DataFrame(
+        {
+            "dialogue_id": np.arange(n) // 4,
+            "speaker": ["agent", "customer"] * (n // 2),
+            "text": [f"word{at % 5}" for at in range(n)],
+        }
+    )
+    y = np.array(["offer", "ask", "other", "other"] * (n // 4), dtype=object)
+    clf = student(encoder=tiny_encoder, max_epochs=1)
+    assert clone(clf).classes == OF_SPEAKERS
+    pipeline = Pipeline([("context", FunctionTransformer(with_context)), ("clf", clf)])
+    folds = LabelledGroupKFold(3)
+    assert np.isfinite(cross_val_score(pipeline, X, y, cv=folds)).all()
+    search = GridSearchCV(pipeline, {"clf__classes": [OF_SPEAKERS]}, cv=folds).fit(X, y)
+    assert (search.predict_proba(X)[::2, 0] == 0).all()
