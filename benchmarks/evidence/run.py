@@ -6,13 +6,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
 from sklearn.metrics import accuracy_score, f1_score
 from threadpoolctl import threadpool_limits
 
@@ -164,11 +163,9 @@ def _outcomes(jobs: list[Job], n_jobs: int) -> Iterator[dict]:
     if n_jobs == 1:
         yield from map(_outcome, jobs)
         return
-    parallel = Parallel(n_jobs, batch_size=1, return_as="generator_unordered")
-    try:
-        yield from parallel(delayed(_outcome)(job) for job in jobs)
-    finally:  # a run that is stopped leaves nobody at work
-        get_reusable_executor().shutdown(kill_workers=True)
+    # joblib takes the embeddings that a process keeps for a leak, and begins it anew
+    with get_context("spawn").Pool(n_jobs) as pool:  # leaves nobody at work when it is stopped
+        yield from pool.imap_unordered(_outcome, jobs)
 
 
 def _outcome(job: Job) -> dict:
