@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
 from ._inputs import features, student_and_rows, text_slots
+from ._saving import SavedAsFolder, data_summary
 from ._speaker_classes import all_classes, possible_classes, restricted
 from ._targets import Targets, check_targets, class_weights
 from ._validation import Dialogues, check_dialogues, is_missing, label_array
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["DialoguePreferenceClassifier"]
 
 
-class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
+class DialoguePreferenceClassifier(SavedAsFolder, ClassifierMixin, BaseEstimator):
     """Classify utterances of dialogues, learning from few human and many LLM labels.
 
     A student (a sentence encoder with a small head) learns from the LLM's labels, by distillation
@@ -338,6 +339,7 @@ class DialoguePreferenceClassifier(ClassifierMixin, BaseEstimator):
         self.history_ = history
         self._of_speakers = of_speakers
         self._n_slots = len(slots)
+        self._data_summary = data_summary(targets, dialogues.group)
         self._frozen = frozen
         return self
 

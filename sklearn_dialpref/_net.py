@@ -18,7 +18,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
 from skorch.utils import noop
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
@@ -28,7 +28,7 @@ from ._encoders import TextEncoder
 from ._stages import LabelFacts, Recipe, Stage, StageLoss, among_possible, rate_share
 from ._student import Student
 
-__all__ = ["hold_out", "seeded", "torch_device", "train"]
+__all__ = ["hold_out", "ready_net", "seeded", "torch_device", "train"]
 
 PATIENCE = 3  # epochs without improvement, with early_stopping
 HEAD_LEARNING_RATE = 3e-4  # beside a fine-tuned encoder
@@ -356,6 +356,13 @@ def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelFacts)
         device=recipe.device,
         verbose=0,
     )
+
+
+def ready_net(student: Student, device: str) -> DialogueNet:
+    """A net to predict with, of a student that is trained already."""
+    return DialogueNet(
+        student, criterion=nn.Identity, train_split=None, callbacks=None, device=device, verbose=0
+    ).initialize()
 
 
 def _history_rows(net: DialogueNet, stage: Stage, before: int) -> list[dict[str, Any]]:

@@ -1,0 +1,176 @@
+"""Folders of files that appear whole or not at all, and that are read only if nothing changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+__all__ = ["FORMAT", "MANIFEST", "checked_folder", "new_folder"]
+
+FORMAT = 1
+MANIFEST = "dialpref.json"
+MAKER = "sklearn-dialpref"
+# what is written and read: no pickle, no code
+SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".md", ".onnx"}
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
+    """An empty folder to write into, which takes its place at ``path`` when the block is done.
+
+    A folder of the same kind that is there already is replaced, other things are not.  After an
+    error all is as it was.
+
+    Parameters
+    ----------
+    path : str or Path
+    kind : str
+        What the folder holds, such as "classifier".
+
+    Yields
+    ------
+    Path
+
+    Raises
+    ------
+    FileExistsError
+        If something else is at ``path``.
+    """
+    target = Path(path).expanduser().absolute()
+    if target.exists() and not _is_of_kind(target, kind):
+        raise FileExistsError(
+            f"{target} exists and is not a saved {kind}: choose another path, or remove it"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        made = work / "new"
+        made.mkdir()
+        yield made
+        manifest = {
+            "made_by": MAKER,
+            "format": FORMAT,
+            "kind": kind,
+            "files": {name: _sha256(made / name) for name in sorted(_files(made))},
+        }
+        (made / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for name in _files(made):
+            with open(made / name, "rb") as file:
+                os.fsync(file.fileno())
+        if target.exists():
+            target.rename(work / "old")
+        made.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def checked_folder(path: str | os.PathLike[str], kind: str) -> Path:
+    """The folder, after a look at all of it.
+
+    Parameters
+    ----------
+    path : str or Path
+    kind : str
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If it was not saved by this package, is of another kind or of a later version, has a file
+        that it was not saved with, lacks one or has one that changed, or names files elsewhere.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} to load a saved {kind} from")
+    manifest = _manifest(folder)
+    if manifest is None:
+        raise ValueError(
+            f"{folder} was not saved by this package: it has no {MANIFEST} that names it as maker"
+        )
+    version, found = manifest.get("format"), manifest.get("kind")
+    if not isinstance(version, int) or version > FORMAT:
+        raise ValueError(
+            f"{folder} was saved in format {version!r} by a later version of this package, which "
+            f"here reads up to {FORMAT}: update sklearn-dialpref, or save it anew"
+        )
+    if found != kind:
+        raise ValueError(f"{folder} holds a saved {found}, but a {kind} is to be loaded")
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise ValueError(f"{folder} is damaged: {MANIFEST} does not list its files")
+    for name in files:
+        _check_name(name, folder)
+    present = set(_files(folder)) - {MANIFEST}
+    if strange := sorted(present - set(files)):
+        raise ValueError(f"{folder} has files that it was not saved with: {strange}; remove them")
+    if lost := sorted(set(files) - present):
+        raise ValueError(f"{folder} is damaged: {lost} are missing; save it anew")
+    for name, digest in files.items():
+        if _sha256(folder / name) != digest:
+            raise ValueError(
+                f"{folder} is damaged: {name} is not what was saved, by its sha256; save it anew"
+            )
+    return folder
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """What the folder says of itself; None if it is none of ours."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder} is damaged: {MANIFEST} is no JSON ({error})") from error
+    ours = isinstance(manifest, dict) and manifest.get("made_by") == MAKER
+    return manifest if ours else None
+
+
+def _is_of_kind(folder: Path, kind: str) -> bool:
+    try:
+        manifest = _manifest(folder)
+    except ValueError:
+        return False
+    return manifest is not None and manifest.get("kind") == kind
+
+
+def _files(folder: Path) -> list[str]:
+    """All that is no folder, as names with slashes."""
+    return [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    ]
+
+
+def _check_name(name: Any, folder: Path) -> None:
+    parts = PurePosixPath(str(name)).parts
+    inside = (
+        isinstance(name, str)
+        and not PurePosixPath(name).is_absolute()
+        and not PureWindowsPath(name).drive
+        and "\\" not in name
+        and ".." not in parts
+        and not any((folder / Path(*parts[: at + 1])).is_symlink() for at in range(len(parts)))
+    )
+    if not inside:
+        raise ValueError(f"{folder} names the file {name!r}, which does not lie in it")
+    if PurePosixPath(name).suffix not in SUFFIXES:
+        raise ValueError(f"{folder} names the file {name!r}, of a kind that is never read")
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

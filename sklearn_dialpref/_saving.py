@@ -1,0 +1,356 @@
+"""A fitted classifier as a folder: weights as safetensors, the rest as JSON, and a model card."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from ._folder import checked_folder, new_folder
+from ._targets import Targets
+
+__all__ = ["SavedAsFolder", "data_summary"]
+
+KIND = "classifier"
+STATE, WEIGHTS, ENCODER, CARD = "classifier.json", "student.safetensors", "encoder", "README.md"
+PACKAGES = ("sklearn-dialpref", "scikit-learn", "torch", "sentence-transformers", "numpy")
+OWN_MODULES = "sentence_transformers."  # the only code that an encoder's files may name
+
+
+class SavedAsFolder:
+    """Gives a classifier ``save`` and ``load``."""
+
+    def save(
+        self, path: str | os.PathLike[str], *, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Save the fitted estimator as a folder, without pickle.
+
+        The folder has the weights and the encoder as safetensors, the tokenizer, all else as
+        JSON, and a model card, and needs nothing outside it.  It appears whole or not at all; one
+        that was saved before at ``path`` is replaced.
+
+        Parameters
+        ----------
+        path : str or Path
+            Of the folder.
+        metrics : dict of float, default=None
+            What you measured on dialogues that were not trained on, by name, for the card.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        FileExistsError
+            If something else is at ``path``.
+        TypeError
+            If classes or speakers are of a type that JSON does not have.
+
+        Warns
+        -----
+        UserWarning
+            If a parameter is a function or an object, which is not saved: a ``loss`` of your
+            own, ``callbacks``, or a RandomState.
+
+        See Also
+        --------
+        load : Read it again.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from sklearn_dialpref import DialoguePreferenceClassifier
+        >>> clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0)
+        >>> X, y = [[0.0], [1.0], [0.0], [1.0]], ["no", "yes", "no", "yes"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     clf.fit(X, y).save(f"{folder}/clf", metrics={"accuracy": 1.0})
+        ...     again = DialoguePreferenceClassifier.load(f"{folder}/clf")
+        >>> bool((again.predict_proba(X) == clf.predict_proba(X)).all())
+        True
+        """
+        from safetensors.torch import save_file
+
+        check_is_fitted(self, "net_")
+        module = self.net_.module_  # type: ignore[attr-defined]
+        encoder = self._frozen.text_encoder if self._frozen else module.encoder  # type: ignore[attr-defined]
+        state = _state(self)
+        weights = {
+            name: tensor.cpu().contiguous()
+            for name, tensor in module.state_dict().items()
+            if not name.startswith("encoder.")
+        }
+        with new_folder(path, KIND) as folder:
+            (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            save_file(weights, folder / WEIGHTS)
+            if encoder is not None:
+                encoder.model.save(str(folder / ENCODER), create_model_card=False)
+            (folder / CARD).write_text(_card(state, metrics or {}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
+        """Load an estimator from a folder that :meth:`save` wrote.
+
+        Nothing is unpickled and no code from the folder is run.
+
+        Parameters
+        ----------
+        path : str or Path
+            Of the folder.
+        device : str, default=None
+            Torch device; None keeps the parameter.
+
+        Returns
+        -------
+        DialoguePreferenceClassifier
+            It predicts as the saved one did.  It can be fitted anew, from the encoder that its
+            parameter names or, where that was an object, from the saved one.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder.
+        ValueError
+            If it was not saved by this package or by a later version, is damaged or changed.
+        """
+        folder = checked_folder(path, KIND)
+        try:
+            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            estimator = cls(**_parameters_from(state["parameters"], folder))
+            if device is not None:
+                estimator.device = device  # type: ignore[attr-defined]
+            estimator._check_parameters()  # type: ignore[attr-defined]
+            _restore(estimator, state, folder)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(
+                f"{folder} cannot be read as a {KIND}: {STATE} is not as {cls.__name__}.save "
+                f"writes it ({type(error).__name__}: {error})"
+            ) from error
+        return estimator
+
+
+def data_summary(targets: Targets, group: NDArray[np.int64]) -> dict[str, int]:
+    """What a fit has seen, for the card."""
+    labelled = targets.has_human | targets.has_score
+    return {
+        "utterances": len(group),
+        "dialogues": len(np.unique(group)),
+        "with a human label": int(targets.has_human.sum()),
+        "with an LLM label": int(targets.has_score.sum()),
+        "with both": int((targets.has_human & targets.has_score).sum()),
+        "without any": int((~labelled).sum()),
+    }
+
+
+# -- to JSON and back -----------------------------------------------------------------------
+
+
+def _plain(value: Any, what: str) -> Any:
+    """A label, name or number as JSON has it."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise TypeError(
+            f"{what} of type {type(value).__name__}, such as {value!r}, cannot be saved: use "
+            "strings or numbers"
+        )
+    return value
+
+
+def _pairs(mapping: Mapping[Any, Any], what: str) -> list[list[Any]]:
+    return [
+        [_plain(key, what), _values(value, what) if np.ndim(value) else _plain(value, what)]
+        for key, value in mapping.items()
+    ]
+
+
+def _values(values: Any, what: str) -> list[Any]:
+    return [_plain(value, what) for value in values]
+
+
+def _parameters(estimator: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Parameters as JSON, and in words those that are left out."""
+    from ._stages import named_loss
+
+    parameters, left_out = {}, {}
+    for name, value in estimator.get_params(deep=False).items():
+        if name == "loss":
+            value = named_loss(value)
+        if name == "encoder" and not isinstance(value, str | Path):
+            value = None  # the saved one
+        elif isinstance(value, Path):
+            value = str(value)
+        elif name in ("loss", "callbacks", "random_state") and not (
+            value is None or isinstance(value, str | int | np.integer)
+        ):
+            if name != "callbacks" or len(value):
+                left_out[name] = repr(value)
+            continue
+        if isinstance(value, Mapping):
+            value = {"pairs": _pairs(value, name)}
+        elif value is not None and np.ndim(value):
+            value = {"values": _values(value, name)}
+        parameters[name] = _plain(value, name) if not isinstance(value, dict) else value
+    return parameters, left_out
+
+
+def _parameters_from(saved: dict[str, Any], folder: Path) -> dict[str, Any]:
+    parameters = {}
+    for name, value in saved.items():
+        if isinstance(value, dict):
+            value = dict(value["pairs"]) if "pairs" in value else value["values"]
+        parameters[name] = value
+    if parameters["encoder"] is None:
+        from ._encoders import load_encoder
+
+        parameters["encoder"] = load_encoder(_safe_encoder(folder))
+    return parameters
+
+
+def _state(estimator: Any) -> dict[str, Any]:
+    parameters, left_out = _parameters(estimator)
+    if left_out:
+        warnings.warn(
+            f"not saved, as they are functions or objects: {sorted(left_out)}; set them again "
+            "after loading if you mean to fit again",
+            UserWarning,
+            stacklevel=3,
+        )
+    classes = estimator.classes_
+    names = getattr(estimator, "feature_names_in_", None)
+    return {
+        "parameters": parameters,
+        "not_saved": left_out,
+        "classes": {"values": _values(classes, "classes"), "dtype": classes.dtype.str},
+        "multilabel": estimator.multilabel_,
+        "thresholds": _values(estimator.thresholds_, "") if estimator.multilabel_ else None,
+        "of_speakers": [
+            [_plain(speaker, "speakers"), allowed.tolist()]
+            for speaker, allowed in estimator._of_speakers.items()
+        ],
+        "n_slots": estimator._n_slots,
+        "n_features": getattr(estimator, "n_features_in_", None),
+        "feature_names": None if names is None else _values(names, "names of features"),
+        "history": [
+            {k: None if _is_nan(v) else v for k, v in record.items()}
+            for record in estimator.history_
+        ],
+        "data": estimator._data_summary,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _restore(estimator: Any, state: dict[str, Any], folder: Path) -> None:
+    """Give the estimator what ``fit`` would have."""
+    from . import _net
+    from ._encoders import FrozenEncoder, TextEncoder, load_encoder
+    from ._student import Student
+
+    weights = _weights(folder / WEIGHTS)
+    n_classes = len(state["classes"]["values"])
+    device = _net.torch_device(estimator.device)
+    encoder = None
+    estimator._frozen = None
+    if not estimator._precomputed:
+        saved = _safe_encoder(folder)
+        if estimator.trainable_layers == 0:
+            estimator._frozen = FrozenEncoder(saved, device, estimator.pooling)
+        else:
+            model = load_encoder(saved)
+            encoder = TextEncoder(model, estimator.trainable_layers, estimator.pooling)
+    student = Student(len(weights["mean"]), n_classes, encoder)
+    missing, unexpected = student.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if not name.startswith("encoder.")]
+    if missing or unexpected:
+        raise ValueError(f"{folder / WEIGHTS} lacks {missing} and has {unexpected} beside")
+    estimator.net_ = _net.ready_net(student, device)
+    classes = state["classes"]
+    estimator.classes_ = np.array(classes["values"], dtype=np.dtype(classes["dtype"]))
+    estimator.multilabel_ = bool(state["multilabel"])
+    if estimator.multilabel_:
+        estimator.thresholds_ = np.array(state["thresholds"], dtype=np.float64)
+    estimator._of_speakers = {
+        speaker: np.array(allowed, dtype=bool) for speaker, allowed in state["of_speakers"]
+    }
+    estimator._n_slots = int(state["n_slots"])
+    if state["n_features"] is not None:
+        estimator.n_features_in_ = int(state["n_features"])
+    if state["feature_names"] is not None:
+        estimator.feature_names_in_ = np.array(state["feature_names"], dtype=object)
+    estimator.history_ = [
+        {k: float("nan") if v is None else v for k, v in record.items()}
+        for record in state["history"]
+    ]
+    estimator._data_summary = state["data"]
+
+
+def _weights(file: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is no safetensors file ({error})") from error
+
+
+def _safe_encoder(folder: Path) -> str:
+    """Path of the saved encoder, whose modules are those of sentence-transformers only."""
+    file = folder / ENCODER / "modules.json"
+    try:
+        kinds = [module["type"] for module in json.loads(file.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} does not list an encoder's modules ({error})") from error
+    if strange := [kind for kind in kinds if not str(kind).startswith(OWN_MODULES)]:
+        raise ValueError(f"{file} names code that is not of sentence-transformers: {strange}")
+    return str(folder / ENCODER)
+
+
+# -- the model card ---------------------------------------------------------------------------
+
+
+def _card(state: dict[str, Any], metrics: Mapping[str, float]) -> str:
+    parameters = state["parameters"]
+    last = {record["stage"]: record for record in state["history"]}
+    watched = {
+        f"loss on held-out dialogues, stage {stage}": record["valid_loss"]
+        for stage, record in last.items()
+        if record["valid_loss"] is not None
+    }
+    measured = {**metrics, **watched}
+    classes = ", ".join(f"`{name}`" for name in state["classes"]["values"])
+    kind = "labels, any number of them on an utterance" if state["multilabel"] else "classes"
+    return "\n\n".join(
+        [
+            "# Classifier of utterances in dialogues",
+            "Made by `sklearn_dialpref.DialoguePreferenceClassifier`: a sentence encoder and a "
+            "small head that learned from human labels and from those of a large language model. "
+            "Load it with `DialoguePreferenceClassifier.load(folder)`.",
+            f"## {len(state['classes']['values'])} {kind}\n\n{classes}",
+            "## Training data\n\n" + _table(state["data"]),
+            "## Measured\n\n" + (_table(measured) if measured else "Nothing was given."),
+            "## Parameters\n\n" + _table({k: v for k, v in parameters.items() if v is not None}),
+            "## Versions\n\n" + _table(state["versions"]),
+        ]
+    ) + ("\n")
+
+
+def _table(entries: Mapping[str, Any]) -> str:
+    lines = [f"| {key} | {_cell(value)} |" for key, value in entries.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

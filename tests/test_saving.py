@@ -1,0 +1,351 @@
+"""Fitted classifiers as folders: the same predictions, nothing of pickle, nothing damaged."""
+
+import hashlib
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from sklearn_dialpref import DialoguePreferenceClassifier, _folder
+from sklearn_dialpref.datasets import make_dialogues
+from sklearn_dialpref.losses import hinge
+
+
+@pytest.fixture(scope="module")
+def chats():
+    return make_dialogues(n_dialogues=12, n_turns=(3, 5), human_fraction=0.6, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small saved classifier; copy it before you change it."""
+    path = tmp_path_factory.mktemp("saved") / "clf"
+    X, y = np.random.default_rng(0).normal(size=(30, 3)), ["no", "yes", "so-so"] * 10
+    clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0).fit(X, y)
+    clf.save(path, metrics={"accuracy on test dialogues": 0.75})
+    return path
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def load(path, **options):
+    return DialoguePreferenceClassifier.load(path, **options)
+
+
+def agrees(clf, X, path):
+    """Save, load in place, and compare all that predicting has."""
+    clf.save(path)
+    again = load(path)
+    np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    np.testing.assert_array_equal(again.predict(X), clf.predict(X))
+    assert again.predict(X).dtype == clf.predict(X).dtype
+    assert again.multilabel_ == clf.multilabel_ and again.classes_.dtype == clf.classes_.dtype
+    assert [record["stage"] for record in again.history_] == [r["stage"] for r in clf.history_]
+    return again
+
+
+@pytest.mark.parametrize("trainable_layers", [0, 1, None])
+@pytest.mark.parametrize("pooling", ["layers", "model"])
+def test_text(tiny_encoder, chats, tmp_path, trainable_layers, pooling):
+    clf = DialoguePreferenceClassifier(
+        tiny_encoder,
+        trainable_layers=trainable_layers,
+        pooling=pooling,
+        context_turns=1,
+        max_epochs=1,
+        random_state=0,
+    )
+    clf.fit(chats.X, chats.y_human, chats.y_llm)
+    again = agrees(clf, chats.X, tmp_path / "clf")
+    assert again.get_params() == clf.get_params()
+    refit = clone(again).fit(chats.X, chats.y_human, chats.y_llm)
+    np.testing.assert_array_equal(refit.predict_proba(chats.X), clf.predict_proba(chats.X))
+
+
+def test_it_needs_nothing_outside_the_folder(tiny_encoder, chats, tmp_path):
+    moved = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    clf = DialoguePreferenceClassifier(str(moved), max_epochs=1, random_state=0)
+    clf.fit(chats.X, chats.y_human).save(tmp_path / "clf")
+    expected = clf.predict_proba(chats.X)
+    shutil.rmtree(moved)
+    (tmp_path / "clf").rename(tmp_path / "elsewhere")
+    np.testing.assert_array_equal(load(tmp_path / "elsewhere").predict_proba(chats.X), expected)
+
+
+def test_static_embeddings_and_an_encoder_object(tiny_encoder, chats, tmp_path):
+    tokenizer = SentenceTransformer(str(tiny_encoder), device="cpu").tokenizer
+    static = StaticEmbedding(tokenizer.backend_tokenizer, embedding_dim=8)
+    clf = DialoguePreferenceClassifier(
+        SentenceTransformer(modules=[static], device="cpu"), max_epochs=1, random_state=0
+    )
+    again = agrees(clf.fit(chats.X, chats.y_human), chats.X, tmp_path / "clf")
+    assert isinstance(again.encoder, SentenceTransformer)
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [3, 5], [0.0, 2.0], [False, True]])
+def test_types_of_classes(labels, tmp_path):
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    y = np.array(labels * 10)
+    clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0)
+    agrees(clf.fit(X, y), X, tmp_path / "clf")
+    agrees(clf.fit(X, y.astype(object)), X, tmp_path / "clf")
+
+
+def test_multilabel_features_by_name_and_speakers(tmp_path):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(40, 2)), columns=["a", "b"])
+    X = X.assign(dialogue_id=np.arange(40) // 4, speaker=["agent", "customer"] * 20)
+    y = pd.DataFrame(rng.random((40, 2)) < 0.4, columns=["offer", "ask"]).astype(float)
+    y.loc[::2, "ask"] = 0.0
+    of_speakers = {"agent": ["offer"]}
+    clf = DialoguePreferenceClassifier(
+        "precomputed", classes=of_speakers, class_weight={"offer": 2.0}, random_state=0
+    )
+    again = agrees(clf.fit(X, y), X, tmp_path / "clf")
+    np.testing.assert_array_equal(again.thresholds_, clf.thresholds_)
+    assert again.classes == of_speakers and again.class_weight == {"offer": 2.0}
+    assert again.feature_names_in_.tolist() == ["a", "b"] and again.n_features_in_ == 2
+    with pytest.raises(ValueError, match="feature names"):
+        again.predict(X.rename(columns={"a": "c"}))
+
+
+def test_what_json_does_not_have(tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(20, 2)), ["a", "b"] * 10
+
+    def own_loss(logits, scores, pairs, **options):
+        return logits.sum() * 0
+
+    clf = DialoguePreferenceClassifier(
+        "precomputed", loss=own_loss, random_state=np.random.RandomState(0), max_epochs=1
+    )
+    with pytest.warns(UserWarning, match=r"not saved.*\['loss', 'random_state'\]"):
+        clf.fit(X, y).save(tmp_path / "clf")
+    again = load(tmp_path / "clf")
+    assert again.loss == "soft_cross_entropy" and again.random_state is None
+    clf.set_params(loss=hinge, random_state=0).fit(X, y).save(tmp_path / "clf")
+    assert load(tmp_path / "clf").loss == "hinge"
+    days = pd.to_datetime(["2026-01-01", "2026-01-02"] * 10)
+    clf.fit(X, days.to_numpy())
+    with pytest.raises(TypeError, match="cannot be saved: use strings or numbers"):
+        clf.save(tmp_path / "days")
+    assert not (tmp_path / "days").exists()
+
+
+def test_the_card(saved):
+    card = (saved / "README.md").read_text()
+    for part in ("`no`, `so-so`, `yes`", "with a human label | 30", "test dialogues | 0.75"):
+        assert part in card
+    assert "| torch | " in card and "two_rounds" in card
+
+
+def test_no_pickle_and_private_files(saved):
+    names = sorted(path.name for path in saved.iterdir())
+    assert names == ["README.md", "classifier.json", "dialpref.json", "student.safetensors"]
+    for path in saved.iterdir():
+        assert not path.read_bytes().startswith(b"\x80")
+
+
+def test_device(saved):
+    assert load(saved).device == "auto" and load(saved, device="cpu").device == "cpu"
+    with pytest.raises((RuntimeError, ValueError), match=r"(?i)device"):
+        load(saved, device="no such device")
+
+
+def test_not_fitted(tmp_path):
+    with pytest.raises(NotFittedError):
+        DialoguePreferenceClassifier().save(tmp_path / "clf")
+    assert not (tmp_path / "clf").exists()
+
+
+# -- atomic -----------------------------------------------------------------------------------
+
+
+def test_a_failure_leaves_what_was_there(copied, monkeypatch):
+    clf = load(copied)
+    before = (copied / "dialpref.json").read_bytes()
+    monkeypatch.setattr(_folder, "_sha256", lambda file: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        clf.save(copied)
+    monkeypatch.undo()
+    assert (copied / "dialpref.json").read_bytes() == before and load(copied)
+    assert [path.name for path in copied.parent.iterdir()] == ["copy"]
+
+
+def test_a_saved_one_is_replaced_but_nothing_else(copied, tmp_path):
+    clf = load(copied)
+    (copied / "student.safetensors").write_bytes(b"damaged")
+    clf.save(copied)
+    assert load(copied)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for path in (tmp_path / "thesis", tmp_path / "file"):
+        with pytest.raises(FileExistsError, match="is not a saved classifier"):
+            clf.save(path)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "precious"
+    clf.save(tmp_path / "new" / "folders" / "clf")
+    assert load(tmp_path / "new" / "folders" / "clf")
+
+
+# -- damaged, foreign, hostile ------------------------------------------------------------------
+
+
+def rewrite(folder, **changes):
+    """Change the manifest."""
+    file = folder / "dialpref.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def resign(folder):
+    """What somebody would do who changes files on purpose: correct the sums."""
+    manifest = json.loads((folder / "dialpref.json").read_text())
+    files = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in manifest["files"]
+    }
+    rewrite(folder, files=files)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"not saved by this package: it has no dialpref\.json"):
+        load(tmp_path)
+
+
+def test_a_later_version(copied):
+    rewrite(copied, format=99)
+    with pytest.raises(ValueError, match=r"format 99 by a later version.*update sklearn-dialpref"):
+        load(copied)
+
+
+def test_another_kind_or_maker(copied):
+    rewrite(copied, kind="onnx")
+    with pytest.raises(ValueError, match="holds a saved onnx, but a classifier"):
+        load(copied)
+    rewrite(copied, made_by="somebody")
+    with pytest.raises(ValueError, match="not saved by this package"):
+        load(copied)
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "classifier.json"])
+@pytest.mark.parametrize("change", ["cut", "flip", "swap"])
+def test_damaged_files(copied, name, change):
+    file = copied / name
+    content = bytearray(file.read_bytes())
+    if change == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif change == "flip":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    else:
+        shutil.copy(copied / "README.md", file)
+    with pytest.raises(ValueError, match=rf"damaged: {name} is not what was saved, by its sha256"):
+        load(copied)
+
+
+def test_missing_and_strange_files(copied):
+    (copied / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"was not saved with: \['pytorch_model.bin'\]"):
+        load(copied)
+    (copied / "pytorch_model.bin").unlink()
+    (copied / "student.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"damaged: \['student.safetensors'\] are missing"):
+        load(copied)
+    (copied / "dialpref.json").write_text("{")
+    with pytest.raises(ValueError, match=r"damaged: dialpref\.json is no JSON"):
+        load(copied)
+
+
+class Explosive:
+    def __reduce__(self):
+        return (sys.exit, ("code was run",))
+
+
+def test_a_pickle_with_the_name_of_weights(copied):
+    (copied / "student.safetensors").write_bytes(pickle.dumps(Explosive()))
+    resign(copied)
+    with pytest.raises(ValueError, match=r"student\.safetensors is no safetensors file"):
+        load(copied)
+    torch.save({"weights": torch.zeros(2)}, copied / "student.safetensors")
+    resign(copied)
+    with pytest.raises(ValueError, match=r"student\.safetensors is no safetensors file"):
+        load(copied)
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.json", "/etc/hostname.json", "a/../../b.json", "C:\\x.json", "..\\x.json"]
+)
+def test_names_of_files_elsewhere(copied, name):
+    manifest = json.loads((copied / "dialpref.json").read_text())
+    rewrite(copied, files={**manifest["files"], name: "0" * 64})
+    with pytest.raises(ValueError, match="which does not lie in it"):
+        load(copied)
+
+
+def test_links_and_other_kinds_of_files(copied, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    (copied / "notes.txt").symlink_to(secret)
+    manifest = json.loads((copied / "dialpref.json").read_text())
+    rewrite(copied, files={**manifest["files"], "notes.txt": "0" * 64})
+    with pytest.raises(ValueError, match=r"'notes\.txt', which does not lie in it"):
+        load(copied)
+    (copied / "notes.txt").unlink()
+    rewrite(copied, files={**manifest["files"], "code.py": "0" * 64})
+    with pytest.raises(ValueError, match=r"'code\.py', of a kind that is never read"):
+        load(copied)
+
+
+def test_nonsense_in_the_state(copied):
+    file = copied / "classifier.json"
+    state = json.loads(file.read_text())
+    for change in (
+        {"parameters": {**state["parameters"], "no_such": 1}},
+        {"parameters": {**state["parameters"], "margin_scale": "high"}},
+        {"classes": {"values": ["a"], "dtype": "<U1"}},
+        {"classes": {"values": ["no", "so-so", "yes"], "dtype": "no such"}},
+        {"history": 5},
+        {"n_slots": None},
+    ):
+        file.write_text(json.dumps({**state, **change}))
+        resign(copied)
+        with pytest.raises((ValueError, RuntimeError)):
+            load(copied)
+
+
+def test_an_encoder_that_names_code(tiny_encoder, chats, tmp_path):
+    clf = DialoguePreferenceClassifier(tiny_encoder, max_epochs=1, random_state=0)
+    clf.fit(chats.X, chats.y_human).save(tmp_path / "clf")
+    file = tmp_path / "clf" / "encoder" / "modules.json"
+    modules = json.loads(file.read_text())
+    modules[0]["type"] = "subprocess.Popen"
+    file.write_text(json.dumps(modules))
+    resign(tmp_path / "clf")
+    with pytest.raises(ValueError, match=r"not of sentence-transformers: \['subprocess.Popen'\]"):
+        load(tmp_path / "clf")
+
+
+def test_in_another_process(saved):
+    code = (
+        "import sys; from sklearn_dialpref import DialoguePreferenceClassifier as C; "
+        f"c = C.load({str(saved)!r}); print(c.predict([[0.0, 1.0, 2.0]])[0])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == load(saved).predict([[0.0, 1.0, 2.0]])[0]
+    assert not found.stderr
