@@ -1,10 +1,10 @@
-"""Time and memory of a fit on ready-made features, by the number of utterances.
+"""Time and memory of a fit on ready-made features, by the number of utterances and of classes.
 
     python benchmarks/scaling.py
 
-Each size runs in a process of its own: seconds of ``fit``, and how far it raised the process's
-peak of resident memory above what the data and the imports took.  Default epochs; 384 features,
-dialogues of 10 utterances, and one dialogue of 5,000.
+Each size runs in a process of its own: seconds of ``fit``, how far it raised the process's peak
+of resident memory above what the data and the imports took, and that peak.  Default epochs; 384
+features, 1,000 human labels, all LLM labels; dialogues of 10 utterances, and one of 5,000.
 """
 
 import resource
@@ -15,33 +15,40 @@ import time
 import numpy as np
 import pandas as pd
 
-CASES = [(12_500, 10), (25_000, 10), (50_000, 10), (100_000, 10), (5_000, 5_000)]
+CASES = [
+    *((n_rows, 10, 3) for n_rows in (12_500, 25_000, 50_000, 100_000)),
+    *((n_rows, 10, 138) for n_rows in (12_500, 25_000, 50_000, 100_000)),
+    (100_000, 10, 41),
+    (5_000, 5_000, 3),
+]
 
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(n_rows: int, length: int) -> None:
+def measure(n_rows: int, length: int, n_classes: int) -> None:
     from sklearn_dialpref import DialoguePreferenceClassifier, _net  # noqa: F401
 
     # made in float32 at once: a larger copy would raise the peak that the fit is measured from
     features = np.random.default_rng(0).standard_normal((n_rows, 384), dtype=np.float32)
-    truth = features[:, :3].argmax(axis=1)
+    truth = features[:, :n_classes].argmax(axis=1)
     X = pd.DataFrame(features).rename(columns=str).assign(dialogue_id=np.arange(n_rows) // length)
-    y_human = np.where(np.arange(n_rows) < 100, truth, None)
+    y_human = np.where(np.arange(n_rows) < 1000, truth, None)
     before = peak_mb()
     start = time.perf_counter()
     DialoguePreferenceClassifier("precomputed", random_state=0).fit(X, y_human, truth)
-    print(f"{time.perf_counter() - start:.1f} {peak_mb() - before:.0f}")
+    print(f"{time.perf_counter() - start:.1f} {peak_mb() - before:.0f} {peak_mb():.0f}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        measure(int(sys.argv[1]), int(sys.argv[2]))
+        measure(*map(int, sys.argv[1:]))
     else:
-        print("| utterances | in dialogues of | seconds | extra MB |\n|---|---|---|---|")
-        for n_rows, length in CASES:
-            command = [sys.executable, __file__, str(n_rows), str(length)]
+        print("| utterances | in dialogues of | classes | seconds | extra MB | peak MB |")
+        print("|---|---|---|---|---|---|")
+        for case in CASES:
+            numbers = [str(number) for number in case]
+            command = [sys.executable, __file__, *numbers]
             found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            print(f"| {n_rows} | {length} | {' | '.join(found.split())} |", flush=True)
+            print(f"| {' | '.join([*numbers, *found.split()])} |", flush=True)
