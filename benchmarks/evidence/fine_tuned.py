@@ -66,5 +66,6 @@ FINE_TUNED = {
     "human_only": Method(PLAIN, use_llm=False),
     "setfit": setfit,
     "distillation_then_human": Method(PLAIN),
+    "distillation_then_human_layers": Method({**PLAIN, "pooling": "layers"}),
     "forward_correction": Method({**PLAIN, "loss": "forward_corrected"}),
 }

@@ -3,7 +3,7 @@
     python -m benchmarks.tasks --data-dir DIR
 
 From the repository root.  Votes are simulated, as wrong as real LLMs were on other data; those of
-the tasks "emotions_context_…" are real.  Writes a Markdown table for each task as it ends.
+the task "context" are real.  Writes a Markdown table for each task as it ends.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import torch
 
 from .data import TASKS
 from .report import profile_table, task_table
-from .run import METHODS, results
+from .run import results
 from .simulated import measured_profiles, typical_profile
 
 
@@ -25,7 +25,6 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--budgets", nargs="+", type=int, default=[100, 400, 1600])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tasks"))
@@ -41,7 +40,7 @@ def main() -> None:
     (options.out / "simulated_votes.md").write_text(profile_table(measured, machine))
     for name in options.tasks:
         problem = TASKS[name](options.data_dir, typical_profile(measured))
-        found = list(results(problem, options.budgets, options.seeds, options.methods))
+        found = list(results(problem, options.budgets, options.seeds))
         text = task_table(problem, found, machine)
         (options.out / f"{name}.md").write_text(text)
         print(text, flush=True)

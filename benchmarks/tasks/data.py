@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,24 @@ import pandas as pd
 from .simulated import ErrorProfile, simulated_votes
 from .states import StateVotes, free_slots, spelled_states
 
-__all__ = ["TASKS", "Problem", "draw_human"]
+__all__ = ["HUMAN_ONLY", "TASKS", "Problem", "draw_human", "known"]
 
 TRAINING_ROWS = 10_000  # utterances that the LLM labels, about
 TEST_ROWS = 5_000
+HUMAN_ONLY = "human labels only"
+METHODS = {
+    HUMAN_ONLY: {"context_turns": 1},
+    "distillation, then human labels": {
+        "context_turns": 1,
+        "schedule": "pretrain_finetune",
+        "pooling": "model",
+    },
+    "distillation, then human labels, given layers": {
+        "context_turns": 1,
+        "schedule": "pretrain_finetune",
+    },
+    "default": {"context_turns": 1},
+}
 # of each domain one service: what users say does not tell Buses_1 from Buses_2
 SERVICES = {
     *("Banks_1", "Buses_2", "Events_2", "Flights_1", "Homes_1", "Hotels_2", "Media_1"),
@@ -37,7 +51,8 @@ class Problem:
         True labels: None (NaN in tables) in rows without.
     votes : callable
         From a seed to ``y_llm`` for ``X``.
-    context_turns : int
+    methods : dict
+        By name the parameters of the classifier; the last one is compared with each other.
     slots : dict or None
         Of a state.
     """
@@ -49,7 +64,7 @@ class Problem:
     X_test: pd.DataFrame
     y_test: np.ndarray
     votes: Callable[[int], np.ndarray]
-    context_turns: int = 1
+    methods: dict[str, dict] = field(default_factory=lambda: METHODS)
     slots: dict | None = None
 
     @property
@@ -188,27 +203,24 @@ def states(folder: Path, profile: ErrorProfile) -> Problem:
     )
 
 
-def emotions(turns: int) -> Callable[[Path, ErrorProfile], Problem]:
-    """Emotions of MELD with the labels that GPT-4o gave, and some utterances of context."""
-
-    def load(folder: Path, profile: ErrorProfile) -> Problem:
-        data = _read(folder, "meld")
-        # validation dialogues: the default of the context is chosen by these figures
-        train, test = data[data["split"] == "train"], data[data["split"] == "dev"]
-        llm = train["llm_gpt4o_melt"].astype(object)
-        llm = llm.where(llm.isin(data["emotion"].unique()), None).to_numpy()
-        return Problem(
-            f"emotions_context_{turns}",
-            "class",
-            _utterances(train),
-            train["emotion"].to_numpy(dtype=object),
-            _utterances(test),
-            test["emotion"].to_numpy(dtype=object),
-            lambda seed: llm,
-            context_turns=turns,
-        )
-
-    return load
+def context(folder: Path, profile: ErrorProfile) -> Problem:
+    """Emotions of MELD with the labels that GPT-4o gave, by the utterances of context."""
+    data = _read(folder, "meld")
+    # validation dialogues: how much context is right is chosen by these figures
+    train, test = data[data["split"] == "train"], data[data["split"] == "dev"]
+    llm = train["llm_gpt4o_melt"].astype(object)
+    llm = llm.where(llm.isin(data["emotion"].unique()), None).to_numpy()
+    turns = {0: "no context", 2: "two utterances", 4: "four utterances", 1: "one utterance"}
+    return Problem(
+        "context",
+        "class",
+        _utterances(train),
+        train["emotion"].to_numpy(dtype=object),
+        _utterances(test),
+        test["emotion"].to_numpy(dtype=object),
+        lambda seed: llm,
+        methods={name: {"context_turns": n} for n, name in turns.items()},
+    )
 
 
 TASKS: dict[str, Callable[[Path, ErrorProfile], Problem]] = {
@@ -216,5 +228,5 @@ TASKS: dict[str, Callable[[Path, ErrorProfile], Problem]] = {
     "intents": intents,
     "strategies": strategies,
     "states": states,
-    **{f"emotions_context_{turns}": emotions(turns) for turns in (0, 1, 2, 4)},
+    "context": context,
 }

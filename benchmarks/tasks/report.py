@@ -12,7 +12,9 @@ DRAWS = 1000
 
 
 def task_table(problem: Problem, found: list[Result], machine: str) -> str:
-    """Markdown: each budget and method with mean ± deviation over seeds, lead and costs.
+    """Markdown: each budget and method with mean ± deviation over seeds and costs.
+
+    And the lead of the last method over each of the others.
 
     Parameters
     ----------
@@ -39,8 +41,10 @@ def task_table(problem: Problem, found: list[Result], machine: str) -> str:
             for measure in next(iter(drawn.values())):
                 values = [drawn[method, seed][measure][0] for seed in seeds]
                 row[measure] = f"{np.mean(values):.3f} ± {np.std(values):.3f}"
-                row[f"default −, {measure}"] = (
-                    "" if method == "default" else _lead(drawn, method, seeds, measure)
+                row[f"{methods[-1]} −, {measure}"] = (
+                    ""
+                    if method == methods[-1]
+                    else _lead(drawn, methods[-1], method, seeds, measure)
                 )
             row["seconds"] = f"{np.mean([at[method, seed].seconds for seed in seeds]):.1f}"
             row["MB"] = f"{np.mean([at[method, seed].megabytes for seed in seeds]):.0f}"
@@ -53,7 +57,9 @@ def task_table(problem: Problem, found: list[Result], machine: str) -> str:
         "seconds of processor time and highest memory of the process in fit, texts embedded "
         f"before. {machine}"
     )
-    return f"# {problem.name}\n\n{pd.DataFrame(rows).to_markdown(index=False)}\n\n{about}\n"
+    table = pd.DataFrame(rows).to_markdown(index=False)
+    marked = f"<!-- begin table -->\n\n{table}\n\n<!-- end table -->"
+    return f"# {problem.name}\n\n{marked}\n\n{about}\n"
 
 
 def _weights(n_dialogues: int) -> np.ndarray:
@@ -63,10 +69,8 @@ def _weights(n_dialogues: int) -> np.ndarray:
     return np.vstack([np.ones(n_dialogues), drawn])
 
 
-def _lead(drawn: dict, method: str, seeds: list[int], measure: str) -> str:
-    if not all(("default", seed) in drawn for seed in seeds):
-        return "–"
-    leads = [drawn["default", seed][measure] - drawn[method, seed][measure] for seed in seeds]
+def _lead(drawn: dict, ours: str, other: str, seeds: list[int], measure: str) -> str:
+    leads = [drawn[ours, seed][measure] - drawn[other, seed][measure] for seed in seeds]
     lead = 100 * np.mean(leads, axis=0)
     low, high = np.percentile(lead[1:], [2.5, 97.5])
     return f"{lead[0]:+.1f} [{low:+.1f}, {high:+.1f}]"

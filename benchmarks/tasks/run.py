@@ -11,17 +11,9 @@ import numpy as np
 from sklearn_dialpref import DialoguePreferenceClassifier, DialogueStateTracker
 from sklearn_dialpref.metrics import joint_goal_accuracy_score
 
-from .data import Problem, draw_human, known
+from .data import HUMAN_ONLY, Problem, draw_human, known
 
-__all__ = ["METHODS", "Result", "measures", "results"]
-
-METHODS = {
-    "human labels only": {},
-    "distillation, then human labels": {"schedule": "pretrain_finetune", "pooling": "model"},
-    "distillation, then human labels, given layers": {"schedule": "pretrain_finetune"},
-    "default": {},
-}
-HUMAN_ONLY = "human labels only"
+__all__ = ["Result", "measures", "results"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,23 +41,18 @@ class Result:
     megabytes: float
 
 
-def results(
-    problem: Problem, budgets: list[int], seeds: list[int], methods: list[str]
-) -> Iterator[Result]:
+def results(problem: Problem, budgets: list[int], seeds: list[int]) -> Iterator[Result]:
     """Fit and predict; an encoder embeds all texts before the first clock starts."""
     warmed = set()
     for seed in seeds:
         y_llm = problem.votes(seed)
         for budget in budgets:
             y_human = draw_human(problem, budget, seed)
-            for method in methods:
-                options = METHODS[method]
-                clf = DialoguePreferenceClassifier(
-                    context_turns=problem.context_turns, random_state=seed, **options
-                )
-                if clf.pooling not in warmed:
+            for method, options in problem.methods.items():
+                clf = DialoguePreferenceClassifier(random_state=seed, **options)
+                if (kind := (clf.pooling, clf.context_turns)) not in warmed:
                     _warm_up(clf, problem)
-                    warmed.add(clf.pooling)
+                    warmed.add(kind)
                 if problem.kind == "state":
                     clf = DialogueStateTracker(clf, slots=problem.slots)
                 _reset_peak()
