@@ -9,8 +9,9 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-__all__ = ["level_shift", "scale_and_shift", "temperature"]
+__all__ = ["IMPOSSIBLE", "level_shift", "scale_and_shift", "temperature"]
 
+IMPOSSIBLE = -1e4  # a logit; with an infinite one, 0 · log 0 would be NaN
 LARGEST_TEMPERATURE = 20.0
 ROUNDS = 3  # of scale and level in turn; they hardly move after the first
 
@@ -71,6 +72,8 @@ def level_shift(
     """The constant per free class that makes its mean prediction equal its mean score."""
     wanted = scores.nanmean(dim=0).clamp(1e-4, 1 - 1e-4)
     free = free & ~wanted.isnan()  # a label that the teacher never scored
+    # nor a class that none of the rows can have
+    free = free & (logits > IMPOSSIBLE / LARGEST_TEMPERATURE / 2).any(dim=0)
     shift = torch.zeros(logits.shape[1], dtype=logits.dtype)
     for _ in range(steps):
         if multilabel:

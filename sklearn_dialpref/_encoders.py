@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._compat import quiet_transformers
+from ._encoder_files import check_encoder_files
 
 __all__ = ["FrozenEncoder", "TextEncoder", "load_encoder", "resolve_encoder"]
 
@@ -104,7 +105,8 @@ def _packaged_default() -> Path | None:
 def load_encoder(encoder: Any) -> Any:
     """A SentenceTransformer of its own: loaded from a name or folder, or copied.
 
-    Weights are read from safetensors only, and no code that comes with a model is run.
+    Weights are read from safetensors only, and no code that comes with a model, or that its
+    configuration names, is run.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -113,6 +115,7 @@ def load_encoder(encoder: Any) -> Any:
     folder = resolve_encoder(str(encoder))
     with quiet_transformers():
         try:
+            check_encoder_files(folder)
             return SentenceTransformer(
                 str(folder),
                 device="cpu",
@@ -120,7 +123,7 @@ def load_encoder(encoder: Any) -> Any:
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise OSError(
                 f"encoder {str(encoder)!r}: {folder} does not hold a sentence-transformers model "
                 f"with safetensors weights ({error}); save one there with model.save(…)"

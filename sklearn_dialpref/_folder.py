@@ -18,15 +18,15 @@ FORMAT = 1
 MANIFEST = "dialpref.json"
 MAKER = "sklearn-dialpref"
 # what is written and read: no pickle, no code
-SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".md", ".onnx"}
+SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".md", ".jinja", ".onnx"}
 
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     """An empty folder to write into, which takes its place at ``path`` when the block is done.
 
-    A folder of the same kind that is there already is replaced, other things are not.  After an
-    error all is as it was.
+    A folder of the same kind that is there already is replaced, with all that is in it; other
+    things are not.  After an error all is as it was.
 
     Parameters
     ----------
@@ -54,6 +54,8 @@ def new_folder(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
         made = work / "new"
         made.mkdir()
         yield made
+        for name in _files(made):
+            _check_name(name, made)
         manifest = {
             "made_by": MAKER,
             "format": FORMAT,
@@ -64,11 +66,22 @@ def new_folder(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
         for name in _files(made):
             with open(made / name, "rb") as file:
                 os.fsync(file.fileno())
-        if target.exists():
-            target.rename(work / "old")
-        made.rename(target)
+        _replace(target, made, work / "old")
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _replace(target: Path, made: Path, old: Path) -> None:
+    """Put ``made`` in the place of ``target``, or leave that where it is."""
+    had = target.exists()
+    if had:
+        target.rename(old)
+    try:
+        made.rename(target)
+    except BaseException:
+        if had:
+            old.rename(target)
+        raise
 
 
 def checked_folder(path: str | os.PathLike[str], kind: str) -> Path:
@@ -100,9 +113,11 @@ def checked_folder(path: str | os.PathLike[str], kind: str) -> Path:
             f"{folder} was not saved by this package: it has no {MANIFEST} that names it as maker"
         )
     version, found = manifest.get("format"), manifest.get("kind")
-    if not isinstance(version, int) or version > FORMAT:
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(f"{folder} is damaged: {MANIFEST} has the format {version!r}")
+    if version > FORMAT:
         raise ValueError(
-            f"{folder} was saved in format {version!r} by a later version of this package, which "
+            f"{folder} was saved in format {version} by a later version of this package, which "
             f"here reads up to {FORMAT}: update sklearn-dialpref, or save it anew"
         )
     if found != kind:

@@ -24,7 +24,7 @@ from torch.nn.functional import logsigmoid
 from ._batches import Rows
 from ._heads import Heads
 from ._net import DialogueNet, train
-from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage, StageLoss, smoothed
+from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage, StageLoss, initial_level, smoothed
 from ._student import Head, Student, head_inputs
 from ._thresholds import unseen_logits
 
@@ -277,6 +277,8 @@ def train_rounds(
             UserWarning,
             stacklevel=3,
         )
+        unscored = replace(rows, scores=torch.full_like(rows.scores, float("nan")))
+        student.head.start_at(initial_level(unscored))
         student.head.forget()
         unseen = None
         if rows.multilabel:

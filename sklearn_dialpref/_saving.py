@@ -23,7 +23,6 @@ __all__ = ["SavedAsFolder", "data_summary"]
 KIND = "classifier"
 STATE, WEIGHTS, ENCODER, CARD = "classifier.json", "student.safetensors", "encoder", "README.md"
 PACKAGES = ("sklearn-dialpref", "scikit-learn", "torch", "sentence-transformers", "numpy")
-OWN_MODULES = "sentence_transformers."  # the only code that an encoder's files may name
 
 
 class SavedAsFolder:
@@ -78,6 +77,8 @@ class SavedAsFolder:
         """
         from safetensors.torch import save_file
 
+        from ._compat import quiet_transformers
+
         check_is_fitted(self, "net_")
         module = self.net_.module_  # type: ignore[attr-defined]
         encoder = self._frozen.text_encoder if self._frozen else module.encoder  # type: ignore[attr-defined]
@@ -91,7 +92,8 @@ class SavedAsFolder:
             (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
             save_file(weights, folder / WEIGHTS)
             if encoder is not None:
-                encoder.model.save(str(folder / ENCODER), create_model_card=False)
+                with quiet_transformers():
+                    encoder.model.save(str(folder / ENCODER), create_model_card=False)
             (folder / CARD).write_text(_card(state, metrics or {}), encoding="utf-8")
 
     @classmethod
@@ -128,7 +130,7 @@ class SavedAsFolder:
                 estimator.device = device  # type: ignore[attr-defined]
             estimator._check_parameters()  # type: ignore[attr-defined]
             _restore(estimator, state, folder)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
             raise ValueError(
                 f"{folder} cannot be read as a {KIND}: {STATE} is not as {cls.__name__}.save "
                 f"writes it ({type(error).__name__}: {error})"
@@ -166,12 +168,18 @@ def _plain(value: Any, what: str) -> Any:
 
 def _pairs(mapping: Mapping[Any, Any], what: str) -> list[list[Any]]:
     return [
-        [_plain(key, what), _values(value, what) if np.ndim(value) else _plain(value, what)]
+        [_plain(key, what), _values(value, what) if _is_list(value) else _plain(value, what)]
         for key, value in mapping.items()
     ]
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, set | frozenset) or np.ndim(value) > 0
+
+
 def _values(values: Any, what: str) -> list[Any]:
+    if isinstance(values, set | frozenset):
+        values = sorted(values, key=str)
     return [_plain(value, what) for value in values]
 
 
@@ -195,7 +203,7 @@ def _parameters(estimator: Any) -> tuple[dict[str, Any], dict[str, str]]:
             continue
         if isinstance(value, Mapping):
             value = {"pairs": _pairs(value, name)}
-        elif value is not None and np.ndim(value):
+        elif _is_list(value):
             value = {"values": _values(value, name)}
         parameters[name] = _plain(value, name) if not isinstance(value, dict) else value
     return parameters, left_out
@@ -210,7 +218,7 @@ def _parameters_from(saved: dict[str, Any], folder: Path) -> dict[str, Any]:
     if parameters["encoder"] is None:
         from ._encoders import load_encoder
 
-        parameters["encoder"] = load_encoder(_safe_encoder(folder))
+        parameters["encoder"] = load_encoder(folder / ENCODER)
     return parameters
 
 
@@ -253,6 +261,8 @@ def _is_nan(value: Any) -> bool:
 
 def _restore(estimator: Any, state: dict[str, Any], folder: Path) -> None:
     """Give the estimator what ``fit`` would have."""
+    import torch
+
     from . import _net
     from ._encoders import FrozenEncoder, TextEncoder, load_encoder
     from ._student import Student
@@ -263,13 +273,16 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path) -> None:
     encoder = None
     estimator._frozen = None
     if not estimator._precomputed:
-        saved = _safe_encoder(folder)
+        saved = str(folder / ENCODER)
         if estimator.trainable_layers == 0:
             estimator._frozen = FrozenEncoder(saved, device, estimator.pooling)
         else:
             model = load_encoder(saved)
             encoder = TextEncoder(model, estimator.trainable_layers, estimator.pooling)
-    student = Student(len(weights["mean"]), n_classes, encoder)
+    with torch.random.fork_rng(devices=[]):
+        student = Student(len(weights["mean"]), n_classes, encoder)
+    if weights["head.4.bias"].shape != (n_classes,):
+        raise ValueError(f"{folder} is damaged: its weights are not of {n_classes} classes")
     missing, unexpected = student.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.startswith("encoder.")]
     if missing or unexpected:
@@ -283,6 +296,9 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path) -> None:
     estimator._of_speakers = {
         speaker: np.array(allowed, dtype=bool) for speaker, allowed in state["of_speakers"]
     }
+    by_class = [estimator.thresholds_] if estimator.multilabel_ else []
+    if any(len(values) != n_classes for values in [*by_class, *estimator._of_speakers.values()]):
+        raise ValueError(f"{folder} is damaged: thresholds or speakers are not of its classes")
     estimator._n_slots = int(state["n_slots"])
     if state["n_features"] is not None:
         estimator.n_features_in_ = int(state["n_features"])
@@ -303,18 +319,6 @@ def _weights(file: Path) -> dict[str, Any]:
         return load_file(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} is no safetensors file ({error})") from error
-
-
-def _safe_encoder(folder: Path) -> str:
-    """Path of the saved encoder, whose modules are those of sentence-transformers only."""
-    file = folder / ENCODER / "modules.json"
-    try:
-        kinds = [module["type"] for module in json.loads(file.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} does not list an encoder's modules ({error})") from error
-    if strange := [kind for kind in kinds if not str(kind).startswith(OWN_MODULES)]:
-        raise ValueError(f"{file} names code that is not of sentence-transformers: {strange}")
-    return str(folder / ENCODER)
 
 
 # -- the model card ---------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._targets import Targets
-from ._validation import Dialogues, label_array
+from ._validation import Dialogues, label_array, missing_in
 
 __all__ = ["OfSpeakers", "all_classes", "possible_classes", "restricted"]
 
@@ -24,8 +24,15 @@ def all_classes(classes: Any, y_human: Any) -> Any:
     """
     if not isinstance(classes, Mapping):
         return classes
-    if y_human is not None and label_array(y_human).ndim == 2:
-        return None
+    for speaker, names in classes.items():
+        if isinstance(names, str) or not isinstance(names, Collection | np.ndarray):
+            raise TypeError(
+                f"classes gives the speaker {speaker!r} {names!r}: pass a list of classes"
+            )
+    if y_human is not None:
+        labels = label_array(y_human)
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            return None
     distinct = {name for names in classes.values() for name in names}
     return sorted(distinct, key=lambda name: (type(name).__name__, name))
 
@@ -78,8 +85,11 @@ def possible_classes(
             "classes names the classes of each speaker, but X has no speakers: pass a DataFrame "
             "with a column 'speaker'"
         )
-    for speaker, allowed in of_speakers.items():
-        possible[dialogues.speaker == speaker] = allowed
+    if dialogues.speaker is not None:
+        named = ~missing_in(dialogues.speaker)
+        rows, speakers = np.flatnonzero(named), dialogues.speaker[named]
+        for speaker, allowed in of_speakers.items():
+            possible[rows[speakers == speaker]] = allowed
     return possible
 
 
@@ -129,7 +139,13 @@ def restricted(targets: Targets, classes: Any, dialogues: Dialogues) -> tuple[Ta
         scores = np.where(possible | np.isnan(scores), scores, np.float32(0))
         total = scores.sum(axis=1, keepdims=True)
         scores = np.divide(scores, total, out=np.full_like(scores, np.nan), where=total > 0)
-    return replace(targets, scores=scores, possible=possible), of_speakers
+    targets = replace(targets, scores=scores, possible=possible)
+    if not (targets.has_human.any() or targets.has_score.any()):
+        raise ValueError(
+            "no row has a label that its speaker can have by classes: correct classes, or the "
+            "labels"
+        )
+    return targets, of_speakers
 
 
 def one_hot(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.bool_]:

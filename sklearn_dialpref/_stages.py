@@ -13,6 +13,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from ._calibration import IMPOSSIBLE
 from .losses import LOSSES, POINTWISE
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ __all__ = [
 ]
 
 HEAD_BATCH = 128
-IMPOSSIBLE = -1e4  # a logit; with an infinite one, 0 · log 0 would be NaN
 MANY_INPUTS = 1920
 WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
 
@@ -236,9 +236,12 @@ class StageLoss(nn.Module):
         if len(human):
             loss = loss + self.human_loss(sure[len(scores) :], human)
         if self.llm is not None and len(scores):
+            said = scores
+            if self.pairwise and "possible" in target:  # no order in what cannot be
+                said = scores.masked_fill(~target["possible"][: len(scores)], float("nan"))
             loss = loss + self.weight * self.llm(
                 (logits if self.pairwise else sure)[: len(scores)],
-                scores,
+                said,
                 target["pairs"],
                 confusion=self.confusion,
                 **self.options,

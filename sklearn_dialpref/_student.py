@@ -102,6 +102,7 @@ class Head(nn.Sequential):
 
     def start_at(self, level: Tensor) -> None:
         """Begin with these logits, now and after forgetting."""
+        level = level.to(self.level.device)
         with torch.no_grad():
             self.output.bias.add_(level - self.level)
         self.level = level

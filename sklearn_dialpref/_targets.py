@@ -256,6 +256,8 @@ def canonical_order(dialogues: Dialogues, targets: Targets) -> NDArray[np.int64]
     keys: list[NDArray[Any]] = [_digest(targets.human), _content(dialogues)]
     if targets.scores is not None:
         keys.insert(0, _digest(targets.scores))
+    if targets.possible is not None:
+        keys.insert(0, _digest(targets.possible))
     if dialogues.has_turns:
         keys.append(dialogues.turn)
     if dialogues.has_dialogues:

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -184,6 +185,36 @@ def test_a_failure_leaves_what_was_there(copied, monkeypatch):
     assert [path.name for path in copied.parent.iterdir()] == ["copy"]
 
 
+def test_a_failure_of_the_last_step_puts_back_what_was_there(copied, monkeypatch):
+    clf = load(copied)
+    before = (copied / "dialpref.json").read_bytes()
+    rename = Path.rename
+
+    def failing(self, target):
+        if self.name == "new":
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no"):
+        clf.save(copied)
+    monkeypatch.undo()
+    assert (copied / "dialpref.json").read_bytes() == before and load(copied)
+
+
+def test_the_random_state_is_left_alone(copied):
+    state = torch.random.get_rng_state()
+    load(copied).save(copied)
+    torch.testing.assert_close(torch.random.get_rng_state(), state)
+
+
+def test_a_chat_template_of_the_tokenizer_comes_along(tiny_encoder, chats, tmp_path):
+    model = SentenceTransformer(str(tiny_encoder), device="cpu")
+    model.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    clf = DialoguePreferenceClassifier(model, max_epochs=1, random_state=0)
+    agrees(clf.fit(chats.X, chats.y_human), chats.X, tmp_path / "clf")
+
+
 def test_a_saved_one_is_replaced_but_nothing_else(copied, tmp_path):
     clf = load(copied)
     (copied / "student.safetensors").write_bytes(b"damaged")
@@ -320,10 +351,16 @@ def test_nonsense_in_the_state(copied):
         {"classes": {"values": ["no", "so-so", "yes"], "dtype": "no such"}},
         {"history": 5},
         {"n_slots": None},
+        {"multilabel": True, "thresholds": [0.5]},
+        {"of_speakers": [["agent", [True]]]},
     ):
         file.write_text(json.dumps({**state, **change}))
         resign(copied)
-        with pytest.raises((ValueError, RuntimeError)):
+        with pytest.raises(ValueError):
+            load(copied)
+    for version in (0, "1", None):
+        rewrite(copied, format=version)
+        with pytest.raises(ValueError, match=r"damaged: dialpref\.json has the format"):
             load(copied)
 
 
@@ -335,7 +372,9 @@ def test_an_encoder_that_names_code(tiny_encoder, chats, tmp_path):
     modules[0]["type"] = "subprocess.Popen"
     file.write_text(json.dumps(modules))
     resign(tmp_path / "clf")
-    with pytest.raises(ValueError, match=r"not of sentence-transformers: \['subprocess.Popen'\]"):
+    with pytest.raises(
+        ValueError, match=r"modules\.json names 'subprocess\.Popen', which is none of"
+    ):
         load(tmp_path / "clf")
 
 

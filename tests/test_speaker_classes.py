@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, with_context
+from sklearn_dialpref._stages import LabelFacts, Recipe, Stage, StageLoss
 
 OF_SPEAKERS = {"agent": ["offer", "other"], "customer": ["ask", "other"]}
 
@@ -25,6 +27,24 @@ def chats():
     X["special"], X["noise"] = special * 3.0 + rng.normal(size=n), rng.normal(size=n)
     y_llm = np.where(special, rng.choice(["offer", "ask"], n), "other").astype(object)
     return X, y, y_llm
+
+
+def recipe():
+    return Recipe(
+        multilabel=False,
+        margin_scale=1.0,
+        min_gap=0.0,
+        smoothing=0.1,
+        loss_weight=1.0,
+        max_epochs=None,
+        learning_rate=5e-4,
+        batch_size=128,
+        early_stopping=False,
+        callbacks=[],
+        device="cpu",
+        seed=0,
+        verbose=0,
+    )
 
 
 def student(**parameters):
@@ -111,3 +131,80 @@ def test_in_pipelines_and_searches(tiny_encoder):
     assert np.isfinite(cross_val_score(pipeline, X, y, cv=folds)).all()
     search = GridSearchCV(pipeline, {"clf__classes": [OF_SPEAKERS]}, cv=folds).fit(X, y)
     assert (search.predict_proba(X)[::2, 0] == 0).all()
+
+
+@pytest.mark.parametrize("with_human", [True, False])
+@pytest.mark.parametrize("loss", ["soft_cross_entropy", "noise_reduced"])
+@pytest.mark.parametrize("schedule", ["two_rounds", "pretrain_finetune", "distill_then_joint"])
+def test_a_class_of_an_absent_speaker_is_no_nan(chats, schedule, loss, with_human):
+    X, y, y_llm = chats
+    y_human = np.where(np.arange(len(y)) < 60, y, None) if with_human else None
+    of_speakers = {**OF_SPEAKERS, "supervisor": ["decide", "other"]}
+    clf = student(schedule=schedule, loss=loss, classes=of_speakers, max_epochs=2)
+    proba = clf.fit(X, y_human, y_llm).predict_proba(X)
+    assert np.isfinite(proba).all() and (proba[:, 1] == 0).all()
+    assert clf.predict_proba(X.assign(speaker="supervisor"))[:, 1].min() > 0
+
+
+def test_a_class_that_only_the_llm_gives_to_one_speaker(chats):
+    X, y, y_llm = (part[:200] for part in chats)
+    X = X.assign(speaker=np.where(np.arange(200) < 190, X["speaker"], "supervisor"))
+    y_llm = np.where(X["speaker"] == "supervisor", "decide", y_llm)
+    y_human = np.where(np.arange(200) < 60, y, None)
+    clf = student(classes={**OF_SPEAKERS, "supervisor": ["decide"]}).fit(X, y_human, y_llm)
+    assert np.isfinite(clf.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_missing_speakers(chats, missing):
+    X, y, _ = chats
+    X = X.assign(speaker=X["speaker"].astype(object).where(np.arange(len(X)) % 5 > 0, missing))
+    clf = student(max_epochs=1).fit(X, y)
+    assert (clf.predict_proba(X)[::5] > 0).all()
+
+
+def test_the_order_of_rows_makes_no_difference():
+    n = 80
+    X = pd.DataFrame(
+        {"dialogue_id": np.arange(n) // 8, "speaker": ["agent", "customer"] * (n // 2)}
+    )
+    X["a"] = (np.arange(n) // 2) % 3.0  # two rows of a dialogue differ by the speaker alone
+    y = np.where(X["a"] > 1, "other", None)
+    y_llm = np.where(X["a"] > 1, "other", np.where(X["a"] > 0, "offer", "ask")).astype(object)
+    order = np.random.default_rng(0).permutation(n)
+    found = [
+        student(max_epochs=2).fit(X.iloc[rows], y[rows], y_llm[rows]).predict_proba(X)
+        for rows in (np.arange(n), order)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_labels_in_a_column_of_their_own_are_no_multilabel(chats):
+    X, y, _ = chats
+    of_speakers = {**OF_SPEAKERS, "supervisor": ["never"]}
+    clf = student(classes=of_speakers, max_epochs=1)
+    with pytest.warns(UserWarning, match="column-vector"):
+        assert "never" in clf.fit(X, y[:, None]).classes_
+
+
+def test_more_errors(chats):
+    X, y, _ = chats
+    with pytest.raises(TypeError, match=r"the speaker 'agent' 'offer': pass a list of classes"):
+        student(classes={"agent": "offer"}).fit(X, y)
+    nonsense = np.where(X["speaker"] == "agent", "ask", "offer").astype(object)
+    with pytest.raises(ValueError, match="no row has a label that its speaker can have"):
+        student().fit(X, None, nonsense)
+
+
+def test_pairs_say_nothing_of_impossible_classes():
+    logits = torch.zeros(2, 2, requires_grad=True)
+    target = {
+        "scores": torch.tensor([[0.8, 0.2], [0.0, 1.0]]),
+        "pairs": torch.tensor([[0], [1]]),
+        "human": torch.empty(0, dtype=torch.int64),
+        "possible": torch.tensor([[True, True], [False, True]]),
+    }
+    facts = LabelFacts(False, None, torch.zeros(2) > 0, torch.zeros(2) > 0, None)
+    loss = StageLoss(Stage("pretrain", "noise_reduced", False), recipe(), facts)
+    loss(logits, target).backward()
+    assert (logits.grad[:, 0] == 0).all() and (logits.grad[:, 1] != 0).all()

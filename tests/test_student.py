@@ -1,6 +1,8 @@
 """Text encoders: where they come from, what is trained, and what is encoded how often."""
 
+import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -379,3 +381,44 @@ def test_half_of_the_inputs_are_dropped():
     once.sum().backward()
     torch.testing.assert_close(inputs.grad, once.detach())
     assert drop.eval()(inputs) is inputs
+
+
+def changed(folder, tmp_path, name, **entries):
+    """A copy of an encoder with a JSON file that has other entries."""
+    copy = shutil.copytree(folder, tmp_path / "encoder", dirs_exist_ok=True)
+    file = copy / name
+    content = json.loads(file.read_text()) if file.exists() else {}
+    file.parent.mkdir(exist_ok=True)
+    if isinstance(content, list):
+        content[0].update(entries)
+    else:
+        content.update(entries)
+    file.write_text(json.dumps(content))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "message"),
+    [
+        ("modules.json", {"type": "subprocess.Popen"}, r"names 'subprocess\.Popen'"),
+        ("modules.json", {"type": "sentence_transformers.SentenceTransformer"}, "is none of"),
+        ("modules.json", {"type": "sentence_transformers.models.Router"}, "is none of"),
+        ("modules.json", {"path": "../elsewhere"}, "lies elsewhere"),
+        ("sentence_bert_config.json", {"trust_remote_code": True}, "options that are not read"),
+        ("sentence_bert_config.json", {"model_args": {"attn_implementation": "a/b"}}, "not read"),
+        ("sentence_bert_config.json", {"tokenizer_name_or_path": "/etc"}, "not read"),
+        ("2_Dense/config.json", {"activation_function": "pytest.main"}, "is not of torch.nn"),
+        ("config.json", {"_attn_implementation": "evil/kernel:fn"}, "would be fetched"),
+        ("model.safetensors.index.json", {"weight_map": {"w": "../w.safetensors"}}, "elsewhere"),
+    ],
+)
+def test_encoder_files_that_ask_for_other_code(tiny_encoder, tmp_path, name, entries, message):
+    folder = changed(tiny_encoder, tmp_path, name, **entries)
+    with pytest.raises(OSError, match=message):
+        load_encoder(folder)
+
+
+def test_encoder_files_as_they_are_written(tiny_encoder, tmp_path):
+    model = load_encoder(tiny_encoder)
+    model.save(str(tmp_path / "again"), create_model_card=False)
+    assert load_encoder(tmp_path / "again") is not None

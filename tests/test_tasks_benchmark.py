@@ -113,8 +113,8 @@ def test_the_table():
         for seed in (0, 1)
         for method, guess in (("theirs", wrong), ("ours", truth))
     ]
-    table = task_table(some, found, "a machine")
-    assert "| ours −, accuracy" in table
+    table = task_table(some, found, 7, "a machine")
+    assert "| ours −, accuracy" in table and "7 utterances that the LLM labelled" in table
     lines = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
     theirs, ours = (next(cells for cells in lines if name in cells) for name in ("theirs", "ours"))
     lead = 100 * (1 - accuracy_score(truth, wrong))

@@ -140,3 +140,16 @@ def test_where_a_multilabel_student_begins():
     torch.manual_seed(0)
     head.forget()
     torch.testing.assert_close(head.output.bias, drawn + level)
+
+
+def test_a_useless_teacher_leaves_its_frequencies_behind():
+    rng = np.random.default_rng(0)
+    y = (rng.random((600, 12)) < 0.05).astype(float)
+    X = y @ rng.normal(size=(12, 60)) + rng.normal(size=(600, 60))
+    y_human = np.where(np.arange(600)[:, None] < 300, y, np.nan)
+    y_llm = rng.choice([0.0, 1.0], y.shape)  # half of all, at random
+    clf = DialoguePreferenceClassifier("precomputed", random_state=0)
+    with pytest.warns(UserWarning, match="say nothing about the human ones"):
+        with_llm = clf.fit(X, y_human, y_llm).predict_proba(X)
+    without = clf.fit(X, y_human).predict_proba(X)
+    np.testing.assert_allclose(with_llm.mean(axis=0), without.mean(axis=0), atol=0.02)

@@ -4,6 +4,7 @@ import csv
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -164,8 +165,12 @@ def _outcomes(jobs: list[Job], n_jobs: int) -> Iterator[dict]:
         yield from map(_outcome, jobs)
         return
     # joblib takes the embeddings that a process keeps for a leak, and begins it anew
-    with get_context("spawn").Pool(n_jobs) as pool:  # leaves nobody at work when it is stopped
-        yield from pool.imap_unordered(_outcome, jobs)
+    pool = ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"))
+    try:
+        for done in as_completed([pool.submit(_outcome, job) for job in jobs]):
+            yield done.result()
+    finally:  # a run that is stopped ends with the jobs at work
+        pool.shutdown(cancel_futures=True)
 
 
 def _outcome(job: Job) -> dict:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .data import TASKS
+from .data import TASKS, known
 from .report import profile_table, task_table
 from .run import results
 from .simulated import measured_profiles, typical_profile
@@ -41,7 +41,8 @@ def main() -> None:
     for name in options.tasks:
         problem = TASKS[name](options.data_dir, typical_profile(measured))
         found = list(results(problem, options.budgets, options.seeds))
-        text = task_table(problem, found, machine)
+        n_llm = int(known(problem.votes(options.seeds[0])).sum())
+        text = task_table(problem, found, n_llm, machine)
         (options.out / f"{name}.md").write_text(text)
         print(text, flush=True)
 

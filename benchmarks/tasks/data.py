@@ -73,7 +73,7 @@ class Problem:
 
 
 def known(y: np.ndarray) -> np.ndarray:
-    """Rows with a label."""
+    """Rows with a label, or with one in each column."""
     return np.asarray(pd.notna(y).all(axis=1) if y.ndim == 2 else pd.notna(y))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from .data import Problem
+from .data import Problem, known
 from .run import Result, measures
 
 __all__ = ["profile_table", "task_table"]
@@ -11,7 +11,7 @@ __all__ = ["profile_table", "task_table"]
 DRAWS = 1000
 
 
-def task_table(problem: Problem, found: list[Result], machine: str) -> str:
+def task_table(problem: Problem, found: list[Result], n_llm: int, machine: str) -> str:
     """Markdown: each budget and method with mean ± deviation over seeds and costs.
 
     And the lead of the last method over each of the others.
@@ -20,6 +20,8 @@ def task_table(problem: Problem, found: list[Result], machine: str) -> str:
     ----------
     problem : Problem
     found : list of Result
+    n_llm : int
+        Utterances with a label of the LLM.
     machine : str
 
     Returns
@@ -40,7 +42,9 @@ def task_table(problem: Problem, found: list[Result], machine: str) -> str:
             row: dict[str, object] = {"human labels": budget, "method": method}
             for measure in next(iter(drawn.values())):
                 values = [drawn[method, seed][measure][0] for seed in seeds]
-                row[measure] = f"{np.mean(values):.3f} ± {np.std(values):.3f}"
+                row[measure] = (
+                    f"{np.mean(values):.3f} ± {np.std(values, ddof=min(1, len(values) - 1)):.3f}"
+                )
                 row[f"{methods[-1]} −, {measure}"] = (
                     ""
                     if method == methods[-1]
@@ -49,11 +53,11 @@ def task_table(problem: Problem, found: list[Result], machine: str) -> str:
             row["seconds"] = f"{np.mean([at[method, seed].seconds for seed in seeds]):.1f}"
             row["MB"] = f"{np.mean([at[method, seed].megabytes for seed in seeds]):.0f}"
             rows.append(row)
-    n_test = int(found[0].counts[:, 2].sum()) if problem.kind == "class" else len(problem.y_test)
-    n_llm = int(problem.labelled.sum())
+    n_test = int(known(problem.y_test).sum())
     about = (
         f"{n_llm} utterances that the LLM labelled, {n_test} in test; {len(seeds)} seeds; leads "
-        f"in points with 95 % intervals of a bootstrap over {len(found[0].counts)} dialogues; "
+        f"in points with 95 % intervals of a bootstrap over the {len(found[0].counts)} test "
+        "dialogues, human labels and votes as they are; "
         "seconds of processor time and highest memory of the process in fit, texts embedded "
         f"before. {machine}"
     )

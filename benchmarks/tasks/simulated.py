@@ -175,7 +175,7 @@ def simulated_votes(
     ]
     for _ in range(ROUNDS):
         for where, name, too_much in goals:
-            low, high = 0.0, 12.0
+            low, high = (-12.0 if name == "common" else 0.0), 12.0
             for _ in range(HALVINGS):
                 where[name] = (low + high) / 2
                 if too_much(found()):
