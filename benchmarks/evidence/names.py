@@ -44,7 +44,7 @@ NAMES = {
     "human_only": "human labels only",
     "setfit": "SetFit on human labels",
 } | {
-    f"{loss}-{schedule}": f"{what}, {when}"
+    f"{loss}-{schedule}": f"our student: {what}, {when}"
     for loss, what in LOSSES.items()
     for schedule, when in SCHEDULES.items()
 }
