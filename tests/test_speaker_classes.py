@@ -11,6 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, with_context
 from sklearn_dialpref._stages import LabelFacts, Recipe, Stage, StageLoss
+from sklearn_dialpref._student import Student
 
 OF_SPEAKERS = {"agent": ["offer", "other"], "customer": ["ask", "other"]}
 
@@ -27,24 +28,6 @@ def chats():
     X["special"], X["noise"] = special * 3.0 + rng.normal(size=n), rng.normal(size=n)
     y_llm = np.where(special, rng.choice(["offer", "ask"], n), "other").astype(object)
     return X, y, y_llm
-
-
-def recipe():
-    return Recipe(
-        multilabel=False,
-        margin_scale=1.0,
-        min_gap=0.0,
-        smoothing=0.1,
-        loss_weight=1.0,
-        max_epochs=None,
-        learning_rate=5e-4,
-        batch_size=128,
-        early_stopping=False,
-        callbacks=[],
-        device="cpu",
-        seed=0,
-        verbose=0,
-    )
 
 
 def student(**parameters):
@@ -205,6 +188,7 @@ def test_pairs_say_nothing_of_impossible_classes():
         "possible": torch.tensor([[True, True], [False, True]]),
     }
     facts = LabelFacts(False, None, torch.zeros(2) > 0, torch.zeros(2) > 0, None)
-    loss = StageLoss(Stage("pretrain", "noise_reduced", False), recipe(), facts)
+    recipe = Recipe.of(student(), Student(2, 2), 0, "cpu", multilabel=False)
+    loss = StageLoss(Stage("pretrain", "noise_reduced", False), recipe, facts)
     loss(logits, target).backward()
     assert (logits.grad[:, 0] == 0).all() and (logits.grad[:, 1] != 0).all()
