@@ -156,8 +156,8 @@ def data_summary(targets: Targets, group: NDArray[np.int64]) -> dict[str, int]:
 
 def _plain(value: Any, what: str) -> Any:
     """A label, name or number as JSON has it."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
+        value = value.item()  # of a time it would be a number, or not, by its unit
     if value is not None and not isinstance(value, str | int | float | bool):
         raise TypeError(
             f"{what} of type {type(value).__name__}, such as {value!r}, cannot be saved: use "
