@@ -166,21 +166,17 @@ def _plain(value: Any, what: str) -> Any:
     return value
 
 
-def _pairs(mapping: Mapping[Any, Any], what: str) -> list[list[Any]]:
-    return [
-        [_plain(key, what), _values(value, what) if _is_list(value) else _plain(value, what)]
-        for key, value in mapping.items()
-    ]
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, set | frozenset) or np.ndim(value) > 0
-
-
 def _values(values: Any, what: str) -> list[Any]:
-    if isinstance(values, set | frozenset):
-        values = sorted(values, key=str)
     return [_plain(value, what) for value in values]
+
+
+def _as_json(value: Any, what: str) -> Any:
+    """A parameter; a dict as pairs, since keys of JSON are strings."""
+    if isinstance(value, Mapping):
+        return {"pairs": [[_plain(k, what), _as_json(v, what)] for k, v in value.items()]}
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    return _values(value, what) if np.ndim(value) else _plain(value, what)
 
 
 def _parameters(estimator: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -201,20 +197,15 @@ def _parameters(estimator: Any) -> tuple[dict[str, Any], dict[str, str]]:
             if name != "callbacks" or len(value):
                 left_out[name] = repr(value)
             continue
-        if isinstance(value, Mapping):
-            value = {"pairs": _pairs(value, name)}
-        elif _is_list(value):
-            value = {"values": _values(value, name)}
-        parameters[name] = _plain(value, name) if not isinstance(value, dict) else value
+        parameters[name] = _as_json(value, name)
     return parameters, left_out
 
 
 def _parameters_from(saved: dict[str, Any], folder: Path) -> dict[str, Any]:
-    parameters = {}
-    for name, value in saved.items():
-        if isinstance(value, dict):
-            value = dict(value["pairs"]) if "pairs" in value else value["values"]
-        parameters[name] = value
+    parameters = {
+        name: dict(value["pairs"]) if isinstance(value, dict) else value
+        for name, value in saved.items()
+    }
     if parameters["encoder"] is None:
         from ._encoders import load_encoder
 
