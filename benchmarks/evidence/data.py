@@ -9,7 +9,16 @@ import pandas as pd
 
 from sklearn_dialpref import votes_to_scores
 
-__all__ = ["TASKS", "Cell", "Split", "Task", "draw_labels", "load_split", "make_cell"]
+__all__ = [
+    "TASKS",
+    "Cell",
+    "Split",
+    "Task",
+    "draw_labels",
+    "load_split",
+    "make_cell",
+    "within_budget",
+]
 
 LLMS_DELI = ("gpt4omini", "qwen25_32b", "gemini20flash")
 LLMS_P4G = ("qwen3_30b", "mistral_small32", "phi4")
@@ -194,12 +203,16 @@ def draw_labels(split: Split, budget: int | str, seed: int) -> np.ndarray:
     if budget == "all":
         return split.y_train.copy()
     ids = split.train["dialogue_id"].to_numpy()
+    return np.where(within_budget(ids, has_label, int(budget), seed), split.y_train, None)
+
+
+def within_budget(ids: np.ndarray, has_label: np.ndarray, budget: int, seed: int) -> np.ndarray:
+    """Labelled rows of whole dialogues, drawn by seed until there are ``budget`` of them."""
+    ids = ids.astype(str)
     counts = pd.Series(has_label).groupby(ids).sum()
-    order = np.random.default_rng(seed).permutation(np.unique(ids.astype(str)))
-    order = order[counts[order].to_numpy() > 0]
-    enough = int(np.searchsorted(counts[order].cumsum().to_numpy(), int(budget)))
-    chosen = np.isin(ids.astype(str), order[: enough + 1]) & has_label
-    return np.where(chosen, split.y_train, None)
+    order = np.random.default_rng(seed).permutation(np.unique(ids))
+    enough = int(np.searchsorted(counts[order].cumsum().to_numpy(), budget))
+    return np.isin(ids, order[: enough + 1]) & has_label
 
 
 def make_cell(split: Split, budget: int | str, seed: int) -> Cell:

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+
+from benchmarks.bootstrap import DRAWS, dialogue_weights, lead_with_interval
 
 from .data import Split
 from .run import KEY
 
 __all__ = ["DRAWS", "Truth", "differences"]
 
-DRAWS = 1000
 STATISTICS = ("macro_f1", "accuracy")
 
 
@@ -94,20 +94,9 @@ def _paired(found: dict, truth: Truth, task: str, name: str, statistic: int) -> 
     return np.mean(leads, axis=0) if leads else None
 
 
-@lru_cache
-def _weights(n_dialogues: int) -> np.ndarray:
-    """How often each dialogue is in each draw, the same for all methods; the first: once each.
-
-    Tasks on the same dialogues share their draws too; those on others have draws of their own.
-    """
-    even = np.full(n_dialogues, 1 / n_dialogues)
-    drawn = np.random.default_rng(n_dialogues).multinomial(n_dialogues, even, size=DRAWS)
-    return np.vstack([np.ones(n_dialogues), drawn])
-
-
 def _statistics(codes: np.ndarray, truth: Truth, rows: np.ndarray) -> np.ndarray:
     """Macro-F1 and accuracy of each draw, from the confusion counts of each dialogue."""
-    weights = _weights(int(truth.dialogue.max()) + 1)
+    weights = dialogue_weights(int(truth.dialogue.max()) + 1)
     counts = np.zeros((weights.shape[1], truth.n_classes, truth.n_classes))
     np.add.at(counts, (truth.dialogue[rows], truth.label[rows], codes[rows]), 1)
     drawn = np.tensordot(weights, counts, axes=1)
@@ -120,5 +109,4 @@ def _statistics(codes: np.ndarray, truth: Truth, rows: np.ndarray) -> np.ndarray
 def _cell(lead: np.ndarray | None) -> str:
     if lead is None:
         return "–"
-    low, high = np.percentile(lead[1:], [2.5, 97.5])
-    return f"{lead[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return lead_with_interval(lead)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.evidence.data import within_budget
+
 from .simulated import ErrorProfile, simulated_votes
 from .states import StateVotes, free_slots, spelled_states
 
@@ -67,10 +69,6 @@ class Problem:
     methods: dict[str, dict] = field(default_factory=lambda: METHODS)
     slots: dict | None = None
 
-    @property
-    def labelled(self) -> np.ndarray:
-        return known(self.y)
-
 
 def known(y: np.ndarray) -> np.ndarray:
     """Rows with a label, or with one in each column."""
@@ -79,12 +77,8 @@ def known(y: np.ndarray) -> np.ndarray:
 
 def draw_human(problem: Problem, budget: int, seed: int) -> np.ndarray:
     """True labels of whole dialogues, drawn by seed until there are ``budget``; the rest None."""
-    labelled = problem.labelled
     ids = problem.X["dialogue_id"].to_numpy()
-    counts = pd.Series(labelled).groupby(ids).sum()
-    order = np.random.default_rng(seed).permutation(np.unique(ids))
-    enough = int(np.searchsorted(counts[order].cumsum().to_numpy(), budget))
-    chosen = labelled & np.isin(ids, order[: enough + 1])
+    chosen = within_budget(ids, known(problem.y), budget, seed)
     if problem.y.ndim == 2:
         return np.where(chosen[:, None], problem.y, np.nan)
     return np.where(chosen, problem.y, None)

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from benchmarks.bootstrap import dialogue_weights, lead_with_interval
+
 from .data import Problem, known
 from .run import Result, measures
 
 __all__ = ["profile_table", "task_table"]
-
-DRAWS = 1000
 
 
 def task_table(problem: Problem, found: list[Result], n_llm: int, machine: str) -> str:
@@ -28,7 +28,7 @@ def task_table(problem: Problem, found: list[Result], n_llm: int, machine: str) 
     -------
     str
     """
-    weights = _weights(len(found[0].counts))
+    weights = dialogue_weights(len(found[0].counts))
     rows = []
     for budget in sorted({result.budget for result in found}):
         at = {(result.method, result.seed): result for result in found if result.budget == budget}
@@ -66,18 +66,9 @@ def task_table(problem: Problem, found: list[Result], n_llm: int, machine: str) 
     return f"# {problem.name}\n\n{marked}\n\n{about}\n"
 
 
-def _weights(n_dialogues: int) -> np.ndarray:
-    """How often each dialogue is in each draw; first: once each."""
-    even = np.full(n_dialogues, 1 / n_dialogues)
-    drawn = np.random.default_rng(n_dialogues).multinomial(n_dialogues, even, size=DRAWS)
-    return np.vstack([np.ones(n_dialogues), drawn])
-
-
 def _lead(drawn: dict, ours: str, other: str, seeds: list[int], measure: str) -> str:
     leads = [drawn[ours, seed][measure] - drawn[other, seed][measure] for seed in seeds]
-    lead = 100 * np.mean(leads, axis=0)
-    low, high = np.percentile(lead[1:], [2.5, 97.5])
-    return f"{lead[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return lead_with_interval(100 * np.mean(leads, axis=0))
 
 
 def profile_table(measured: pd.DataFrame, machine: str) -> str:

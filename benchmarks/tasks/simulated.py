@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
+from benchmarks.evidence.data import TASKS
 from sklearn_dialpref.datasets import simulate_votes
 
 __all__ = ["ErrorProfile", "measured_profiles", "simulated_votes", "typical_profile"]
@@ -18,15 +19,6 @@ N_VOTES = 3
 ROWS = 4000  # on which the simulation is adjusted
 ROUNDS = 3
 HALVINGS = 10
-LLMS_DELI = ("gpt4omini", "qwen25_32b", "gemini20flash")
-LLMS_P4G = ("qwen3_30b", "mistral_small32", "phi4")
-REAL = {  # task: file, human column, LLM columns
-    "MELD sentiment": ("meld.parquet", "sentiment", ["llm_gpt4o_melt_sentiment_derived"]),
-    "MELD emotion": ("meld.parquet", "emotion", ["llm_gpt4o_melt"]),
-    "DeliData type": ("deli.parquet", "type", [f"llm_{n}_type" for n in LLMS_DELI]),
-    "DeliData target": ("deli.parquet", "target", [f"llm_{n}_target" for n in LLMS_DELI]),
-    "P4G": ("p4g.parquet", "persuader_gold_coarse", [f"llm_{n}_coarse" for n in LLMS_P4G]),
-}
 
 
 @dataclass(frozen=True)
@@ -105,16 +97,16 @@ def between_share(values: np.ndarray, groups: np.ndarray) -> float:
 def measured_profiles(folder: Path) -> pd.DataFrame:
     """The profile of the real LLMs of each task, a row each."""
     rows = {}
-    for task, (file, human, llms) in REAL.items():
-        data = pd.read_parquet(folder / file)
-        table = data[[human, *llms]].convert_dtypes().astype("string")
+    for task in TASKS.values():
+        data = pd.read_parquet(folder / task.file)
+        table = data[[task.human, *task.llm]].convert_dtypes().astype("string")
         codes, _ = pd.factorize(table.to_numpy(dtype=object, na_value=None).ravel())
         codes = codes.reshape(table.shape)
         truth = codes[:, 0]
         asked = np.isin(codes[:, 1:], truth[truth >= 0])  # an answer off the list is none
         votes = np.where(asked, codes[:, 1:], -1)
         groups = (data["split"].astype(str) + data["dialogue_id"].astype(str)).to_numpy()
-        rows[task] = astuple(ErrorProfile.of(truth, votes, groups))
+        rows[task.name] = astuple(ErrorProfile.of(truth, votes, groups))
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=[field.name for field in fields(ErrorProfile)]
     )

@@ -12,7 +12,6 @@ MOST_VALUES = 12  # of a categorical slot
 SET = "<set>"
 
 RawState = dict[str, dict[str, list[str]]]  # by service and slot, the spellings of the value
-State = dict[tuple[str, str], list[str]]
 
 
 def free_slots(states: list[RawState | None]) -> set[tuple[str, str]]:
