@@ -6,9 +6,9 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from benchmarks.tasks.data import Problem, draw_human
-from benchmarks.tasks.report import task_table
+from benchmarks.tasks.report import task_table, votes_table
 from benchmarks.tasks.run import Result, counted, measures
-from benchmarks.tasks.simulated import ErrorProfile, between_share, simulated_votes
+from benchmarks.tasks.simulated import ErrorProfile, Simulator, between_share, simulated_votes
 from benchmarks.tasks.states import StateVotes, free_slots, spelled_states
 from sklearn_dialpref import joint_goal_accuracy_score, slot_f1_score
 
@@ -95,7 +95,8 @@ def test_states_of_a_simulated_llm():
             state["s", str(rng.integers(3))] = [str(rng.integers(4))]
         y[row] = state
     groups = np.arange(600) // 6
-    votes = StateVotes(y, groups, PROFILE)(0)
+    votes = StateVotes(y, groups, simulator := Simulator(PROFILE))(0)
+    assert len(simulator.reached) == 1
     assert votes.shape == (600, 3)
     right = slot_f1_score(y, votes[:, 0])
     assert 0.2 < right < 0.95
@@ -109,13 +110,26 @@ def test_the_table():
     some = problem("class", truth, truth)
     wrong = np.where(rng.random(200) < 0.3, "a", truth).astype(object)
     found = [
-        Result(100, seed, method, counted(some, guess, None), 1.5, 200.0)
+        Result(100, seed, method, 7, counted(some, guess, None), 1.5, 200.0)
         for seed in (0, 1)
         for method, guess in (("theirs", wrong), ("ours", truth))
     ]
-    table = task_table(some, found, 7, "a machine")
+    table = task_table(some, found, "a machine")
     assert "| ours −, accuracy" in table and "7 utterances that the LLM labelled" in table
     lines = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
     theirs, ours = (next(cells for cells in lines if name in cells) for name in ("theirs", "ours"))
     lead = 100 * (1 - accuracy_score(truth, wrong))
     assert ours[3:5] == ["1.000 ± 0.000", ""] and theirs[4].startswith(f"+{lead:.1f} [")
+
+
+def test_the_table_of_votes():
+    simulator = Simulator(PROFILE)
+    assert votes_table(simulator) == ""
+    rng = np.random.default_rng(0)
+    simulator(rng.choice(3, 1000, p=[0.6, 0.3, 0.1]), np.arange(1000) // 20, 3, 0)
+    lines = [line.split("|") for line in votes_table(simulator).splitlines() if "|" in line]
+    asked, reached = (
+        next(cells for cells in lines if name in cells[1]) for name in ("asked", "reached")
+    )
+    assert float(asked[2]) == PROFILE.kappa
+    assert float(reached[2]) == pytest.approx(PROFILE.kappa, abs=0.03)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from .data import TASKS, known
-from .report import profile_table, task_table
+from .data import TASKS
+from .report import profile_table, task_table, votes_table
 from .run import results
-from .simulated import measured_profiles, typical_profile
+from .simulated import Simulator, measured_profiles, typical_profile
 
 
 def parse() -> argparse.Namespace:
@@ -39,10 +39,10 @@ def main() -> None:
     machine = f"{platform.processor() or platform.machine()}, {time.strftime('%Y-%m-%d')}"
     (options.out / "simulated_votes.md").write_text(profile_table(measured, machine))
     for name in options.tasks:
-        problem = TASKS[name](options.data_dir, typical_profile(measured))
+        simulator = Simulator(typical_profile(measured))
+        problem = TASKS[name](options.data_dir, simulator)
         found = list(results(problem, options.budgets, options.seeds))
-        n_llm = int(known(problem.votes(options.seeds[0])).sum())
-        text = task_table(problem, found, n_llm, machine)
+        text = task_table(problem, found, machine) + votes_table(simulator)
         (options.out / f"{name}.md").write_text(text)
         print(text, flush=True)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.evidence.data import within_budget
 
-from .simulated import ErrorProfile, simulated_votes
+from .simulated import Simulator
 from .states import StateVotes, free_slots, spelled_states
 
 __all__ = ["HUMAN_ONLY", "TASKS", "Problem", "draw_human", "known"]
@@ -104,20 +104,20 @@ def _utterances(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _class_votes(
-    y: np.ndarray, groups: np.ndarray, profile: ErrorProfile
+    y: np.ndarray, groups: np.ndarray, simulator: Simulator
 ) -> Callable[[int], np.ndarray]:
     def votes(seed: int) -> np.ndarray:
         there = known(y)
         codes, classes = pd.factorize(y[there], sort=True)
         found = np.full((len(y), 3), None, dtype=object)
-        said = simulated_votes(codes, groups[there], len(classes), profile, seed)
+        said = simulator(codes, groups[there], len(classes), seed)
         found[there] = classes[said]
         return found
 
     return votes
 
 
-def acts(folder: Path, profile: ErrorProfile) -> Problem:
+def acts(folder: Path, simulator: Simulator) -> Problem:
     """Dialogue acts of Switchboard, 41 classes, on the published test dialogues."""
     data = _read(folder, "swda")
     train, _ = _sample(data[data["split"] == "train"], TRAINING_ROWS)
@@ -130,11 +130,11 @@ def acts(folder: Path, profile: ErrorProfile) -> Problem:
         y,
         _utterances(test),
         test["act"].to_numpy(dtype=object),
-        _class_votes(y, groups, profile),
+        _class_votes(y, groups, simulator),
     )
 
 
-def intents(folder: Path, profile: ErrorProfile) -> Problem:
+def intents(folder: Path, simulator: Simulator) -> Problem:
     """The user's active intent in SGD, 30 classes; the system's utterances are context."""
     data = _read(folder, "sgd")
     data = data[data["split"] == "train"]  # the other parts have intents of their own
@@ -145,11 +145,11 @@ def intents(folder: Path, profile: ErrorProfile) -> Problem:
         for part in (train, test)
     )
     groups = train["dialogue_id"].to_numpy()
-    votes = _class_votes(y, groups, profile)
+    votes = _class_votes(y, groups, simulator)
     return Problem("intents", "class", _utterances(train), y, _utterances(test), y_test, votes)
 
 
-def strategies(folder: Path, profile: ErrorProfile) -> Problem:
+def strategies(folder: Path, simulator: Simulator) -> Problem:
     """Strategies of negotiation in CaSiNo, 10 labels, any number of them on an utterance.
 
     A third of the dialogues is for test; the published test part has 40.
@@ -164,7 +164,7 @@ def strategies(folder: Path, profile: ErrorProfile) -> Problem:
         there = known(y)
         shares = np.full(y.shape, np.nan)
         for at, label in enumerate(y[there].astype(int).T):
-            said = simulated_votes(label, groups[there], 2, profile, 100 * seed + at)
+            said = simulator(label, groups[there], 2, 100 * seed + at)
             shares[there, at] = said.mean(axis=1)
         return shares
 
@@ -172,7 +172,7 @@ def strategies(folder: Path, profile: ErrorProfile) -> Problem:
     return Problem("strategies", "labels", _utterances(train), y, _utterances(test), y_test, votes)
 
 
-def states(folder: Path, profile: ErrorProfile) -> Problem:
+def states(folder: Path, simulator: Simulator) -> Problem:
     """Dialogue states of SGD, of one service of each domain."""
     data = _read(folder, "sgd")
     data = data[(data["split"] == "train") & data["services"].isin(SERVICES)]
@@ -184,7 +184,7 @@ def states(folder: Path, profile: ErrorProfile) -> Problem:
     ]
     free = free_slots(raw[0])
     y, y_test = (spelled_states(part, free) for part in raw)
-    votes = StateVotes(y, train["dialogue_id"].to_numpy(), profile)
+    votes = StateVotes(y, train["dialogue_id"].to_numpy(), simulator)
     return Problem(
         "states",
         "state",
@@ -197,7 +197,7 @@ def states(folder: Path, profile: ErrorProfile) -> Problem:
     )
 
 
-def context(folder: Path, profile: ErrorProfile) -> Problem:
+def context(folder: Path, simulator: Simulator) -> Problem:
     """Emotions of MELD with the labels that GPT-4o gave, by the utterances of context."""
     data = _read(folder, "meld")
     # validation dialogues: how much context is right is chosen by these figures
@@ -217,7 +217,7 @@ def context(folder: Path, profile: ErrorProfile) -> Problem:
     )
 
 
-TASKS: dict[str, Callable[[Path, ErrorProfile], Problem]] = {
+TASKS: dict[str, Callable[[Path, Simulator], Problem]] = {
     "acts": acts,
     "intents": intents,
     "strategies": strategies,

@@ -1,5 +1,7 @@
 """Tables of the results."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 
@@ -7,11 +9,20 @@ from benchmarks.bootstrap import dialogue_weights, lead_with_interval
 
 from .data import Problem, known
 from .run import Result, measures
+from .simulated import Simulator, typical_profile
 
-__all__ = ["profile_table", "task_table"]
+__all__ = ["profile_table", "task_table", "votes_table"]
+
+HEADINGS = {
+    "kappa": "kappa with people",
+    "class_bias": "bias of classes",
+    "rarity": "rarity of what is said",
+    "dialogue_share": "between dialogues",
+    "agreement": "kappa of two LLMs",
+}
 
 
-def task_table(problem: Problem, found: list[Result], n_llm: int, machine: str) -> str:
+def task_table(problem: Problem, found: list[Result], machine: str) -> str:
     """Markdown: each budget and method with mean ± deviation over seeds and costs.
 
     And the lead of the last method over each of the others.
@@ -20,8 +31,6 @@ def task_table(problem: Problem, found: list[Result], n_llm: int, machine: str) 
     ----------
     problem : Problem
     found : list of Result
-    n_llm : int
-        Utterances with a label of the LLM.
     machine : str
 
     Returns
@@ -55,9 +64,9 @@ def task_table(problem: Problem, found: list[Result], n_llm: int, machine: str) 
             rows.append(row)
     n_test = int(known(problem.y_test).sum())
     about = (
-        f"{n_llm} utterances that the LLM labelled, {n_test} in test; {len(seeds)} seeds; leads "
-        f"in points with 95 % intervals of a bootstrap over the {len(found[0].counts)} test "
-        "dialogues, human labels and votes as they are; "
+        f"{found[0].n_llm} utterances that the LLM labelled, {n_test} in test; {len(seeds)} "
+        "seeds; leads in points with 95 % intervals of a bootstrap over the "
+        f"{len(found[0].counts)} test dialogues, human labels and votes as they are; "
         "seconds of processor time and highest memory of the process in fit, texts embedded "
         f"before. {machine}"
     )
@@ -74,11 +83,14 @@ def _lead(drawn: dict, ours: str, other: str, seeds: list[int], measure: str) ->
 def profile_table(measured: pd.DataFrame, machine: str) -> str:
     """Markdown: how real LLMs erred, which the simulated votes follow in the mean."""
     table = pd.concat([measured, measured.mean().rename("mean: simulated").to_frame().T])
-    table.columns = [
-        "kappa with people",
-        "bias of classes",
-        "rarity of what is said",
-        "between dialogues",
-        "kappa of two LLMs",
-    ]
+    table = table.rename(columns=HEADINGS)
     return f"# Errors of real LLMs\n\n{table.round(3).to_markdown()}\n\n{machine}\n"
+
+
+def votes_table(simulator: Simulator) -> str:
+    """Markdown: the errors that the simulated votes have, beside those asked for."""
+    if not simulator.reached:
+        return ""
+    reached = typical_profile(pd.DataFrame([asdict(one) for one in simulator.reached]))
+    table = pd.DataFrame({"asked": asdict(simulator.goal), "reached": asdict(reached)}).T
+    return f"\n## The simulated votes\n\n{table.rename(columns=HEADINGS).round(3).to_markdown()}\n"

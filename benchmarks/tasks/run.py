@@ -25,6 +25,8 @@ class Result:
     budget : int
     seed : int
     method : str
+    n_llm : int
+        Utterances with a label of the LLM.
     counts : ndarray of shape (n_dialogues, 3, n_classes)
         In each test dialogue and class: right, predicted, true.
     seconds : float
@@ -36,6 +38,7 @@ class Result:
     budget: int
     seed: int
     method: str
+    n_llm: int
     counts: np.ndarray
     seconds: float
     megabytes: float
@@ -46,6 +49,7 @@ def results(problem: Problem, budgets: list[int], seeds: list[int]) -> Iterator[
     warmed = set()
     for seed in seeds:
         y_llm = problem.votes(seed)
+        n_llm = int(known(y_llm).sum())
         for budget in budgets:
             y_human = draw_human(problem, budget, seed)
             for method, options in problem.methods.items():
@@ -63,7 +67,7 @@ def results(problem: Problem, budgets: list[int], seeds: list[int]) -> Iterator[
                 seconds = time.process_time() - start
                 peak = _peak_megabytes()
                 counts = counted(problem, clf.predict(problem.X_test), clf)
-                yield Result(budget, seed, method, counts, seconds, peak)
+                yield Result(budget, seed, method, n_llm, counts, seconds, peak)
 
 
 def _warm_up(clf: DialoguePreferenceClassifier, problem: Problem) -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 from benchmarks.evidence.data import TASKS
 from sklearn_dialpref.datasets import simulate_votes
 
-__all__ = ["ErrorProfile", "measured_profiles", "simulated_votes", "typical_profile"]
+__all__ = ["ErrorProfile", "Simulator", "measured_profiles", "typical_profile"]
 
 N_VOTES = 3
 ROWS = 4000  # on which the simulation is adjusted
@@ -108,13 +108,36 @@ def measured_profiles(folder: Path) -> pd.DataFrame:
         groups = (data["split"].astype(str) + data["dialogue_id"].astype(str)).to_numpy()
         rows[task.name] = astuple(ErrorProfile.of(truth, votes, groups))
     return pd.DataFrame.from_dict(
-        rows, orient="index", columns=[field.name for field in fields(ErrorProfile)]
+        rows, orient="index", columns=[one.name for one in fields(ErrorProfile)]
     )
 
 
-def typical_profile(measured: pd.DataFrame) -> ErrorProfile:
-    """Means over the tasks."""
-    return ErrorProfile(**measured.mean())
+def typical_profile(profiles: pd.DataFrame) -> ErrorProfile:
+    """Means over the rows."""
+    return ErrorProfile(**profiles.mean())
+
+
+@dataclass
+class Simulator:
+    """Draws votes with the errors of a profile, and keeps what profiles they came to have.
+
+    Attributes
+    ----------
+    goal : ErrorProfile
+    reached : list of ErrorProfile
+        Of all votes drawn so far.
+    """
+
+    goal: ErrorProfile
+    reached: list[ErrorProfile] = field(default_factory=list)
+
+    def __call__(
+        self, truth: np.ndarray, groups: np.ndarray, n_classes: int, seed: int
+    ) -> np.ndarray:
+        """As :func:`simulated_votes`."""
+        votes = simulated_votes(truth, groups, n_classes, self.goal, seed)
+        self.reached.append(ErrorProfile.of(truth, votes, groups))
+        return votes
 
 
 def simulated_votes(

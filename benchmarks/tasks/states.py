@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from .simulated import N_VOTES, ErrorProfile, simulated_votes
+from .simulated import N_VOTES, Simulator
 
 __all__ = ["StateVotes", "free_slots", "spelled_states"]
 
@@ -50,11 +50,11 @@ class StateVotes:
     ----------
     y : ndarray of shape (n,), of dict or None
     groups : ndarray of shape (n,)
-    profile : ErrorProfile
+    simulator : Simulator
     """
 
-    def __init__(self, y: np.ndarray, groups: np.ndarray, profile: ErrorProfile) -> None:
-        self.y, self.groups, self.profile = y, groups, profile
+    def __init__(self, y: np.ndarray, groups: np.ndarray, simulator: Simulator) -> None:
+        self.y, self.groups, self.simulator = y, groups, simulator
         values = defaultdict(set)
         for state in y:
             for slot, spellings in (state or {}).items():
@@ -84,7 +84,7 @@ class StateVotes:
                 truth.append(int(before.get(slot) != state.get(slot)))
             before = state
         rows = np.array([row for row, _ in items])
-        said = simulated_votes(np.array(truth), self.groups[rows], 2, self.profile, seed)
+        said = self.simulator(np.array(truth), self.groups[rows], 2, seed)
         rng = np.random.default_rng(seed)
         votes = np.full((len(self.y), N_VOTES), None, dtype=object)
         for vote in range(N_VOTES):
