@@ -79,7 +79,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, ClassifierMixin, BaseEstimator
         the human-labelled ones, whichever take longer.  ``"auto"``: see Notes.
     learning_rate : float or "auto", default="auto"
         Peak rate of AdamW, for the encoder or, where that is frozen, the head; beside a
-        fine-tuned encoder the head takes at least 3e-4.  ``"auto"``: see Notes.
+        fine-tuned encoder the head takes no less than ``"auto"``: see Notes.
     batch_size : int or "auto", default="auto"
         Utterances of up to 32 tokens in a batch; longer ones count more.  ``"auto"``: see Notes.
     class_weight : dict, "balanced" or None, default=None
@@ -133,10 +133,9 @@ class DialoguePreferenceClassifier(SavedAsFolder, ClassifierMixin, BaseEstimator
     =================  ==========================  ==================
     parameter          frozen encoder or features  fine-tuned encoder
     =================  ==========================  ==================
-    ``learning_rate``  5e-4 (multilabel: 1e-3);    1e-4 (head: 3e-4)
-                       two rounds on less than
-                       1,920 inputs: up to 4
-                       times more
+    ``learning_rate``  5e-4 · pace; two rounds on  1e-4
+                       less than 1,920 inputs: up  (head: 3e-4 · pace)
+                       to 4 times; at most 4e-3
     ``batch_size``     128                         32
     ``max_epochs``,
     LLM labels first   5, at least 300 steps       1; at least 90 steps
@@ -147,7 +146,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, ClassifierMixin, BaseEstimator
 
     The rate rises over the first tenth of a stage's steps and falls to zero over the others; a
     joint stage that follows another has a fifth of it, or the human share of the labelled rows if
-    that is more; the head's beside a fine-tuned encoder is never below 3e-4.
+    that is more; the head's beside a fine-tuned encoder never falls below 3e-4 · pace.  A head's
+    pace is 1 of up to 8 classes and K / 8 of more, as most of many are rare; multilabel it is 2.
 
     ``"two_rounds"``: cross-validation over the human-labelled dialogues sets the head's steps on
     human labels; the second round learns a posterior of cross-fitted students and LLM scores, and

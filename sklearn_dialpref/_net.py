@@ -347,7 +347,7 @@ def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelFacts)
         optimizer__fused=True,
         optimizer__weight_decay=WEIGHT_DECAY["frozen" if frozen else "fine_tuned"],
         optimizer__param_groups=[("encoder.*", {"lr": peak})],
-        lr=peak if frozen else max(HEAD_LEARNING_RATE, peak),
+        lr=peak if frozen else max(HEAD_LEARNING_RATE * recipe.head_pace, peak),
         max_epochs=plan.epochs,
         batch_size=None,
         train_split=None if plan.valid is None else predefined_split(plan.valid),

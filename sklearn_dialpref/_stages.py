@@ -38,7 +38,10 @@ __all__ = [
 ]
 
 HEAD_BATCH = 128
+HEAD_RATE = 5e-4  # of many inputs and few classes
 MANY_INPUTS = 1920
+FEW_CLASSES = 8
+MOST_HEAD_RATE = 4e-3
 WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
 
 
@@ -136,11 +139,11 @@ class Recipe:
     """Settings of the training.
 
     ``max_epochs`` is None where :func:`sklearn_dialpref._net.auto_epochs` decides;
-    ``learning_rate`` is that of a first stage.
+    ``learning_rate`` is that of a first stage; ``head_pace`` is how much faster than among few
+    classes a head has to learn.
     """
 
-    multilabel: bool
-
+    head_pace: float
     margin_scale: float
     min_gap: float
     smoothing: float
@@ -160,8 +163,9 @@ class Recipe:
     ) -> Recipe:
         """From the parameters of the estimator."""
         frozen = student.encoder is None
+        pace = head_pace(student.head.output.out_features, multilabel=multilabel)
         n_inputs = len(student.mean) if estimator.schedule == "two_rounds" else MANY_INPUTS
-        frozen_rate = head_rate(n_inputs, multilabel)
+        frozen_rate = head_rate(n_inputs, pace)
 
         def chosen(value: Any, for_frozen: Any, for_fine_tuned: Any) -> Any:
             if value != "auto":
@@ -169,7 +173,7 @@ class Recipe:
             return for_frozen if frozen else for_fine_tuned
 
         return cls(
-            multilabel=multilabel,
+            head_pace=pace,
             margin_scale=estimator.margin_scale,
             min_gap=estimator.min_gap,
             smoothing=estimator.smoothing,
@@ -186,17 +190,19 @@ class Recipe:
 
     def for_head(self, n_inputs: int) -> Recipe:
         """The same for a head on its own."""
-        rate = head_rate(n_inputs, self.multilabel)
+        rate = head_rate(n_inputs, self.head_pace)
         return replace(self, learning_rate=rate, batch_size=HEAD_BATCH)
 
 
-def head_rate(n_inputs: int, multilabel: bool) -> float:
-    """Peak learning rate of a head alone.
+def head_pace(n_classes: int, *, multilabel: bool) -> float:
+    """How much faster than among few classes a head has to learn: of many, most are rare."""
+    return 2.0 if multilabel else max(1.0, n_classes / FEW_CLASSES)
 
-    A step moves the logits the less, the fewer its inputs; and many labels, each of them rare,
-    take more of it than a choice between classes.
-    """
-    return (1e-3 if multilabel else 5e-4) * min(4.0, max(1.0, MANY_INPUTS / n_inputs))
+
+def head_rate(n_inputs: int, pace: float) -> float:
+    """Peak learning rate of a head alone; a step moves the logits the less, the fewer inputs."""
+    for_inputs = min(4.0, max(1.0, MANY_INPUTS / n_inputs))
+    return min(MOST_HEAD_RATE, HEAD_RATE * pace * for_inputs)
 
 
 # -- the loss of a stage --------------------------------------------------------------------

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from sklearn_dialpref import DialoguePreferenceClassifier, votes_to_scores
 from sklearn_dialpref._batches import Rows
@@ -40,7 +41,7 @@ def recipe(max_epochs=None):
         loss_weight=1.0,
         max_epochs=max_epochs,
         learning_rate=5e-4,
-        multilabel=False,
+        head_pace=1.0,
         batch_size=128,
         early_stopping=False,
         callbacks=[],
@@ -308,3 +309,19 @@ def test_multilabel(data):
     clf = student().fit(data.X, y_human, scores)
     assert stages(clf) == ["distill", "refine", "finetune"]
     assert (clf.predict(data.X) == truth).mean() > 0.8
+
+
+def test_rare_ones_of_many_classes_are_learned():
+    rng = np.random.RandomState(0)
+    share = 1 / np.arange(1, 41)
+    truth = rng.choice(40, 3000, p=share / share.sum())
+    centres = rng.normal(size=(40, 48))
+    X = pd.DataFrame(centres[truth] + rng.normal(size=(3000, 48)))
+    X.columns = X.columns.astype(str)
+    X.insert(0, "dialogue_id", np.arange(3000) // 10)
+    llm = np.where(rng.rand(3000) < 0.8, truth, rng.choice(40, 3000))
+    human = np.where(np.arange(3000) < 300, truth, -1).astype(object)
+    human[human == -1] = None
+    found = student().fit(X[:2000], human[:2000], llm[:2000])
+    assert found.score(X[2000:], truth[2000:]) > 0.9
+    assert f1_score(truth[2000:], found.predict(X[2000:]), average="macro") > 0.87
