@@ -20,8 +20,9 @@ import torch
 from sklearn.utils import check_random_state
 
 from sklearn_dialpref import DialoguePreferenceClassifier, _net, _stages
-from sklearn_dialpref._inputs import student_and_rows, text_slots
+from sklearn_dialpref._inputs import student_and_rows
 from sklearn_dialpref._targets import check_targets
+from sklearn_dialpref._texts import text_slots
 from sklearn_dialpref._validation import check_dialogues
 from sklearn_dialpref.datasets import load_support_chats, make_dialogues
 

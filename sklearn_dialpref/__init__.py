@@ -1,27 +1,32 @@
 """Classify the utterances of dialogues from few human and many LLM labels."""
 
-from ._classifier import DialoguePreferenceClassifier
-from .annotation import LLMAnnotator, PromptBank
-from .dialogue_state import DialogueStateTracker
-from .inspection import (
-    LabelBudgetCurve,
-    LabelBudgetDisplay,
-    PairMarginDisplay,
-    ReliabilityDisplay,
-    TeacherConfusionDisplay,
-    TeacherReport,
-    label_budget_curve,
-    teacher_report,
-)
-from .metrics import (
-    expected_calibration_error,
-    joint_goal_accuracy_score,
-    masked_scorer,
-    pairwise_accuracy_score,
-    slot_f1_score,
-)
-from .model_selection import LabelledGroupKFold
-from .preprocessing import votes_to_scores, with_context
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._classifier import DialoguePreferenceClassifier
+    from .annotation import LLMAnnotator, PromptBank
+    from .dialogue_state import DialogueStateTracker
+    from .inspection import (
+        LabelBudgetCurve,
+        LabelBudgetDisplay,
+        PairMarginDisplay,
+        ReliabilityDisplay,
+        TeacherConfusionDisplay,
+        TeacherReport,
+        label_budget_curve,
+        teacher_report,
+    )
+    from .metrics import (
+        expected_calibration_error,
+        joint_goal_accuracy_score,
+        masked_scorer,
+        pairwise_accuracy_score,
+        slot_f1_score,
+    )
+    from .model_selection import LabelledGroupKFold
+    from .preprocessing import votes_to_scores, with_context
+    from .serving import OnnxDialogueClassifier, OnnxReport, export_onnx
 
 __version__ = "0.1.0.dev0"
 
@@ -32,6 +37,8 @@ __all__ = [
     "LabelBudgetCurve",
     "LabelBudgetDisplay",
     "LabelledGroupKFold",
+    "OnnxDialogueClassifier",
+    "OnnxReport",
     "PairMarginDisplay",
     "PromptBank",
     "ReliabilityDisplay",
@@ -39,6 +46,7 @@ __all__ = [
     "TeacherReport",
     "__version__",
     "expected_calibration_error",
+    "export_onnx",
     "joint_goal_accuracy_score",
     "label_budget_curve",
     "masked_scorer",
@@ -48,3 +56,48 @@ __all__ = [
     "votes_to_scores",
     "with_context",
 ]
+
+# Where each name lives.  It is imported when it is asked for: serving needs few of them, and
+# neither scikit-learn nor torch.
+_HOMES = {
+    "_classifier": ["DialoguePreferenceClassifier"],
+    "annotation": ["LLMAnnotator", "PromptBank"],
+    "dialogue_state": ["DialogueStateTracker"],
+    "inspection": [
+        "LabelBudgetCurve",
+        "LabelBudgetDisplay",
+        "PairMarginDisplay",
+        "ReliabilityDisplay",
+        "TeacherConfusionDisplay",
+        "TeacherReport",
+        "label_budget_curve",
+        "teacher_report",
+    ],
+    "metrics": [
+        "expected_calibration_error",
+        "joint_goal_accuracy_score",
+        "masked_scorer",
+        "pairwise_accuracy_score",
+        "slot_f1_score",
+    ],
+    "model_selection": ["LabelledGroupKFold"],
+    "preprocessing": ["votes_to_scores", "with_context"],
+    "serving": ["OnnxDialogueClassifier", "OnnxReport", "export_onnx"],
+}
+_MODULES = {"annotation", "datasets", "dialogue_state", "inspection", "losses", "metrics"}
+_MODULES |= {"model_selection", "pairs", "preprocessing", "serving"}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

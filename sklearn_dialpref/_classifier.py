@@ -17,10 +17,11 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._inputs import features, student_and_rows, text_slots
+from ._inputs import features, student_and_rows
 from ._saving import SavedAsFolder, data_summary
 from ._speaker_classes import all_classes, possible_classes, restricted
 from ._targets import Targets, check_targets, class_weights
+from ._texts import fitted_slots, text_slots
 from ._validation import Dialogues, check_dialogues, is_missing, label_array
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, ClassifierMixin, BaseEstimator
     The rate rises over the first tenth of a stage's steps and falls to zero over the others; a
     joint stage that follows another has a fifth of it, or the human share of the labelled rows if
     that is more; the head's beside a fine-tuned encoder never falls below 3e-4 · pace.  A head's
-    pace is 1 of up to 8 classes and K / 8 of more, as most of many are rare; multilabel it is 2.
+    pace is 1 of up to 8 classes, K / 4 - 1 of more, as most of many are rare, and 8 at most;
+    multilabel it is 2.
 
     ``"two_rounds"``: cross-validation over the human-labelled dialogues sets the head's steps on
     human labels; the second round learns a posterior of cross-fitted students and LLM scores, and
@@ -469,13 +471,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, ClassifierMixin, BaseEstimator
 
         check_is_fitted(self, "net_")
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
-        slots = text_slots(dialogues, self.context_turns)
-        if len(slots) != self._n_slots:
-            had, has = ("with", "without") if self._n_slots > 1 else ("without", "with")
-            raise ValueError(
-                f"the estimator was fitted {had} a column 'context' but X comes {has} one; "
-                "prepare X as for fit"
-            )
+        slots = fitted_slots(dialogues, self.context_turns, self._n_slots)
         net = self.net_
         encoder = self._frozen or net.module_.encoder
         inputs = torch.from_numpy(features(dialogues.features, slots, encoder))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-__all__ = ["FORMAT", "MANIFEST", "checked_folder", "new_folder"]
+__all__ = ["FORMAT", "MANIFEST", "checked_folder", "new_folder", "read_json"]
 
 FORMAT = 1
 MANIFEST = "dialpref.json"
@@ -145,12 +145,17 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     file = folder / MANIFEST
     if not file.is_file():
         return None
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder} is damaged: {MANIFEST} is no JSON ({error})") from error
+    manifest = read_json(file)
     ours = isinstance(manifest, dict) and manifest.get("made_by") == MAKER
     return manifest if ours else None
+
+
+def read_json(file: Path) -> Any:
+    """What a file of a saved folder says."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file.parent} is damaged: {file.name} is no JSON ({error})") from error
 
 
 def _is_of_kind(folder: Path, kind: str) -> bool:

@@ -1,4 +1,4 @@
-"""What goes into the student: texts and their context, features, training rows."""
+"""What goes into the student: features, and training rows."""
 
 from __future__ import annotations
 
@@ -8,53 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._targets import Targets, canonical_order
+from ._texts import distinct_texts
 from ._validation import Dialogues
-from .preprocessing import neighbours
 
 if TYPE_CHECKING:
     from ._batches import Rows
     from ._encoders import FrozenEncoder, TextEncoder
     from ._student import Student
 
-__all__ = ["distinct_texts", "features", "student_and_rows", "text_slots"]
-
-
-def text_slots(dialogues: Dialogues, context_turns: int) -> list[NDArray[Any]]:
-    """The texts of each row: the utterance and, if there is any, its context."""
-    if dialogues.text is None:
-        if context_turns:
-            raise ValueError(
-                f"context_turns={context_turns} needs text, but encoder='precomputed' "
-                "has features; put the context into the features"
-            )
-        return []
-    if not context_turns:
-        context = dialogues.context
-        return [dialogues.text] if context is None else [dialogues.text, context]
-    if dialogues.context is not None:
-        raise ValueError(
-            f"X has a column 'context', but context_turns={context_turns} would make "
-            "one: set context_turns=0, or drop the column"
-        )
-    return [dialogues.text, neighbours(dialogues, range(-context_turns, 0))]
-
-
-def distinct_texts(slots: list[NDArray[Any]]) -> tuple[list[str], NDArray[np.int64]]:
-    """Distinct texts, sorted, and each row's places among them; -1 for an empty text.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_dialpref._inputs import distinct_texts
-    >>> texts, index = distinct_texts([np.array(["b", "a"], object), np.array(["", "b"], object)])
-    >>> texts, index.tolist()
-    (['a', 'b'], [[1, -1], [0, 1]])
-    """
-    texts, index = np.unique(np.concatenate(slots), return_inverse=True)
-    index = index.reshape(len(slots), -1).T
-    if texts[0] == "":
-        texts, index = texts[1:], index - 1
-    return texts.tolist(), np.ascontiguousarray(index)
+__all__ = ["features", "student_and_rows"]
 
 
 def features(

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from ._folder import checked_folder, new_folder
+from ._fitted_labels import labels_as_json, plain, plain_values, set_labels
+from ._folder import checked_folder, new_folder, read_json
 from ._targets import Targets
 
 __all__ = ["SavedAsFolder", "data_summary"]
@@ -124,7 +125,7 @@ class SavedAsFolder:
         """
         folder = checked_folder(path, KIND)
         try:
-            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            state = read_json(folder / STATE)
             estimator = cls(**_parameters_from(state["parameters"], folder))
             if device is not None:
                 estimator.device = device  # type: ignore[attr-defined]
@@ -154,29 +155,13 @@ def data_summary(targets: Targets, group: NDArray[np.int64]) -> dict[str, int]:
 # -- to JSON and back -----------------------------------------------------------------------
 
 
-def _plain(value: Any, what: str) -> Any:
-    """A label, name or number as JSON has it."""
-    if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
-        value = value.item()  # of a time it would be a number, or not, by its unit
-    if value is not None and not isinstance(value, str | int | float | bool):
-        raise TypeError(
-            f"{what} of type {type(value).__name__}, such as {value!r}, cannot be saved: use "
-            "strings or numbers"
-        )
-    return value
-
-
-def _values(values: Any, what: str) -> list[Any]:
-    return [_plain(value, what) for value in values]
-
-
 def _as_json(value: Any, what: str) -> Any:
     """A parameter; a dict as pairs, since keys of JSON are strings."""
     if isinstance(value, Mapping):
-        return {"pairs": [[_plain(k, what), _as_json(v, what)] for k, v in value.items()]}
+        return {"pairs": [[plain(k, what), _as_json(v, what)] for k, v in value.items()]}
     if isinstance(value, set | frozenset):
         value = sorted(value, key=str)
-    return _values(value, what) if np.ndim(value) else _plain(value, what)
+    return plain_values(value, what) if np.ndim(value) else plain(value, what)
 
 
 def _parameters(estimator: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -222,21 +207,13 @@ def _state(estimator: Any) -> dict[str, Any]:
             UserWarning,
             stacklevel=3,
         )
-    classes = estimator.classes_
     names = getattr(estimator, "feature_names_in_", None)
     return {
         "parameters": parameters,
         "not_saved": left_out,
-        "classes": {"values": _values(classes, "classes"), "dtype": classes.dtype.str},
-        "multilabel": estimator.multilabel_,
-        "thresholds": _values(estimator.thresholds_, "") if estimator.multilabel_ else None,
-        "of_speakers": [
-            [_plain(speaker, "speakers"), allowed.tolist()]
-            for speaker, allowed in estimator._of_speakers.items()
-        ],
-        "n_slots": estimator._n_slots,
+        **labels_as_json(estimator),
         "n_features": getattr(estimator, "n_features_in_", None),
-        "feature_names": None if names is None else _values(names, "names of features"),
+        "feature_names": None if names is None else plain_values(names, "names of features"),
         "history": [
             {k: None if _is_nan(v) else v for k, v in record.items()}
             for record in estimator.history_
@@ -279,18 +256,7 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path) -> None:
     if missing or unexpected:
         raise ValueError(f"{folder / WEIGHTS} lacks {missing} and has {unexpected} beside")
     estimator.net_ = _net.ready_net(student, device)
-    classes = state["classes"]
-    estimator.classes_ = np.array(classes["values"], dtype=np.dtype(classes["dtype"]))
-    estimator.multilabel_ = bool(state["multilabel"])
-    if estimator.multilabel_:
-        estimator.thresholds_ = np.array(state["thresholds"], dtype=np.float64)
-    estimator._of_speakers = {
-        speaker: np.array(allowed, dtype=bool) for speaker, allowed in state["of_speakers"]
-    }
-    by_class = [estimator.thresholds_] if estimator.multilabel_ else []
-    if any(len(values) != n_classes for values in [*by_class, *estimator._of_speakers.values()]):
-        raise ValueError(f"{folder} is damaged: thresholds or speakers are not of its classes")
-    estimator._n_slots = int(state["n_slots"])
+    set_labels(estimator, state, folder)
     if state["n_features"] is not None:
         estimator.n_features_in_ = int(state["n_features"])
     if state["feature_names"] is not None:

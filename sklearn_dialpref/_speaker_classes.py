@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._targets import Targets
 from ._validation import Dialogues, label_array, missing_in
+
+if TYPE_CHECKING:
+    from ._targets import Targets
 
 __all__ = ["OfSpeakers", "all_classes", "possible_classes", "restricted"]
 

@@ -40,7 +40,7 @@ __all__ = [
 HEAD_BATCH = 128
 HEAD_RATE = 5e-4  # of many inputs and few classes
 MANY_INPUTS = 1920
-FEW_CLASSES = 8
+MOST_PACE = 8.0
 MOST_HEAD_RATE = 4e-3
 WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
 
@@ -196,7 +196,7 @@ class Recipe:
 
 def head_pace(n_classes: int, *, multilabel: bool) -> float:
     """How much faster than among few classes a head has to learn: of many, most are rare."""
-    return 2.0 if multilabel else max(1.0, n_classes / FEW_CLASSES)
+    return 2.0 if multilabel else min(MOST_PACE, max(1.0, n_classes / 4 - 1))
 
 
 def head_rate(n_inputs: int, pace: float) -> float:

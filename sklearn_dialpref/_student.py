@@ -135,10 +135,11 @@ class Student(nn.Module):
         self.head = Head(n_inputs, n_classes)
 
     def standardise_by(self, features: Tensor) -> None:
-        """Set mean and scale of the inputs; constant columns keep their scale."""
+        """Set mean and scale of the inputs; columns constant but for rounding keep their scale."""
         self.mean = features.mean(dim=0)
         scale = features.std(dim=0, correction=0)
-        self.scale = torch.where(scale > 1e-8, scale, torch.ones_like(scale))
+        rounding = 1e-8 + 1e-6 * self.mean.abs()
+        self.scale = torch.where(scale > rounding, scale, torch.ones_like(scale))
 
     def standardised(self, features: Tensor) -> Tensor:
         """What the head takes, on the device of the features."""

@@ -10,8 +10,6 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_array
-from sklearn.utils.validation import validate_data
 
 __all__ = [
     "Dialogues",
@@ -315,6 +313,9 @@ def _from_arrays(X: Any, precomputed: bool | None) -> tuple[dict[str, NDArray[An
 
 
 def _check_features(features: Any, estimator: Any, reset: bool) -> NDArray[Any]:
+    from sklearn.utils import check_array
+    from sklearn.utils.validation import validate_data
+
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
         if estimator is None:
             return check_array(features, dtype=np.float32, input_name="X")

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils import check_scalar
 
 from ._scores import vote_shares
+from ._texts import lines, neighbours
 from ._validation import Dialogues, check_dialogues, is_missing, label_array, missing_in
 
 
@@ -82,70 +83,14 @@ def with_context(X: Any, turns: int = 1, *, following: int = 0, speakers: bool =
     names = _speakers(dialogues) if speakers else None
     context = neighbours(dialogues, range(-int(turns), 0), names)
     if names is not None:
-        context = _lines(context, names + ":")
+        context = lines(context, names + ":")
     if following:
         after = neighbours(dialogues, range(1, int(following) + 1), names)
-        context = np.where(after == "", context, _lines(_lines(context, "…"), after))
+        context = np.where(after == "", context, lines(lines(context, "…"), after))
     column = nw.new_series(
         "context", context.tolist(), dtype=nw.String, backend=frame.implementation
     )
     return frame.with_columns(column).to_native()
-
-
-def neighbours(
-    dialogues: Dialogues, offsets: range, speakers: np.ndarray | None = None
-) -> np.ndarray:
-    """Join the utterances at some places before or after each one, in the same dialogue.
-
-    Parameters
-    ----------
-    dialogues : Dialogues
-        Utterances as :func:`check_dialogues` returns them, with text.
-    offsets : range
-        Places relative to the utterance in turn order, such as ``range(-2, 0)``.
-    speakers : ndarray of shape (n,), dtype object, or None
-        Names that come before the utterances.
-
-    Returns
-    -------
-    joined : ndarray of shape (n,), dtype object
-        Lines; ``""`` where the dialogue has none of them.
-
-    Raises
-    ------
-    ValueError
-        If the dialogues have no text.
-
-    Examples
-    --------
-    >>> from sklearn_dialpref._validation import check_dialogues
-    >>> from sklearn_dialpref.preprocessing import neighbours
-    >>> neighbours(check_dialogues([["a", "Hi"], ["a", "Hello"]]), range(-1, 0)).tolist()
-    ['', 'Hi']
-    """
-    if dialogues.text is None:
-        raise ValueError(
-            "Context is made of text, but X holds ready-made features; give a column text."
-        )
-    said = dialogues.text if speakers is None else speakers + ": " + dialogues.text
-    order = np.lexsort((dialogues.turn, dialogues.group))
-    said, group = said[order], dialogues.group[order]
-    longest = dialogues.turn.max(initial=0)
-    joined = np.full(len(said), "", dtype=object)
-    for offset in offsets:
-        if abs(offset) > longest:
-            continue
-        rows = np.arange(max(0, -offset), len(said) - max(0, offset))
-        rows = rows[group[rows] == group[rows + offset]]
-        joined[rows] = _lines(joined[rows], said[rows + offset])
-    context = np.empty_like(joined)
-    context[order] = joined
-    return context
-
-
-def _lines(above: np.ndarray, below: Any) -> np.ndarray:
-    """Texts one above the other, without an empty line."""
-    return above + np.where(above == "", "", "\n").astype(object) + below
 
 
 def _speakers(dialogues: Dialogues) -> np.ndarray:

@@ -422,3 +422,14 @@ def test_encoder_files_as_they_are_written(tiny_encoder, tmp_path):
     model = load_encoder(tiny_encoder)
     model.save(str(tmp_path / "again"), create_model_card=False)
     assert load_encoder(tmp_path / "again") is not None
+
+
+def test_columns_that_are_constant_but_for_rounding_keep_their_scale():
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32))
+    features = torch.cat([0.3 + 3e-8 * noise, noise, 0 * noise, 1e-4 * noise], dim=1)
+    student = Student(4, 2)
+    student.standardise_by(features)
+    assert (student.scale[[0, 2]] == 1).all()
+    torch.testing.assert_close(
+        student.standardised(features)[:, [1, 3]].std(dim=0, correction=0), torch.ones(2)
+    )

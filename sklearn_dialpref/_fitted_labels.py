@@ -1,0 +1,59 @@
+"""What a fitted classifier says of its labels, as JSON and back; without scikit-learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["labels_as_json", "plain", "plain_values", "set_labels"]
+
+
+def plain(value: Any, what: str) -> Any:
+    """A label, name or number as JSON has it."""
+    if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
+        value = value.item()  # of a time it would be a number, or not, by its unit
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise TypeError(
+            f"{what} of type {type(value).__name__}, such as {value!r}, cannot be saved: use "
+            "strings or numbers"
+        )
+    return value
+
+
+def plain_values(values: Any, what: str) -> list[Any]:
+    return [plain(value, what) for value in values]
+
+
+def labels_as_json(estimator: Any) -> dict[str, Any]:
+    """Classes, thresholds and speakers of a fitted classifier, and how many texts a row has."""
+    classes = estimator.classes_
+    thresholds = plain_values(estimator.thresholds_, "") if estimator.multilabel_ else None
+    return {
+        "classes": {"values": plain_values(classes, "classes"), "dtype": classes.dtype.str},
+        "multilabel": estimator.multilabel_,
+        "thresholds": thresholds,
+        "of_speakers": [
+            [plain(speaker, "speakers"), allowed.tolist()]
+            for speaker, allowed in estimator._of_speakers.items()
+        ],
+        "n_slots": estimator._n_slots,
+    }
+
+
+def set_labels(estimator: Any, state: dict[str, Any], folder: Path) -> None:
+    """Give the estimator what :func:`labels_as_json` took from another."""
+    classes = state["classes"]
+    estimator.classes_ = np.array(classes["values"], dtype=np.dtype(classes["dtype"]))
+    estimator.multilabel_ = bool(state["multilabel"])
+    if estimator.multilabel_:
+        estimator.thresholds_ = np.array(state["thresholds"], dtype=np.float64)
+    estimator._of_speakers = {
+        speaker: np.array(allowed, dtype=bool) for speaker, allowed in state["of_speakers"]
+    }
+    by_class = [estimator.thresholds_] if estimator.multilabel_ else []
+    n_classes = len(estimator.classes_)
+    if any(len(values) != n_classes for values in [*by_class, *estimator._of_speakers.values()]):
+        raise ValueError(f"{folder} is damaged: thresholds or speakers are not of its classes")
+    estimator._n_slots = int(state["n_slots"])

@@ -1,0 +1,452 @@
+"""A fitted classifier as one ONNX graph, held against the classifier itself."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from sklearn_dialpref._encoders import TextEncoder
+from sklearn_dialpref._fitted_labels import labels_as_json
+from sklearn_dialpref._folder import new_folder
+from sklearn_dialpref._student import Student, embedded_rows, side_by_side
+from sklearn_dialpref._texts import distinct_texts, fitted_slots
+from sklearn_dialpref._validation import check_dialogues, is_missing, label_array
+
+from .onnx import KIND, MODEL, SERVED, TOKENIZER, OnnxDialogueClassifier
+
+__all__ = ["OnnxReport", "export_onnx"]
+
+PRECISIONS = ("float32", "int8")
+TOLERANCE = 1e-4  # of probabilities, in float32
+WARM_UP, TIMED = 10, 200  # calls
+PACKAGES = ("sklearn-dialpref", "torch", "onnx", "onnxruntime")
+LONGEST = 10**6  # tokens; tokenizers without a limit have an absurd one
+# that tokenize differently in different hands: case, blanks, length, other scripts
+PROBES = ["Where is  MY parcel?", " Ünïcode – 你好 😀\t", "word " * 1200, "a", "[PAD] </s> [SEP]"]
+
+
+@dataclass(frozen=True)
+class OnnxReport:
+    """How an exported model differs from the classifier, on the rows it was checked on.
+
+    Attributes
+    ----------
+    precision : {"float32", "int8"}
+    n_rows : int
+        Of ``X_check``.
+    same : float
+        Share of labels that are the same.
+    largest_difference : float
+        Between probabilities.
+    score, score_before : float
+        Accuracy of the exported model and of the classifier, or of a multilabel problem
+        macro-F1, on the rows with a label in ``y_check``; NaN without.
+    loss : float
+        What was held against ``max_loss``: by how much the score fell or, without labels, by how
+        much accuracy should fall if the classifier's own probabilities are right; multilabel
+        without labels: the share of labels that are not the same.
+    latency_ms : tuple of float
+        Median and 95th percentile of one utterance, over those of ``X_check``.
+    latency_ms_before : tuple of float
+        Of the classifier.
+    """
+
+    precision: str
+    n_rows: int
+    same: float
+    largest_difference: float
+    score: float
+    score_before: float
+    loss: float
+    latency_ms: tuple[float, float]
+    latency_ms_before: tuple[float, float]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.precision} graph, checked on {self.n_rows} utterances",
+            f"labels: {self.same:.2%} the same; probabilities differ by "
+            f"{self.largest_difference:.2g} at most",
+        ]
+        if not np.isnan(self.score):
+            lines.append(f"score: {self.score:.4f}, before {self.score_before:.4f}")
+        lines += [
+            f"loss: {self.loss:.4f}",
+            "one utterance: {:.2f} ms, 95th percentile {:.2f} ms; before {:.2f} and {:.2f}".format(
+                *self.latency_ms, *self.latency_ms_before
+            ),
+        ]
+        return "\n".join(lines)
+
+
+def export_onnx(
+    clf: Any,
+    path: str | os.PathLike[str],
+    *,
+    X_check: Any,
+    y_check: Any = None,
+    precision: str = "float32",
+    max_loss: float = 0.005,
+) -> OnnxReport:
+    """Write a fitted classifier as a folder with one ONNX graph and a tokenizer.
+
+    Encoder, pooling and head are one graph, of any number and length of texts.  The exported
+    model is run on ``X_check`` beside the classifier, and nothing is written if it differs by
+    more than it may.
+
+    Parameters
+    ----------
+    clf : DialoguePreferenceClassifier
+        Fitted on text.
+    path : str or Path
+        Of the folder, which appears whole or not at all; one that was exported before is
+        replaced.
+    X_check : DataFrame, ndarray or sequence of str
+        Utterances as ``predict`` takes them, best ones that were not trained on.
+    y_check : array-like of shape (n,) or (n, n_labels), default=None
+        Their labels, missing where None, NaN or pd.NA.
+    precision : {"float32", "int8"}, default="float32"
+        ``"int8"``: weights of the encoder as 8-bit integers, with a scale for each channel, and
+        activations quantised as they come; a quarter of the size.  The head stays float32.
+    max_loss : float, default=0.005
+        By how much the score may fall with ``"int8"``, see :class:`OnnxReport`.  With
+        ``"float32"`` labels must be the same, and probabilities within 1e-4.
+
+    Returns
+    -------
+    OnnxReport
+        Agreement and latencies; ``print`` it.
+
+    Raises
+    ------
+    NotFittedError
+        If ``clf`` is not fitted.
+    ImportError
+        If onnx, onnxscript or onnxruntime is not installed.
+    ValueError
+        If the exported model differs too much, or ``clf`` was fitted on ready-made features, or
+        its tokenizer does what the ``tokenizers`` package cannot.
+    FileExistsError
+        If something else is at ``path``.
+
+    See Also
+    --------
+    OnnxDialogueClassifier : Loads the folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier
+    >>> from sklearn_dialpref.serving import export_onnx
+    >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
+    >>> clf = DialoguePreferenceClassifier(random_state=0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = export_onnx(clf, f"{folder}/model", X_check=X, y_check=y)
+    >>> report.same, report.score
+    (1.0, 1.0)
+    """
+    check_is_fitted(clf, "net_")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+    if clf._precomputed:
+        raise ValueError(
+            "export_onnx needs a classifier of text, but this one was fitted on ready-made "
+            "features (encoder='precomputed'): its encoder is elsewhere"
+        )
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        _require(package)
+    module = clf.net_.module_
+    encoder = clf._frozen.text_encoder if clf._frozen else module.encoder
+    tokenizer, special, pad = _tokenizer_of(encoder)
+    state = {
+        **labels_as_json(clf),
+        "context_turns": clf.context_turns,
+        "prompt": encoder.prompt or "",
+        "special_tokens": special,
+        "pad": pad,
+        "precision": precision,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    with new_folder(path, KIND) as folder:
+        (folder / SERVED).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        tokenizer.save(str(folder / TOKENIZER))
+        graph = ServingGraph(encoder, module).eval()
+        _write_graph(graph, clf._n_slots, folder / MODEL, precision)
+        exported = OnnxDialogueClassifier._from_files(folder, threads=None)
+        report = _compared(clf, exported, X_check, y_check, precision)
+        _refuse_if_different(report, max_loss)
+        (folder / "README.md").write_text(_card(state, report), encoding="utf-8")
+    return report
+
+
+def _require(package: str) -> None:
+    try:
+        __import__(package)
+    except ImportError as error:
+        raise ImportError(
+            f"export_onnx needs {package}: pip install 'sklearn-dialpref[onnx]'"
+        ) from error
+
+
+# -- the graph ------------------------------------------------------------------------------
+
+
+class ServingGraph(nn.Module):
+    """From the tokens of distinct texts, and the rows' places among them, to logits.
+
+    A copy: neither the classifier nor its encoder changes.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, encoder: TextEncoder, student: Student) -> None:
+        super().__init__()
+        encoder = copy.deepcopy(encoder).cpu().float().requires_grad_(False)
+        self.encoder = StaticTexts(encoder) if is_static(encoder) else encoder
+        self.n_context = encoder.n_context
+        self.head = copy.deepcopy(student.head).cpu()
+        self.register_buffer("mean", student.mean.detach().cpu().clone())
+        self.register_buffer("scale", student.scale.detach().cpu().clone())
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, index: Tensor) -> Tensor:
+        embedded = self.encoder({"input_ids": input_ids, "attention_mask": attention_mask})
+        inputs = side_by_side(embedded, index, self.n_context)
+        return self.head((inputs - self.mean) / self.scale)
+
+
+class StaticTexts(nn.Module):
+    """A static embedding of padded tokens, in place of the flat ones of an EmbeddingBag."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.n_context = encoder.n_context
+        first, *self.rest = encoder.model
+        self.rest = nn.ModuleList(self.rest)
+        self.table = nn.Embedding.from_pretrained(first.embedding.weight.detach())
+
+    def forward(self, tokens: dict[str, Tensor]) -> Tensor:
+        mask = tokens["attention_mask"].unsqueeze(-1).float()
+        total = (self.table(tokens["input_ids"]) * mask).sum(dim=1)
+        found = {"sentence_embedding": total / mask.sum(dim=1).clamp(min=1)}
+        for module in self.rest:
+            found = module(found)
+        return found["sentence_embedding"][:, : self.n_context]
+
+
+def is_static(encoder: TextEncoder) -> bool:
+    return hasattr(encoder.model[0], "embedding") and not hasattr(encoder.model[0], "auto_model")
+
+
+def _write_graph(graph: ServingGraph, n_slots: int, file: Path, precision: str) -> None:
+    tokens = torch.tensor([[1, 2, 1], [2, 1, 1]]), torch.ones(2, 3, dtype=torch.int64)
+    index = torch.tensor([[0, 1], [1, 0], [1, -1]])[:, :n_slots]
+    texts, width, rows = (torch.export.Dim(name) for name in ("texts", "tokens", "rows"))
+    with _quiet(), torch.inference_mode(False), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            (*tokens, index),
+            dynamo=True,
+            dynamic_shapes={
+                "input_ids": {0: texts, 1: width},
+                "attention_mask": {0: texts, 1: width},
+                "index": {0: rows},
+            },
+            input_names=["input_ids", "attention_mask", "index"],
+            output_names=["logits"],
+            verbose=False,
+        )
+        assert program is not None
+        if precision == "float32":
+            program.save(str(file))
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            program.save(f"{scratch}/float32.onnx")
+            _quantise(Path(scratch) / "float32.onnx", file)
+
+
+def _quantise(source: Path, file: Path) -> None:
+    """All but the head's two layers, which are the last ones, and small."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    layers = [
+        node.name
+        for node in onnx.load(source, load_external_data=False).graph.node
+        if node.op_type in ("Gemm", "MatMul")
+    ]
+    quantize_dynamic(
+        source,
+        file,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        nodes_to_exclude=layers[-2:],
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's notes and warnings."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+# -- the tokenizer --------------------------------------------------------------------------
+
+
+def _tokenizer_of(encoder: TextEncoder) -> tuple[Any, bool, int]:
+    """A tokenizer of the ``tokenizers`` package, if it adds special tokens, and what pads."""
+    from tokenizers import Tokenizer
+
+    of_model = encoder.model.tokenizer
+    backend = getattr(of_model, "backend_tokenizer", of_model)
+    if not isinstance(backend, Tokenizer):
+        raise ValueError(
+            f"the encoder's tokenizer {type(of_model).__name__} is none of the tokenizers "
+            "package, which serves without transformers; choose an encoder with a fast tokenizer"
+        )
+    tokenizer = Tokenizer.from_str(backend.to_str())
+    tokenizer.no_padding()
+    special = not is_static(encoder)
+    pad = 0
+    if special:
+        tokenizer.no_truncation()
+        pad = int(of_model.pad_token_id or 0)
+        longest = encoder.model.max_seq_length
+        if longest is not None and longest < LONGEST:
+            tokenizer.enable_truncation(int(longest))
+    prompt = encoder.prompt or ""
+    found = tokenizer.encode_batch([prompt + text for text in PROBES], add_special_tokens=special)
+    for text, encoding in zip(PROBES, found, strict=True):
+        expected = encoder.tokens([text])
+        if encoding.ids != expected["input_ids"].reshape(-1).tolist():
+            raise ValueError(
+                f"the encoder reads {text[:30]!r} otherwise than the tokenizers package does, "
+                "which serves without transformers; choose another encoder"
+            )
+    return tokenizer, special, pad
+
+
+# -- is it the same? ------------------------------------------------------------------------
+
+
+def _compared(
+    clf: Any, exported: OnnxDialogueClassifier, X: Any, y: Any, precision: str
+) -> OnnxReport:
+    before, after = clf.predict_proba(X), exported.predict_proba(X)
+    labels, new_labels = clf.predict(X), exported.predict(X)
+    changed = labels != new_labels
+    score, score_before = _score(y, new_labels), _score(y, labels)
+    if y is not None:
+        loss = score_before - score
+    elif clf.multilabel_:
+        loss = float(changed.mean())
+    else:
+        chosen = before[np.arange(len(before)), after.argmax(axis=1)]
+        loss = float((before.max(axis=1) - chosen).mean())
+    slots = fitted_slots(check_dialogues(X, precomputed=False), clf.context_turns, clf._n_slots)
+    texts = distinct_texts(slots[:1])[0]
+    return OnnxReport(
+        precision=precision,
+        n_rows=len(before),
+        same=float(1 - changed.mean()),
+        largest_difference=float(np.abs(before - after).max()),
+        score=score,
+        score_before=score_before,
+        loss=loss,
+        latency_ms=_latency(exported._of_texts, texts, clf._n_slots),
+        latency_ms_before=_latency(partial(_by_torch, clf), texts, clf._n_slots),
+    )
+
+
+def _score(y: Any, predicted: NDArray[Any]) -> float:
+    """Accuracy, or macro-F1 of a multilabel problem, on the rows with all their labels."""
+    if y is None:
+        return float("nan")
+    missing = is_missing(y)
+    known = np.asarray(~(missing.any(axis=1) if missing.ndim == 2 else missing))
+    if len(known) != len(predicted):
+        raise ValueError(f"y_check has {len(known)} rows but X_check {len(predicted)}")
+    if not known.any():
+        raise ValueError("all of y_check is missing; leave it out, or pass labels")
+    truth, predicted = label_array(y)[known], predicted[known]
+    if predicted.ndim == 2:
+        return float(f1_score(truth.astype(int), predicted, average="macro", zero_division=0))
+    return float((truth == predicted).mean())
+
+
+def _latency(
+    run: Callable[[list[str], NDArray[np.int64]], Any], texts: list[str], n_slots: int
+) -> tuple[float, float]:
+    """Median and 95th percentile of one text, in milliseconds."""
+    index = np.array([[0] + [-1] * (n_slots - 1)])
+    took = []
+    for at in range(WARM_UP + TIMED):
+        start = time.perf_counter()
+        run([texts[at % len(texts)]], index)
+        took.append(1e3 * (time.perf_counter() - start))
+    median, late = np.percentile(took[WARM_UP:], [50, 95])
+    return float(median), float(late)
+
+
+def _by_torch(clf: Any, texts: list[str], index: NDArray[np.int64]) -> None:
+    """What the classifier does for texts that it has not seen before."""
+    encoder = clf._frozen.text_encoder if clf._frozen else clf.net_.module_.encoder
+    clf.net_.infer({"features": embedded_rows(encoder, texts, index)})
+
+
+def _refuse_if_different(report: OnnxReport, max_loss: float) -> None:
+    if report.precision == "float32":
+        if report.largest_difference > TOLERANCE:
+            raise ValueError(
+                f"the graph's probabilities differ by up to {report.largest_difference:.2g} from "
+                f"the classifier's, more than {TOLERANCE:g}; this encoder cannot be exported"
+            )
+    elif report.loss > max_loss:
+        raise ValueError(
+            f"int8 loses {report.loss:.4f} on the {report.n_rows} rows of X_check, more than "
+            f"max_loss={max_loss:g}; check on more rows, allow more, or use precision='float32'"
+        )
+
+
+def _card(state: dict[str, Any], report: OnnxReport) -> str:
+    kind = "labels, any number of them on an utterance" if state["multilabel"] else "classes"
+    names = ", ".join(f"`{name}`" for name in state["classes"]["values"])
+    versions = ", ".join(f"{name} {number}" for name, number in state["versions"].items())
+    return "\n\n".join(
+        [
+            "# Classifier of utterances in dialogues, for ONNX Runtime",
+            "Made by `sklearn_dialpref.export_onnx`. Load it with "
+            "`OnnxDialogueClassifier.load(folder)`, which needs no torch.",
+            f"## {len(state['classes']['values'])} {kind}\n\n{names}",
+            "## Checked\n\n" + "\n".join(f"- {line}" for line in str(report).splitlines()),
+            f"## Versions\n\n{versions}\n",
+        ]
+    )

@@ -1,0 +1,278 @@
+"""A classifier that runs as an ONNX graph; without scikit-learn, torch and transformers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_dialpref._fitted_labels import set_labels
+from sklearn_dialpref._folder import checked_folder, read_json
+from sklearn_dialpref._speaker_classes import possible_classes
+from sklearn_dialpref._texts import distinct_texts, fitted_slots
+from sklearn_dialpref._validation import check_dialogues
+
+__all__ = ["KIND", "MODEL", "SERVED", "TOKENIZER", "OnnxDialogueClassifier"]
+
+KIND = "onnx"
+SERVED, MODEL, TOKENIZER = "serving.json", "model.onnx", "tokenizer.json"
+BATCH_TOKENS = 2048  # of a batch, with padding
+
+
+class OnnxDialogueClassifier:
+    """Predicts as a fitted :class:`DialoguePreferenceClassifier`, by ONNX Runtime.
+
+    Made by :meth:`load` from a folder that :func:`export_onnx` wrote.  It imports neither torch
+    nor transformers nor sentence-transformers nor scikit-learn, and can be used by any number of
+    threads at once.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, or names of the labels of a multilabel problem.
+    multilabel_ : bool
+    thresholds_ : ndarray of shape (n_labels,)
+        Of multilabel predictions.
+    context_turns : int
+        How many utterances before each one are its context.
+
+    See Also
+    --------
+    export_onnx : Writes the folder.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier
+    >>> from sklearn_dialpref.serving import OnnxDialogueClassifier, export_onnx
+    >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
+    >>> clf = DialoguePreferenceClassifier(random_state=0).fit(X, y)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = export_onnx(clf, f"{folder}/model", X_check=X)
+    ...     served = OnnxDialogueClassifier.load(f"{folder}/model")
+    >>> served.predict(["Thank you so much!"]).tolist()
+    [1]
+    """
+
+    classes_: NDArray[Any]
+    multilabel_: bool
+    thresholds_: NDArray[np.float64]
+    context_turns: int
+    _of_speakers: dict[Any, NDArray[np.bool_]]
+    _n_slots: int
+    _prompt: str
+    _special_tokens: bool
+    _pad: int
+    _tokenizer: Any
+    _session: Any
+
+    def __init__(self) -> None:
+        raise TypeError("use OnnxDialogueClassifier.load(folder)")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, threads: int | None = None) -> Self:
+        """Load the model from a folder that :func:`export_onnx` wrote.
+
+        Nothing is unpickled and no code from the folder is run.
+
+        Parameters
+        ----------
+        path : str or Path
+            Of the folder.
+        threads : int, default=None
+            Of ONNX Runtime, for one call; None takes all cores.
+
+        Returns
+        -------
+        OnnxDialogueClassifier
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder.
+        ValueError
+            If it was not exported by this package or by a later version, is damaged or changed.
+        """
+        return cls._from_files(checked_folder(path, KIND), threads)
+
+    @classmethod
+    def _from_files(cls, folder: Path, threads: int | None) -> Self:
+        model = cls.__new__(cls)
+        try:
+            state = read_json(folder / SERVED)
+            set_labels(model, state, folder)
+            model.context_turns = int(state["context_turns"])
+            model._prompt = str(state["prompt"])
+            model._special_tokens = bool(state["special_tokens"])
+            model._pad = int(state["pad"])
+        except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+            raise ValueError(
+                f"{folder} cannot be read as a model: {SERVED} is not as export_onnx writes it "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        model._tokenizer = _tokenizer(folder / TOKENIZER)
+        model._session = _session(folder / MODEL, threads)
+        if model._session.get_outputs()[0].shape[-1] != len(model.classes_):
+            raise ValueError(
+                f"{folder} is damaged: its graph is not of {len(model.classes_)} classes"
+            )
+        return model
+
+    # -- predicting ---------------------------------------------------------------------------
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probability of each class, as :meth:`DialoguePreferenceClassifier.predict_proba`.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            Utterances, in any form that the classifier took; with context, the previous
+            utterances of their dialogues too.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            Columns in the order of ``classes_``.
+
+        Raises
+        ------
+        ValueError
+            If ``X`` is not as described.
+        """
+        return self._probabilities(self._logits(X))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each utterance, or its labels.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            As for :meth:`predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n,), or of int of shape (n, n_labels)
+        """
+        return self._labels(self._logits(X))
+
+    def _probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.multilabel_:
+            return np.exp(-np.logaddexp(0, -logits))
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return shares / shares.sum(axis=1, keepdims=True)
+
+    def _labels(self, logits: NDArray[np.float64]) -> NDArray[Any]:
+        if self.multilabel_:
+            return (self._probabilities(logits) >= self.thresholds_).astype(np.int64)
+        return self.classes_[logits.argmax(axis=1)]
+
+    def _logits(self, X: Any) -> NDArray[np.float64]:
+        # the quick way for a single text; an empty one gets its message below
+        if type(X) is list and len(X) == 1 and type(X[0]) is str and X[0].strip() and self._plain:
+            return self._run(self._tokens(X), np.array([[0] + [-1] * (self._n_slots - 1)]))
+        dialogues = check_dialogues(X, precomputed=False)
+        slots = fitted_slots(dialogues, self.context_turns, self._n_slots)
+        logits = self._of_texts(*distinct_texts(slots))
+        if self._of_speakers:
+            logits[~possible_classes(self._of_speakers, dialogues, logits.shape[1])] = -np.inf
+        return logits
+
+    @property
+    def _plain(self) -> bool:
+        """Whether a text alone is enough of an input."""
+        return not self._of_speakers and (self._n_slots == 1 or self.context_turns > 0)
+
+    def _of_texts(self, texts: list[str], index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Logits of rows whose texts stand at these places, in batches of like length."""
+        tokens = self._tokens(texts)
+        lengths = np.array([len(one) for one in tokens] + [0])  # -1 is no text
+        logits = np.empty((len(index), len(self.classes_)))
+        for rows in batches(lengths[index].max(axis=1)):
+            used, places = np.unique(index[rows], return_inverse=True)
+            places = places.reshape(len(rows), -1)
+            if used[0] == -1:
+                used, places = used[1:], places - 1
+            logits[rows] = self._run([tokens[at] for at in used], places)
+        return logits
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        special = self._special_tokens
+        if len(texts) == 1:
+            found = [self._tokenizer.encode(self._prompt + texts[0], add_special_tokens=special)]
+        else:
+            found = self._tokenizer.encode_batch_fast(
+                [self._prompt + text for text in texts], add_special_tokens=special
+            )
+        return [one.ids for one in found]
+
+    def _run(self, tokens: list[list[int]], index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Logits of a batch."""
+        width = max(1, max(map(len, tokens)))
+        ids = np.full((len(tokens), width), self._pad, dtype=np.int64)
+        mask = np.zeros((len(tokens), width), dtype=np.int64)
+        for row, one in enumerate(tokens):
+            ids[row, : len(one)] = one
+            mask[row, : len(one)] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask, "index": index}
+        return self._session.run(None, inputs)[0].astype(np.float64)
+
+    # -- for scikit-learn's scorers and displays --------------------------------------------------
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(multi_label=True),
+            input_tags=InputTags(string=True, two_d_array=False),
+        )
+
+    def __repr__(self) -> str:
+        labels = "labels" if self.multilabel_ else "classes"
+        return f"<{type(self).__name__} of {len(self.classes_)} {labels}>"
+
+
+def batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Rows of like length, as many as ``BATCH_TOKENS`` allows; the longest first."""
+    order = np.argsort(-lengths, kind="stable")
+    at = 0
+    while at < len(order):
+        n_rows = max(1, BATCH_TOKENS // max(1, int(lengths[order[at]])))
+        yield order[at : at + n_rows]
+        at += n_rows
+
+
+def _tokenizer(file: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # what it raises has no type of its own
+        raise ValueError(f"{file} is no tokenizer ({error})") from error
+
+
+def _session(file: Path, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "serving needs onnxruntime: pip install 'sklearn-dialpref[onnx]'"
+        ) from error
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads must be a positive int or None, got {threads!r}")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; they are raised as well
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(
+            file.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's have no common base
+        raise ValueError(f"{file} is no ONNX graph that can be run ({error})") from error

@@ -1,0 +1,369 @@
+"""Exported models answer as the classifier does, alone, and are refused when damaged."""
+
+import hashlib
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import get_scorer
+
+import sklearn_dialpref
+from sklearn_dialpref import DialoguePreferenceClassifier, OnnxDialogueClassifier, export_onnx
+from sklearn_dialpref.datasets import make_dialogues
+from sklearn_dialpref.serving import export
+from sklearn_dialpref.serving.onnx import batches
+
+LONG = "where is my parcel " * 40
+TEXTS = ["hi", "Where  is my PARCEL?", LONG, "thanks", "😀 ünknown", "late late late", "x"]
+
+
+@pytest.fixture(scope="module")
+def chats():
+    return make_dialogues(n_dialogues=12, n_turns=(3, 5), human_fraction=0.6, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_encoder, chats):
+    clf = DialoguePreferenceClassifier(tiny_encoder, context_turns=1, max_epochs=1, random_state=0)
+    return clf.fit(chats.X, chats.y_human, chats.y_llm)
+
+
+@pytest.fixture(scope="module")
+def exported(classifier, chats, tmp_path_factory):
+    """Copy it before you change it."""
+    path = tmp_path_factory.mktemp("exported") / "model"
+    export_onnx(classifier, path, X_check=chats.X)
+    return path
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+def agrees(clf, X, path, **options):
+    """Export, load, and compare what predicting has."""
+    report = export_onnx(clf, path, X_check=X, **options)
+    served = OnnxDialogueClassifier.load(path, threads=1)
+    for rows in (X, X[:1], X[1:4]):
+        np.testing.assert_allclose(served.predict_proba(rows), clf.predict_proba(rows), atol=1e-4)
+        np.testing.assert_array_equal(served.predict(rows), clf.predict(rows))
+    assert served.predict(X).dtype == clf.predict(X).dtype
+    np.testing.assert_array_equal(served.classes_, clf.classes_)
+    assert report.same == 1 and report.largest_difference < 1e-4
+    return served
+
+
+# -- the same answers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trainable_layers", "pooling", "context_turns"), [(0, "layers", 0), (None, "model", 2)]
+)
+def test_text(tiny_encoder, chats, tmp_path, trainable_layers, pooling, context_turns):
+    clf = DialoguePreferenceClassifier(
+        tiny_encoder,
+        trainable_layers=trainable_layers,
+        pooling=pooling,
+        context_turns=context_turns,
+        max_epochs=1,
+        random_state=0,
+    )
+    clf.fit(chats.X, chats.y_human, chats.y_llm)
+    before = {k: v.clone() for k, v in clf.net_.module_.state_dict().items()}
+    served = agrees(clf, chats.X, tmp_path / "model")
+    for name, weight in clf.net_.module_.state_dict().items():
+        torch.testing.assert_close(weight, before[name])
+    assert agrees_on_texts(served, clf)
+    assert served.context_turns == context_turns
+
+
+def agrees_on_texts(served, clf):
+    together = served.predict_proba(TEXTS)
+    np.testing.assert_allclose(together, clf.predict_proba(TEXTS), atol=1e-5)
+    alone = np.concatenate([served.predict_proba([text]) for text in TEXTS])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    return True
+
+
+def test_rows_in_many_batches_and_any_order(exported, classifier, chats, monkeypatch):
+    monkeypatch.setattr("sklearn_dialpref.serving.onnx.BATCH_TOKENS", 20)
+    served = OnnxDialogueClassifier.load(exported)
+    X = chats.X.sample(frac=1, random_state=0)
+    np.testing.assert_allclose(served.predict_proba(X), classifier.predict_proba(X), atol=1e-5)
+    assert agrees_on_texts(served, classifier)
+
+
+def test_batches_are_of_like_length():
+    lengths = np.random.default_rng(0).integers(1, 300, 1000)
+    found = list(batches(lengths))
+    assert sorted(np.concatenate(found)) == list(range(1000))
+    assert all(len(rows) * lengths[rows].max() <= 2048 for rows in found)
+    assert sum(len(rows) * lengths[rows].max() for rows in found) < 1.1 * lengths.sum()
+    assert [rows.tolist() for rows in batches(np.array([5000, 0]))] == [[0], [1]]
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_static_embeddings(tiny_encoder, chats, tmp_path, precision):
+    tokenizer = SentenceTransformer(str(tiny_encoder), device="cpu").tokenizer
+    modules = [StaticEmbedding(tokenizer.backend_tokenizer, embedding_dim=8), Normalize()]
+    clf = DialoguePreferenceClassifier(
+        SentenceTransformer(modules=modules, device="cpu"), max_epochs=1, random_state=0
+    )
+    clf.fit(chats.X, chats.y_human)
+    if precision == "float32":
+        assert agrees_on_texts(agrees(clf, chats.X, tmp_path / "model"), clf)
+    else:
+        report = export_onnx(
+            clf, tmp_path / "model", X_check=chats.X, precision=precision, max_loss=0.1
+        )
+        assert report.same > 0.8 and report.largest_difference < 0.1
+
+
+def test_multilabel_and_speakers(tiny_encoder, chats, tmp_path):
+    X = chats.X.assign(speaker=np.resize(["agent", "customer"], len(chats.X)))
+    y = pd.DataFrame({"offer": chats.y_true == chats.y_true[0], "ask": X["speaker"] == "customer"})
+    of_speakers = {"agent": ["offer"], "customer": ["offer", "ask"]}
+    clf = DialoguePreferenceClassifier(
+        tiny_encoder, classes=of_speakers, max_epochs=1, random_state=0
+    )
+    y = y.astype(float)
+    served = agrees(clf.fit(X, y), X, tmp_path / "model", y_check=y)
+    assert (served.predict_proba(X)[X["speaker"] == "agent", 1] == 0).all()
+    np.testing.assert_array_equal(served.thresholds_, clf.thresholds_)
+    with pytest.raises(ValueError, match="no speakers"):
+        served.predict(["hi"])
+
+
+def test_a_prompt_and_integer_classes(tiny_encoder, tmp_path):
+    model = SentenceTransformer(str(tiny_encoder), device="cpu")
+    model.prompts, model.default_prompt_name = {"own": "hello: "}, "own"
+    clf = DialoguePreferenceClassifier(model, max_epochs=1, random_state=0)
+    clf.fit(TEXTS * 3, np.arange(21) % 2)
+    assert agrees_on_texts(agrees(clf, TEXTS, tmp_path / "model"), clf)
+
+
+def test_int8(classifier, chats, tmp_path):
+    report = export_onnx(
+        classifier,
+        tmp_path / "model",
+        X_check=chats.X,
+        y_check=chats.y_true,
+        precision="int8",
+        max_loss=0.2,
+    )
+    served = OnnxDialogueClassifier.load(tmp_path / "model")
+    assert 0 < report.largest_difference < 0.2
+    assert report.score == np.mean(served.predict(chats.X) == chats.y_true)
+    assert report.score_before == classifier.score(chats.X, chats.y_true)
+    assert report.loss == pytest.approx(report.score_before - report.score)
+    assert "int8 graph" in str(report) and str(report.n_rows) in str(report)
+    assert f"int8 graph, checked on {report.n_rows}" in (tmp_path / "model/README.md").read_text()
+
+
+# -- refused at export --------------------------------------------------------------------------
+
+
+def test_int8_that_loses_too_much(classifier, chats, tmp_path):
+    with pytest.raises(ValueError, match=r"int8 loses .* more than max_loss=-1"):
+        export_onnx(classifier, tmp_path / "model", X_check=chats.X, precision="int8", max_loss=-1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_differs(classifier, chats, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "TOLERANCE", -1)
+    with pytest.raises(ValueError, match=r"probabilities differ by up to"):
+        export_onnx(classifier, tmp_path / "model", X_check=chats.X)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported(classifier, chats, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    with pytest.raises(NotFittedError):
+        export_onnx(DialoguePreferenceClassifier(), path, X_check=["hi"])
+    with pytest.raises(ValueError, match=r"precision must be one of .* got 'int4'"):
+        export_onnx(classifier, path, X_check=chats.X, precision="int4")
+    ready = DialoguePreferenceClassifier("precomputed", max_epochs=1)
+    ready.fit([[0.0], [1.0]] * 4, [0, 1] * 4)
+    with pytest.raises(ValueError, match="fitted on ready-made features"):
+        export_onnx(ready, path, X_check=[[0.0]])
+    monkeypatch.setattr(export, "PROBES", ["hi"])
+    monkeypatch.setattr(
+        type(classifier._frozen.text_encoder),
+        "tokens",
+        lambda self, texts: {"input_ids": torch.zeros(1, 3, dtype=torch.int64)},
+    )
+    with pytest.raises(ValueError, match="reads 'hi' otherwise than the tokenizers package"):
+        export_onnx(classifier, path, X_check=chats.X)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package(classifier, chats, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"needs onnxscript: pip install .*\[onnx\]"):
+        export_onnx(classifier, tmp_path / "model", X_check=chats.X)
+
+
+def test_labels_to_check_against(classifier, chats):
+    labels = chats.y_true.astype(object)
+    labels[::2] = None
+    predicted = classifier.predict(chats.X)
+    expected = np.mean(predicted[1::2] == chats.y_true[1::2])
+    assert export._score(labels, predicted) == expected
+    with pytest.raises(ValueError, match=r"y_check has 3 rows but X_check"):
+        export._score(labels[:3], predicted)
+    with pytest.raises(ValueError, match=r"all of y_check is missing"):
+        export._score([None] * len(predicted), predicted)
+
+
+# -- serving ------------------------------------------------------------------------------------
+
+
+def test_it_needs_neither_torch_nor_scikit_learn(exported):
+    heavy = ["torch", "transformers", "sentence_transformers", "sklearn", "scipy", "pandas"]
+    code = (
+        "import sys\n"
+        "from sklearn_dialpref import OnnxDialogueClassifier\n"
+        f"model = OnnxDialogueClassifier.load({str(exported)!r})\n"
+        "print(model.predict_proba(['hi']).shape, model.predict([['a', 'x'], ['b', 'x']]).shape)\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines() == ["(1, 3) (2,)", "[]"] and out.stderr == ""
+
+
+def test_many_threads_at_once(exported, classifier):
+    served = OnnxDialogueClassifier.load(exported, threads=1)
+    texts = [[text] for text in TEXTS * 10]
+    with ThreadPoolExecutor(8) as pool:
+        found = np.concatenate(list(pool.map(served.predict_proba, texts)))
+    np.testing.assert_allclose(found, classifier.predict_proba(TEXTS * 10), atol=1e-5)
+
+
+def test_scikit_learn_takes_it_for_a_classifier(exported, chats):
+    served = OnnxDialogueClassifier.load(exported)
+    accuracy = np.mean(served.predict(chats.X) == chats.y_true)
+    assert get_scorer("accuracy")(served, chats.X, chats.y_true) == accuracy
+    assert get_scorer("neg_log_loss")(served, chats.X, chats.y_true) < 0
+    assert repr(served) == "<OnnxDialogueClassifier of 3 classes>"
+
+
+def test_wrong_input(exported):
+    served = OnnxDialogueClassifier.load(exported)
+    for X, message in (
+        ([" "], "must not be empty"),
+        ([3], "X holds list features"),
+        ("hi", "pass"),
+        ([], "0 sample"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            served.predict(X)
+    with pytest.raises(ValueError, match="threads must be a positive int or None, got 0"):
+        OnnxDialogueClassifier.load(exported, threads=0)
+    with pytest.raises(TypeError, match=r"use OnnxDialogueClassifier\.load"):
+        OnnxDialogueClassifier()
+
+
+# -- damaged, foreign, hostile ------------------------------------------------------------------
+
+
+def resign(folder):
+    """What somebody would do who changes files on purpose: correct the sums."""
+    file = folder / "dialpref.json"
+    manifest = json.loads(file.read_text())
+    manifest["files"] = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in manifest["files"]
+    }
+    file.write_text(json.dumps(manifest))
+
+
+class Explosive:
+    def __reduce__(self):
+        return (sys.exit, ("code was run",))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.onnx", r"model\.onnx is no ONNX graph"),
+        ("tokenizer.json", r"tokenizer\.json is no tokenizer"),
+        ("serving.json", "serving.json is no JSON|cannot be read as a model"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", pickle.dumps(Explosive()), b"{}"])
+def test_foreign_files(copied, name, message, content):
+    (copied / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"damaged: {name} is not what was saved"):
+        OnnxDialogueClassifier.load(copied)
+    resign(copied)
+    with pytest.raises(ValueError, match=message):
+        OnnxDialogueClassifier.load(copied)
+
+
+def test_another_folder(copied, classifier, tmp_path):
+    with pytest.raises(ValueError, match="holds a saved onnx, but a classifier"):
+        DialoguePreferenceClassifier.load(copied)
+    classifier.save(tmp_path / "clf")
+    with pytest.raises(ValueError, match="holds a saved classifier, but a onnx"):
+        OnnxDialogueClassifier.load(tmp_path / "clf")
+    with pytest.raises(FileExistsError, match="is not a saved"):
+        export_onnx(classifier, tmp_path / "clf", X_check=["hi"])
+
+
+def test_classes_that_are_not_those_of_the_graph(copied):
+    state = json.loads((copied / "serving.json").read_text())
+    state["classes"]["values"].append("more")
+    (copied / "serving.json").write_text(json.dumps(state))
+    resign(copied)
+    with pytest.raises(ValueError, match="its graph is not of 4 classes"):
+        OnnxDialogueClassifier.load(copied)
+
+
+def test_weights_elsewhere(copied, tmp_path):
+    (tmp_path / "outside.bin").write_bytes(bytes(10**6))
+    model = onnx.load(copied / "model.onnx")
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > 1000:
+            onnx.external_data_helper.set_external_data(tensor, "../outside.bin")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.ClearField("raw_data")
+    (copied / "model.onnx").write_bytes(model.SerializeToString())
+    resign(copied)
+    with pytest.raises(ValueError, match=r"model\.onnx is no ONNX graph"):
+        OnnxDialogueClassifier.load(copied)
+
+
+# -- the package ----------------------------------------------------------------------------------
+
+
+def test_names_come_when_they_are_asked_for():
+    code = (
+        "import sys, sklearn_dialpref\n"
+        "print([name for name in ('torch', 'sklearn') if name in sys.modules])\n"
+        "sklearn_dialpref.metrics.masked_scorer\n"
+        "from sklearn_dialpref import *\n"
+        "print(DialoguePreferenceClassifier.__name__, 'torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[0] == "[]"
+    assert out.stdout.splitlines()[1].startswith("DialoguePreferenceClassifier")
+    for name in sklearn_dialpref.__all__:
+        assert getattr(sklearn_dialpref, name) is not None
+        assert name in dir(sklearn_dialpref)
+    assert set(sklearn_dialpref._HOME_OF) | {"__version__"} == set(sklearn_dialpref.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = sklearn_dialpref.nothing
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = sklearn_dialpref.serving.nothing
