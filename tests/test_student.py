@@ -27,6 +27,7 @@ from sklearn_dialpref import (
     _student,
 )
 from sklearn_dialpref._encoders import TextEncoder, load_encoder, resolve_encoder
+from sklearn_dialpref._student import Student
 from sklearn_dialpref.datasets import make_dialogues
 
 
