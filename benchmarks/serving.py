@@ -8,6 +8,7 @@ run of the graph on tokens that are there.  Texts of one call are new to the cac
 """
 
 import argparse
+import asyncio
 import os
 import subprocess
 import sys
@@ -25,7 +26,13 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Static
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.evidence.data import TASKS, load_split, make_cell
-from sklearn_dialpref import DialoguePreferenceClassifier, OnnxDialogueClassifier, export_onnx
+from sklearn_dialpref import (
+    DialoguePreferenceClassifier,
+    DialogueStream,
+    MicroBatcher,
+    OnnxDialogueClassifier,
+    export_onnx,
+)
 from sklearn_dialpref._encoders import _EMBEDDINGS, resolve_encoder
 
 TOKENS = (8, 16, 32, 64)
@@ -99,6 +106,11 @@ def bare(served: OnnxDialogueClassifier) -> Callable[[list[str]], np.ndarray]:
     return run
 
 
+def pushed(served: OnnxDialogueClassifier) -> Callable[[list[str]], list]:
+    stream = DialogueStream(served)
+    return lambda texts: [stream.push(text) for text in texts]
+
+
 def setfit(encoder: Path, texts: list[str], labels: list[str]) -> Callable | None:
     try:
         from setfit import SetFitModel
@@ -131,6 +143,34 @@ def started(code: str) -> tuple[float, float]:
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         runs.append([float(number) for number in done.stdout.split()])
     return tuple(np.median(runs, axis=0))
+
+
+def live(served: OnnxDialogueClassifier, texts: list[str]) -> str:
+    """A hundred dialogues at once, ten thousand utterances, as coroutines over one model."""
+
+    async def talk(batcher: MicroBatcher, own: list[str]) -> list[float]:
+        stream = DialogueStream(batcher)
+        return [(await stream.apush(text)).latency_ms for text in own]
+
+    async def all_of_them(n_turns: int) -> list[list[float]]:
+        with MicroBatcher(served) as batcher:
+            talks = [talk(batcher, texts[at::100][:n_turns]) for at in range(100)]
+            return await asyncio.gather(*talks)
+
+    asyncio.run(all_of_them(10))
+    before, start = resident_megabytes(), time.perf_counter()
+    took = np.concatenate(asyncio.run(all_of_them(100)))
+    seconds = time.perf_counter() - start
+    p50, p99 = np.percentile(took, [50, 99])
+    return (
+        f"100 dialogues at once, {len(took)} utterances, int8: p50 {p50:.1f} ms, p99 {p99:.1f} "
+        f"ms, {len(took) / seconds:.0f} per second, memory {resident_megabytes() - before:+.1f} MB"
+    )
+
+
+def resident_megabytes() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def megabytes(folder: Path) -> float:
@@ -181,6 +221,7 @@ def main() -> None:
             "bare float32 graph": bare(served["float32"]),
             "student, ONNX int8": served["int8"].predict_proba,
             "bare int8 graph": bare(served["int8"]),
+            "stream, ONNX int8": pushed(served["int8"]),
             "static student, ONNX": served["static"].predict_proba,
         }
         print(f"# {threads} threads\n")
@@ -191,6 +232,7 @@ def main() -> None:
         took = [timed(served["int8"].predict_proba, [frame] * options.calls)]
         print(f"a DataFrame of one row, int8: {np.median(took):.2f} ms\n")
         print(in_batches(contenders, texts).to_markdown(), "\n")
+        print(live(served["int8"], texts), "\n")
     starts = {
         "student, torch": ("torch", TORCH),
         "student, ONNX float32": ("float32", ONNX),
@@ -234,7 +276,7 @@ def in_batches(contenders: dict, texts: list[str]) -> pd.DataFrame:
     for size in BATCHES:
         calls = [texts[at : at + size] for at in range(0, 1024, size)]
         for name, run in contenders.items():
-            if not name.startswith("bare"):
+            if not name.startswith(("bare", "stream")):
                 run(texts[1024 : 1024 + size])
                 seconds = timed(run, calls).sum() / 1e3
                 table.setdefault(name, {})[f"batches of {size}, per second"] = (

@@ -26,20 +26,30 @@ if TYPE_CHECKING:
     )
     from .model_selection import LabelledGroupKFold
     from .preprocessing import votes_to_scores, with_context
-    from .serving import OnnxDialogueClassifier, OnnxReport, export_onnx
+    from .serving import (
+        DialogueStream,
+        MicroBatcher,
+        OnnxDialogueClassifier,
+        OnnxReport,
+        Prediction,
+        export_onnx,
+    )
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "DialoguePreferenceClassifier",
     "DialogueStateTracker",
+    "DialogueStream",
     "LLMAnnotator",
     "LabelBudgetCurve",
     "LabelBudgetDisplay",
     "LabelledGroupKFold",
+    "MicroBatcher",
     "OnnxDialogueClassifier",
     "OnnxReport",
     "PairMarginDisplay",
+    "Prediction",
     "PromptBank",
     "ReliabilityDisplay",
     "TeacherConfusionDisplay",
@@ -82,7 +92,14 @@ _HOMES = {
     ],
     "model_selection": ["LabelledGroupKFold"],
     "preprocessing": ["votes_to_scores", "with_context"],
-    "serving": ["OnnxDialogueClassifier", "OnnxReport", "export_onnx"],
+    "serving": [
+        "DialogueStream",
+        "MicroBatcher",
+        "OnnxDialogueClassifier",
+        "OnnxReport",
+        "Prediction",
+        "export_onnx",
+    ],
 }
 _MODULES = {"annotation", "datasets", "dialogue_state", "inspection", "losses", "metrics"}
 _MODULES |= {"model_selection", "pairs", "preprocessing", "serving"}

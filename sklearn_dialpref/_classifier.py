@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
@@ -17,20 +16,23 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._inputs import features, student_and_rows
+from ._fitted_labels import PredictsLabels
+from ._inputs import ready_made, student_and_rows
 from ._saving import SavedAsFolder, data_summary
 from ._speaker_classes import all_classes, possible_classes, restricted
 from ._targets import Targets, check_targets, class_weights
-from ._texts import fitted_slots, text_slots
+from ._texts import distinct_texts, fitted_slots, text_slots
 from ._validation import Dialogues, check_dialogues, is_missing, label_array
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ._encoders import FrozenEncoder
 
 __all__ = ["DialoguePreferenceClassifier"]
 
 
-class DialoguePreferenceClassifier(SavedAsFolder, ClassifierMixin, BaseEstimator):
+class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixin, BaseEstimator):
     """Classify utterances of dialogues, learning from few human and many LLM labels.
 
     A student (a sentence encoder with a small head) learns from the LLM's labels, by distillation
@@ -405,10 +407,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, ClassifierMixin, BaseEstimator
         ValueError
             If ``X`` is not as described.
         """
-        logits = self._logits(X)
-        if self.multilabel_:
-            return expit(logits)
-        return softmax(logits, axis=1)
+        return self._probabilities(self._logits(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each utterance, or its labels.
@@ -424,10 +423,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, ClassifierMixin, BaseEstimator
             Labels of the type that ``fit`` was given; multilabel: 1 where a label's probability
             reaches its threshold.
         """
-        logits = self._logits(X)
-        if self.multilabel_:
-            return (expit(logits) >= self.thresholds_).astype(np.int64)
-        return self.classes_[logits.argmax(axis=1)]
+        return self._labels(self._logits(X))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on the rows that have a label; the others are skipped.
@@ -467,21 +463,32 @@ class DialoguePreferenceClassifier(SavedAsFolder, ClassifierMixin, BaseEstimator
         return float(accuracy_score(labels, predicted[known], sample_weight=weight))
 
     def _logits(self, X: Any) -> NDArray[np.float64]:
-        import torch
-
         check_is_fitted(self, "net_")
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
         slots = fitted_slots(dialogues, self.context_turns, self._n_slots)
-        net = self.net_
-        encoder = self._frozen or net.module_.encoder
-        inputs = torch.from_numpy(features(dialogues.features, slots, encoder))
-        with torch.inference_mode():
-            net.module_.eval()
-            parts = [net.infer({"features": part}).cpu() for part in inputs.split(8192)]
-        logits = torch.cat(parts).double().numpy()
+        if dialogues.features is None:
+            logits = self._of_texts(*distinct_texts(slots))
+        else:
+            logits = self._of_inputs(ready_made(dialogues.features))
         if self._of_speakers:
             logits[~possible_classes(self._of_speakers, dialogues, logits.shape[1])] = -np.inf
         return logits
+
+    def _of_texts(self, texts: Sequence[str], index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Logits of rows whose texts stand at these places, as those of an exported model."""
+        from ._student import embedded_rows
+
+        encoder = self._frozen or self.net_.module_.encoder
+        return self._of_inputs(embedded_rows(encoder, texts, index))
+
+    def _of_inputs(self, inputs: Tensor) -> NDArray[np.float64]:
+        import torch
+
+        net = self.net_
+        with torch.inference_mode():
+            net.module_.eval()
+            parts = [net.infer({"features": part}).cpu() for part in inputs.split(8192)]
+        return torch.cat(parts).double().numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

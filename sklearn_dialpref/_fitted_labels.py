@@ -6,8 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["labels_as_json", "plain", "plain_values", "set_labels"]
+__all__ = ["PredictsLabels", "labels_as_json", "plain", "plain_values", "set_labels"]
+
+
+class PredictsLabels:
+    """From logits to probabilities and labels; for anything with ``classes_``."""
+
+    classes_: NDArray[Any]
+    multilabel_: bool
+    thresholds_: NDArray[np.float64]
+
+    def _probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.multilabel_:
+            return np.exp(-np.logaddexp(0, -logits))
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return shares / shares.sum(axis=1, keepdims=True)
+
+    def _labels(self, logits: NDArray[np.float64]) -> NDArray[Any]:
+        if self.multilabel_:
+            return (self._probabilities(logits) >= self.thresholds_).astype(np.int64)
+        return self.classes_[logits.argmax(axis=1)]
 
 
 def plain(value: Any, what: str) -> Any:

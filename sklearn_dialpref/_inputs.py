@@ -12,26 +12,21 @@ from ._texts import distinct_texts
 from ._validation import Dialogues
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ._batches import Rows
-    from ._encoders import FrozenEncoder, TextEncoder
+    from ._encoders import FrozenEncoder
     from ._student import Student
 
-__all__ = ["features", "student_and_rows"]
+__all__ = ["ready_made", "student_and_rows"]
 
 
-def features(
-    ready: NDArray[Any] | None,
-    slots: list[NDArray[Any]],
-    encoder: FrozenEncoder | TextEncoder | None,
-) -> NDArray[np.float32]:
-    """Ready-made features, or the embeddings of each row's texts side by side."""
-    if ready is not None:
-        # pandas gives read-only arrays, of which torch warns
-        return np.require(ready, np.float32, "W")
-    assert encoder is not None
-    from ._student import embedded_rows
+def ready_made(features: NDArray[Any]) -> Tensor:
+    """Features as the student takes them."""
+    import torch
 
-    return embedded_rows(encoder, *distinct_texts(slots)).numpy()
+    # pandas gives read-only arrays, of which torch warns
+    return torch.from_numpy(np.require(features, np.float32, "W"))
 
 
 def student_and_rows(
@@ -51,7 +46,7 @@ def student_and_rows(
     from ._batches import Rows
     from ._encoders import TextEncoder, load_encoder
     from ._stages import initial_level
-    from ._student import Student
+    from ._student import Student, embedded_rows
 
     order = canonical_order(dialogues, targets)
     order = order[(targets.has_human | targets.has_score)[order]]
@@ -70,8 +65,11 @@ def student_and_rows(
     if targets.possible is not None:
         labels["possible"] = torch.from_numpy(targets.possible[order])
     if ready is not None or not isinstance(source, tuple):
-        frozen = None if isinstance(source, tuple) else source
-        inputs = torch.from_numpy(features(ready, slots, frozen))
+        if ready is not None:
+            inputs = ready_made(ready)
+        else:
+            assert not isinstance(source, tuple)
+            inputs = embedded_rows(source, *distinct_texts(slots))
         student = Student(inputs.shape[1], n_classes)
         student.standardise_by(inputs)
         rows = Rows(**labels, features=inputs)

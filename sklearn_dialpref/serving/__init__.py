@@ -1,14 +1,22 @@
-"""Answers in milliseconds: a fitted classifier as an ONNX graph, which needs no torch."""
+"""Answers in milliseconds: a fitted classifier as an ONNX graph, and live dialogues."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .onnx import OnnxDialogueClassifier
+from .stream import DialogueStream, MicroBatcher, Prediction
 
 if TYPE_CHECKING:
     from .export import OnnxReport, export_onnx
 
-__all__ = ["OnnxDialogueClassifier", "OnnxReport", "export_onnx"]
+__all__ = [
+    "DialogueStream",
+    "MicroBatcher",
+    "OnnxDialogueClassifier",
+    "OnnxReport",
+    "Prediction",
+    "export_onnx",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._fitted_labels import set_labels
+from sklearn_dialpref._fitted_labels import PredictsLabels, set_labels
 from sklearn_dialpref._folder import checked_folder, read_json
 from sklearn_dialpref._speaker_classes import possible_classes
 from sklearn_dialpref._texts import distinct_texts, fitted_slots
@@ -23,7 +23,7 @@ SERVED, MODEL, TOKENIZER = "serving.json", "model.onnx", "tokenizer.json"
 BATCH_TOKENS = 2048  # of a batch, with padding
 
 
-class OnnxDialogueClassifier:
+class OnnxDialogueClassifier(PredictsLabels):
     """Predicts as a fitted :class:`DialoguePreferenceClassifier`, by ONNX Runtime.
 
     Made by :meth:`load` from a folder that :func:`export_onnx` wrote.  It imports neither torch
@@ -58,9 +58,6 @@ class OnnxDialogueClassifier:
     [1]
     """
 
-    classes_: NDArray[Any]
-    multilabel_: bool
-    thresholds_: NDArray[np.float64]
     context_turns: int
     _of_speakers: dict[Any, NDArray[np.bool_]]
     _n_slots: int
@@ -159,21 +156,10 @@ class OnnxDialogueClassifier:
         """
         return self._labels(self._logits(X))
 
-    def _probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self.multilabel_:
-            return np.exp(-np.logaddexp(0, -logits))
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return shares / shares.sum(axis=1, keepdims=True)
-
-    def _labels(self, logits: NDArray[np.float64]) -> NDArray[Any]:
-        if self.multilabel_:
-            return (self._probabilities(logits) >= self.thresholds_).astype(np.int64)
-        return self.classes_[logits.argmax(axis=1)]
-
     def _logits(self, X: Any) -> NDArray[np.float64]:
         # the quick way for a single text; an empty one gets its message below
         if type(X) is list and len(X) == 1 and type(X[0]) is str and X[0].strip() and self._plain:
-            return self._run(self._tokens(X), np.array([[0] + [-1] * (self._n_slots - 1)]))
+            return self._of_texts(X, np.array([[0] + [-1] * (self._n_slots - 1)]))
         dialogues = check_dialogues(X, precomputed=False)
         slots = fitted_slots(dialogues, self.context_turns, self._n_slots)
         logits = self._of_texts(*distinct_texts(slots))
@@ -189,6 +175,8 @@ class OnnxDialogueClassifier:
     def _of_texts(self, texts: list[str], index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Logits of rows whose texts stand at these places, in batches of like length."""
         tokens = self._tokens(texts)
+        if len(index) == 1:
+            return self._run(tokens, index)
         lengths = np.array([len(one) for one in tokens] + [0])  # -1 is no text
         logits = np.empty((len(index), len(self.classes_)))
         for rows in batches(lengths[index].max(axis=1)):

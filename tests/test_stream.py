@@ -1,0 +1,242 @@
+"""Live dialogues are labelled as predict labels them, one by one, together, and under load."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_dialpref import (
+    DialoguePreferenceClassifier,
+    DialogueStream,
+    MicroBatcher,
+    OnnxDialogueClassifier,
+    export_onnx,
+    with_context,
+)
+from sklearn_dialpref.datasets import make_dialogues
+
+
+@pytest.fixture(scope="module")
+def chats():
+    return make_dialogues(n_dialogues=12, n_turns=(3, 8), human_fraction=0.6, random_state=0)
+
+
+@pytest.fixture(scope="module", params=[0, 1, 3])
+def classifier(request, tiny_encoder, chats):
+    clf = DialoguePreferenceClassifier(
+        tiny_encoder, context_turns=request.param, max_epochs=1, random_state=0
+    )
+    return clf.fit(chats.X, chats.y_human, chats.y_llm)
+
+
+@pytest.fixture(scope="module")
+def served(tiny_encoder, chats, tmp_path_factory):
+    clf = DialoguePreferenceClassifier(tiny_encoder, context_turns=1, max_epochs=1, random_state=0)
+    clf.fit(chats.X, chats.y_human, chats.y_llm)
+    path = tmp_path_factory.mktemp("served") / "model"
+    export_onnx(clf, path, X_check=chats.X)
+    return OnnxDialogueClassifier.load(path, threads=1)
+
+
+class Slow:
+    """A model that takes its time, and notes how many rows it was asked for."""
+
+    context_turns, multilabel_, _n_slots = 1, False, 2
+    classes_, _of_speakers = np.array(["a", "b"]), {}
+    _probabilities, _labels = (
+        DialoguePreferenceClassifier._probabilities,
+        DialoguePreferenceClassifier._labels,
+    )
+
+    def __init__(self, seconds=0.02):
+        self.seconds, self.sizes = seconds, []
+
+    def _of_texts(self, texts, index):
+        self.sizes.append(len(index))
+        time.sleep(self.seconds)
+        if any("fail" in text for text in texts):
+            raise ArithmeticError("failed")
+        # the answer tells the text and its context
+        lengths = np.array([len(text) for text in texts] + [0], dtype=float)
+        return lengths[index]
+
+
+def dialogues(X):
+    return [rows for _, rows in X.groupby("dialogue_id", sort=False)]
+
+
+def test_answers_are_those_of_predict(classifier, chats):
+    proba, labels = classifier.predict_proba(chats.X), classifier.predict(chats.X)
+    for rows in dialogues(chats.X):
+        stream = DialogueStream(classifier)
+        found = [stream.push(text) for text in rows["text"]]
+        np.testing.assert_allclose(
+            [one.scores for one in found], proba[rows.index], rtol=0, atol=1e-5
+        )
+        assert [one.label for one in found] == labels[rows.index].tolist()
+        assert all(one.latency_ms > 0 for one in found)
+
+
+def test_many_dialogues_at_once(served, chats):
+    proba = served.predict_proba(chats.X)
+
+    def talk(rows):
+        stream = DialogueStream(batcher)
+        return [stream.push(text).scores for text in rows["text"]]
+
+    batcher = MicroBatcher(served, max_batch=8, max_pending=4)
+    with batcher, ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(talk, dialogues(chats.X)))
+    for rows, scores in zip(dialogues(chats.X), answers, strict=True):
+        np.testing.assert_allclose(scores, proba[rows.index], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_coroutines(served, chats, together):
+    proba = served.predict_proba(chats.X)
+
+    async def talk(model, rows):
+        stream = DialogueStream(model)
+        return [(await stream.apush(text)).scores for text in rows["text"]]
+
+    async def all_of_them(model):
+        return await asyncio.gather(*(talk(model, rows) for rows in dialogues(chats.X)))
+
+    if together:
+        with MicroBatcher(served, max_pending=3) as model:
+            answers = asyncio.run(all_of_them(model))
+    else:
+        answers = asyncio.run(all_of_them(served))
+    for rows, scores in zip(dialogues(chats.X), answers, strict=True):
+        np.testing.assert_allclose(scores, proba[rows.index], rtol=0, atol=1e-5)
+
+
+def test_those_that_wait_are_answered_together():
+    model = Slow()
+    with MicroBatcher(model, max_batch=5) as batcher, ThreadPoolExecutor(20) as pool:
+        streams = [DialogueStream(batcher) for _ in range(20)]
+        found = list(pool.map(lambda stream: stream.push("hello").label, streams))
+    assert found == ["a"] * 20
+    assert sum(model.sizes) == 20 and max(model.sizes) == 5
+
+
+def test_order_within_a_dialogue():
+    model = Slow(0)
+    with MicroBatcher(model) as batcher:
+        stream = DialogueStream(batcher)
+        for at in range(1, 50):
+            scores = stream.push("x" * at).scores
+            # logits are the lengths of the text and of the one before
+            assert np.log(scores[0] / scores[1]) == pytest.approx(1)
+
+
+def test_no_more_than_so_many_wait():
+    model = Slow(0.1)
+    with MicroBatcher(model, max_batch=1, max_pending=2) as batcher:
+        threads = [
+            threading.Thread(target=DialogueStream(batcher).push, args=("hi",)) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)
+        assert batcher._waiting.qsize() <= 2
+        with pytest.raises(TimeoutError):
+            DialogueStream(batcher).push("hi", timeout=0.01)
+        for thread in threads:
+            thread.join()
+
+
+def test_an_error_goes_to_those_who_asked():
+    with MicroBatcher(Slow(0)) as batcher:
+        with pytest.raises(ArithmeticError, match="failed"):
+            DialogueStream(batcher).push("fail")
+        assert DialogueStream(batcher).push("works").label == "a"
+
+
+def test_a_timeout_loses_nothing_of_the_dialogue():
+    with MicroBatcher(Slow(0.1)) as batcher:
+        stream = DialogueStream(batcher)
+        with pytest.raises(TimeoutError):
+            stream.push("four", timeout=0.01)
+        scores = stream.push("seventh").scores
+        assert np.log(scores[0] / scores[1]) == pytest.approx(3)
+
+
+def test_closing():
+    model = Slow(0.05)
+    batcher = MicroBatcher(model, max_batch=1)
+    with ThreadPoolExecutor(4) as pool:
+        pushed = [pool.submit(DialogueStream(batcher).push, "hi") for _ in range(4)]
+        time.sleep(0.02)
+        batcher.close()
+        answers = [one.exception() or one.result().label for one in pushed]
+    assert answers == ["a"] * 4
+    batcher.close()
+    with pytest.raises(RuntimeError, match="MicroBatcher is closed"):
+        DialogueStream(batcher).push("hi")
+    with pytest.raises(RuntimeError, match="MicroBatcher is closed"):
+        asyncio.run(DialogueStream(batcher).apush("hi"))
+    assert not batcher._thread.is_alive()
+
+
+def test_pushes_that_race_with_the_end_are_answered_or_refused():
+    for _ in range(20):
+        batcher = MicroBatcher(Slow(0), max_batch=2, max_pending=1)
+
+        def push(batcher=batcher):
+            try:
+                return DialogueStream(batcher).push("hi", timeout=10).label
+            except RuntimeError:
+                return "refused"
+
+        with ThreadPoolExecutor(8) as pool:
+            pushed = [pool.submit(push) for _ in range(8)]
+            batcher.close()
+            assert {one.result(timeout=10) for one in pushed} <= {"a", "refused"}
+
+
+def test_speakers_and_labels(tiny_encoder, chats):
+    X = chats.X.assign(speaker=np.resize(["agent", "customer"], len(chats.X)))
+    y = pd.DataFrame({"offer": chats.y_true == chats.y_true[0], "ask": X["speaker"] == "customer"})
+    clf = DialoguePreferenceClassifier(
+        tiny_encoder, classes={"agent": ["offer"]}, max_epochs=1, random_state=0
+    )
+    clf.fit(X, y.astype(float))
+    proba, labels = clf.predict_proba(X), clf.predict(X)
+    stream = DialogueStream(clf)
+    for row in range(8):
+        found = stream.push(X["text"][row], X["speaker"][row])
+        np.testing.assert_allclose(found.scores, proba[row], atol=1e-6)
+        assert found.label == tuple(np.array(["offer", "ask"])[labels[row] == 1])
+
+
+def test_nothing_is_kept_but_the_context():
+    stream = DialogueStream(Slow(0))
+    for at in range(1000):
+        stream.push(f"utterance {at}")
+    assert list(stream._past) == ["utterance 999"]
+
+
+def test_what_is_refused(classifier, tiny_encoder, chats):
+    stream = DialogueStream(classifier)
+    for text in ("", "  ", None, 3, b"hi"):
+        with pytest.raises(ValueError, match="must be a str that is not empty"):
+            stream.push(text)
+    assert not stream._past
+    with pytest.raises(TypeError, match="must be an OnnxDialogueClassifier"):
+        DialogueStream("model")
+    with pytest.raises(ValueError, match="is not fitted yet"):
+        MicroBatcher(DialoguePreferenceClassifier())
+    ready = DialoguePreferenceClassifier("precomputed", max_epochs=1)
+    with pytest.raises(ValueError, match="fitted on ready-made features"):
+        DialogueStream(ready.fit([[0.0], [1.0]] * 4, [0, 1] * 4))
+    context = DialoguePreferenceClassifier(tiny_encoder, max_epochs=1, random_state=0)
+    with pytest.raises(ValueError, match="fitted with a column 'context'"):
+        DialogueStream(context.fit(with_context(chats.X), chats.y_human))
+    for options in ({"max_batch": 0}, {"max_pending": 1.5}):
+        with pytest.raises(ValueError, match="must be a positive int"):
+            MicroBatcher(classifier, **options)
