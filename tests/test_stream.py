@@ -166,6 +166,22 @@ def test_a_timeout_loses_nothing_of_the_dialogue():
         assert np.log(scores[0] / scores[1]) == pytest.approx(3)
 
 
+def test_a_cancelled_coroutine_takes_nobody_with_it():
+    async def some():
+        stream, other = DialogueStream(batcher), DialogueStream(batcher)
+        first = asyncio.create_task(stream.apush("hi"))
+        await asyncio.sleep(0.01)
+        tasks = [asyncio.create_task(stream.apush("hi")) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        for task in [first, *tasks]:
+            task.cancel()
+        return await other.apush("hello")
+
+    with MicroBatcher(Slow(0.05), max_batch=2) as batcher:
+        assert asyncio.run(some()).label == "a"
+        assert batcher._thread.is_alive()
+
+
 def test_closing():
     model = Slow(0.05)
     batcher = MicroBatcher(model, max_batch=1)

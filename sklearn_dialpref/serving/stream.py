@@ -271,6 +271,8 @@ class MicroBatcher:
             self._answer([one for one in requests[:end] if one is not None])
 
     def _answer(self, requests: list[Request]) -> None:
+        # from here on a future can no longer be cancelled, as a cancelled coroutine would
+        requests = [one for one in requests if one[1].set_running_or_notify_cancel()]
         if not requests:
             return
         columns = zip(*(slots for slots, _ in requests), strict=True)
@@ -306,7 +308,7 @@ def checked(model: Any) -> Any:
 
 def _refuse(requests: Iterable[Request | None]) -> None:
     for request in requests:
-        if request is not None:
+        if request is not None and request[1].set_running_or_notify_cancel():
             request[1].set_exception(RuntimeError(CLOSED))
 
 
