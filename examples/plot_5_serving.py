@@ -1,0 +1,73 @@
+"""
+Serving: a live chat, labelled as it goes
+=========================================
+
+The fitted classifier becomes one ONNX graph, which answers without torch, and a stream takes the
+utterances of a chat as they come.
+"""
+
+# %%
+# Train as ever; the encoder is frozen, so that this takes seconds.
+import tempfile
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sklearn_dialpref import (
+    DialoguePreferenceClassifier,
+    DialogueStream,
+    MicroBatcher,
+    OnnxDialogueClassifier,
+    export_onnx,
+)
+from sklearn_dialpref.datasets import load_support_chats
+
+chats = load_support_chats()
+train, test = ~chats.test, chats.test
+clf = DialoguePreferenceClassifier(context_turns=1, random_state=0)
+clf.fit(chats.X[train], chats.y_human[train], chats.y_llm[train])
+
+# %%
+# The export runs the graph beside the classifier on dialogues that were not trained on, and
+# refuses to write one that differs by more than it may.  With int8 a few labels change.
+folder = tempfile.mkdtemp()
+checks = {"X_check": chats.X[test], "y_check": chats.y[test]}
+print(export_onnx(clf, f"{folder}/float32", **checks), "\n")
+print(export_onnx(clf, f"{folder}/int8", precision="int8", max_loss=0.02, **checks))
+
+# %%
+# A server loads the folder.  A stream is one dialogue: it remembers the context that the
+# classifier was trained with, and answers each utterance at once.
+model = OnnxDialogueClassifier.load(f"{folder}/int8", threads=1)
+chat = [
+    ("customer", "Hi, my order was to come on Monday and it is Thursday now."),
+    ("agent", "I am sorry about that. May I have the number of your order?"),
+    ("customer", "It is 30719. This is the second time, I am really annoyed."),
+    ("agent", "It is at the depot and will be with you tomorrow before noon."),
+    ("customer", "Tomorrow, finally."),
+    ("agent", "I have also refunded the shipping."),
+    ("customer", "Oh, that is kind, thank you very much!"),
+]
+stream = DialogueStream(model)
+answers = []
+for speaker, text in chat:
+    answers.append(stream.push(text))
+    print(f"{answers[-1].label:>8}  {answers[-1].latency_ms:4.1f} ms  {speaker}: {text}")
+
+# %%
+# The scores of the chat as it went:
+scores = np.array([answer.scores for answer in answers])
+figure, axes = plt.subplots(layout="constrained")
+for name, column in zip(model.classes_, scores.T, strict=True):
+    axes.plot(range(1, len(chat) + 1), column, marker="o", label=name)
+axes.set(xlabel="utterance", ylabel="probability", ylim=(0, 1))
+axes.legend()
+plt.show()
+
+# %%
+# Many chats at once share a model through a :class:`MicroBatcher`: what waits at the same time is
+# answered together, and when too much waits, those who send are slowed down.  ``apush`` is the
+# same for coroutines.
+with MicroBatcher(model, max_batch=32, max_pending=256) as batcher:
+    streams = {number: DialogueStream(batcher) for number in range(3)}
+    print([stream.push("Hello, I have a question.").label for stream in streams.values()])
