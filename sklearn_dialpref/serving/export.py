@@ -307,6 +307,9 @@ def _quiet() -> Iterator[None]:
     """Without the exporter's notes and warnings."""
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")
     levels = {name: logging.getLogger(name).level for name in names}
+    # without any handler a note of the quantiser would set up logging for the whole process
+    handler = logging.NullHandler()
+    logging.getLogger().addHandler(handler)
     try:
         for name in names:
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -314,6 +317,7 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.getLogger().removeHandler(handler)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 
