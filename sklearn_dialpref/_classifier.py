@@ -474,11 +474,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
             logits[~possible_classes(self._of_speakers, dialogues, logits.shape[1])] = -np.inf
         return logits
 
-    def _of_texts(self, texts: Sequence[str], index: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Logits of rows whose texts stand at these places, as those of an exported model."""
+    def _of_texts(self, texts: Sequence[str], index: Any, keep: bool = True) -> NDArray[Any]:
+        """Logits of rows whose texts stand at these places; a frozen encoder may keep them."""
         from ._student import embedded_rows
 
         encoder = self._frozen or self.net_.module_.encoder
+        encoder = encoder if keep else getattr(encoder, "text_encoder", encoder)
         return self._of_inputs(embedded_rows(encoder, texts, index))
 
     def _of_inputs(self, inputs: Tensor) -> NDArray[np.float64]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LONGEST_NAME = 2**16  # bytes, of a class
+
 __all__ = ["PredictsLabels", "labels_as_json", "plain", "plain_values", "set_labels"]
 
 
@@ -64,8 +66,12 @@ def labels_as_json(estimator: Any) -> dict[str, Any]:
 
 def set_labels(estimator: Any, state: dict[str, Any], folder: Path) -> None:
     """Give the estimator what :func:`labels_as_json` took from another."""
-    classes = state["classes"]
-    estimator.classes_ = np.array(classes["values"], dtype=np.dtype(classes["dtype"]))
+    values, dtype = state["classes"]["values"], np.dtype(state["classes"]["dtype"])
+    if not all(isinstance(value, str | int | float | bool) for value in values):
+        raise ValueError(f"{folder} is damaged: its classes are not strings or numbers")
+    if dtype.kind not in "OUSbiuf" or dtype.itemsize > LONGEST_NAME:
+        raise ValueError(f"{folder} is damaged: its classes are of type {dtype}")
+    estimator.classes_ = np.array(values, dtype=dtype)
     estimator.multilabel_ = bool(state["multilabel"])
     if estimator.multilabel_:
         estimator.thresholds_ = np.array(state["thresholds"], dtype=np.float64)
@@ -73,7 +79,7 @@ def set_labels(estimator: Any, state: dict[str, Any], folder: Path) -> None:
         speaker: np.array(allowed, dtype=bool) for speaker, allowed in state["of_speakers"]
     }
     by_class = [estimator.thresholds_] if estimator.multilabel_ else []
-    n_classes = len(estimator.classes_)
-    if any(len(values) != n_classes for values in [*by_class, *estimator._of_speakers.values()]):
+    shape = estimator.classes_.shape
+    if any(values.shape != shape for values in [*by_class, *estimator._of_speakers.values()]):
         raise ValueError(f"{folder} is damaged: thresholds or speakers are not of its classes")
     estimator._n_slots = int(state["n_slots"])

@@ -154,7 +154,7 @@ def read_json(file: Path) -> Any:
     """What a file of a saved folder says."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.parent} is damaged: {file.name} is no JSON ({error})") from error
 
 

@@ -135,11 +135,12 @@ class Student(nn.Module):
         self.head = Head(n_inputs, n_classes)
 
     def standardise_by(self, features: Tensor) -> None:
-        """Set mean and scale of the inputs; columns constant but for rounding keep their scale."""
+        """Set mean and scale of the inputs; that of columns constant but for rounding is ≥ 1."""
         self.mean = features.mean(dim=0)
         scale = features.std(dim=0, correction=0)
-        rounding = 1e-8 + 1e-6 * self.mean.abs()
-        self.scale = torch.where(scale > rounding, scale, torch.ones_like(scale))
+        size = self.mean.abs()
+        rounding = 1e-8 + 2.5e-7 * size  # two steps of a float32
+        self.scale = torch.where(scale > rounding, scale, size.clamp(min=1))
 
     def standardised(self, features: Tensor) -> Tensor:
         """What the head takes, on the device of the features."""

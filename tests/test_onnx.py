@@ -109,7 +109,7 @@ def test_batches_are_of_like_length():
     lengths = np.random.default_rng(0).integers(1, 300, 1000)
     found = list(batches(lengths))
     assert sorted(np.concatenate(found)) == list(range(1000))
-    assert all(len(rows) * lengths[rows].max() <= 2048 for rows in found)
+    assert all(len(rows) * lengths[rows].max() <= 256 or len(rows) == 1 for rows in found)
     assert sum(len(rows) * lengths[rows].max() for rows in found) < 1.1 * lengths.sum()
     assert [rows.tolist() for rows in batches(np.array([5000, 0]))] == [[0], [1]]
 
@@ -172,6 +172,25 @@ def test_int8(classifier, chats, tmp_path):
     assert f"int8 graph, checked on {report.n_rows}" in (tmp_path / "model/README.md").read_text()
 
 
+def test_only_the_encoder_is_quantised(classifier, chats, tmp_path):
+    path = tmp_path / "model"
+    export_onnx(classifier, path, X_check=chats.X, precision="int8", max_loss=1)
+    nodes = onnx.load(path / "model.onnx").graph.node
+    kinds = [node.op_type for node in nodes if "MatMul" in node.op_type or node.op_type == "Gemm"]
+    assert kinds[-2:] in (["MatMul", "MatMul"], ["Gemm", "Gemm"])
+    assert "MatMulInteger" in kinds
+
+
+def test_texts_cut_on_the_left(tiny_encoder, tmp_path):
+    model = SentenceTransformer(str(tiny_encoder), device="cpu")
+    model.tokenizer.truncation_side = "left"
+    clf = DialoguePreferenceClassifier(model, max_epochs=1, random_state=0)
+    clf.fit(TEXTS * 3, np.arange(21) % 2)
+    served = agrees(clf, TEXTS, tmp_path / "model")
+    long = ["hi " * 100 + "where is my parcel " * 40]
+    np.testing.assert_allclose(served.predict_proba(long), clf.predict_proba(long), atol=1e-5)
+
+
 # -- refused at export --------------------------------------------------------------------------
 
 
@@ -182,7 +201,7 @@ def test_int8_that_loses_too_much(classifier, chats, tmp_path):
 
 
 def test_a_graph_that_differs(classifier, chats, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "TOLERANCE", -1)
+    monkeypatch.setattr(export, "TOLERANCE", float("nan"))
     with pytest.raises(ValueError, match=r"probabilities differ by up to"):
         export_onnx(classifier, tmp_path / "model", X_check=chats.X)
     assert list(tmp_path.iterdir()) == []
@@ -220,11 +239,15 @@ def test_labels_to_check_against(classifier, chats):
     labels[::2] = None
     predicted = classifier.predict(chats.X)
     expected = np.mean(predicted[1::2] == chats.y_true[1::2])
-    assert export._score(labels, predicted) == expected
-    with pytest.raises(ValueError, match=r"y_check has 3 rows but X_check"):
-        export._score(labels[:3], predicted)
+    classes = classifier.classes_
+    assert export._score(labels, predicted, classes) == expected
+    for wrong in (labels[:3], np.stack([labels, labels], axis=1), labels.to_frame()):
+        with pytest.raises(ValueError, match=r"y_check has the shape .* must be \(45,\)"):
+            export._score(wrong, predicted, classes)
     with pytest.raises(ValueError, match=r"all of y_check is missing"):
-        export._score([None] * len(predicted), predicted)
+        export._score([None] * len(predicted), predicted, classes)
+    with pytest.raises(ValueError, match=r"labels that are no classes: \[7\]"):
+        export._score([7] * len(predicted), predicted, classes)
 
 
 # -- serving ------------------------------------------------------------------------------------
@@ -322,6 +345,28 @@ def test_another_folder(copied, classifier, tmp_path):
         export_onnx(classifier, tmp_path / "clf", X_check=["hi"])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pad": float("inf")},
+        {"pad": 10**6},
+        {"n_slots": 7},
+        {"n_slots": 1},
+        {"context_turns": -1},
+        {"prompt": "\ud83d"},
+        {"classes": {"values": [["a"], ["b"], ["c"]], "dtype": "|O"}},
+        {"classes": {"values": ["a", "b", "c"], "dtype": "<U30000000"}},
+        {"classes": {"values": ["a", "b", "c"], "dtype": "<M8[s]"}},
+    ],
+)
+def test_numbers_that_cannot_be(copied, change):
+    state = json.loads((copied / "serving.json").read_text())
+    (copied / "serving.json").write_text(json.dumps({**state, **change}))
+    resign(copied)
+    with pytest.raises(ValueError, match=r"damaged|cannot be read"):
+        OnnxDialogueClassifier.load(copied)
+
+
 def test_classes_that_are_not_those_of_the_graph(copied):
     state = json.loads((copied / "serving.json").read_text())
     state["classes"]["values"].append("more")
@@ -331,12 +376,15 @@ def test_classes_that_are_not_those_of_the_graph(copied):
         OnnxDialogueClassifier.load(copied)
 
 
-def test_weights_elsewhere(copied, tmp_path):
-    (tmp_path / "outside.bin").write_bytes(bytes(10**6))
+@pytest.mark.parametrize("place", ["../outside.bin", "outside.bin"])
+def test_weights_elsewhere(copied, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, copied.parent, tmp_path.parent):
+        (folder / "outside.bin").write_bytes(bytes(10**6))
     model = onnx.load(copied / "model.onnx")
     for tensor in model.graph.initializer:
         if len(tensor.raw_data) > 1000:
-            onnx.external_data_helper.set_external_data(tensor, "../outside.bin")
+            onnx.external_data_helper.set_external_data(tensor, place)
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.ClearField("raw_data")
     (copied / "model.onnx").write_bytes(model.SerializeToString())

@@ -55,7 +55,8 @@ class Slow:
     def __init__(self, seconds=0.02):
         self.seconds, self.sizes = seconds, []
 
-    def _of_texts(self, texts, index):
+    def _of_texts(self, texts, index, keep=True):
+        assert not keep
         self.sizes.append(len(index))
         time.sleep(self.seconds)
         if any("fail" in text for text in texts):
@@ -157,6 +158,46 @@ def test_an_error_goes_to_those_who_asked():
         assert DialogueStream(batcher).push("works").label == "a"
 
 
+def test_a_bad_text_fails_alone():
+    model = Slow(0.05)
+    with MicroBatcher(model) as batcher, ThreadPoolExecutor(6) as pool:
+        first = pool.submit(DialogueStream(batcher).push, "first")
+        time.sleep(0.02)  # the others wait meanwhile
+        texts = ["good", "fail", "fine", "failing", "well"]
+        pushed = [pool.submit(DialogueStream(batcher).push, text) for text in texts]
+        assert first.result().label == "a"
+        failed = [one.exception() is not None for one in pushed]
+    assert failed == [False, True, False, True, False]
+
+
+def test_what_nobody_waits_for_is_not_computed():
+    model = Slow(0.1)
+    with MicroBatcher(model, max_batch=1) as batcher, ThreadPoolExecutor(6) as pool:
+        first = pool.submit(DialogueStream(batcher).push, "first")
+        time.sleep(0.02)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                DialogueStream(batcher).push("hi", timeout=0.001)
+        first.result()
+    assert len(model.sizes) == 1
+
+
+def test_a_batcher_whose_thread_is_gone():
+    batcher = MicroBatcher(Slow(0))
+    batcher._waiting.put(None)
+    batcher._thread.join()
+    with pytest.raises(RuntimeError, match="make it in the process that uses it"):
+        DialogueStream(batcher).push("hi")
+    batcher.close()
+
+
+def test_texts_are_not_kept_by_the_encoder(classifier):
+    from sklearn_dialpref._encoders import _EMBEDDINGS
+
+    DialogueStream(classifier).push("my card number is abcdef")
+    assert not any("abcdef" in text for _, text in _EMBEDDINGS._rows)
+
+
 def test_a_timeout_loses_nothing_of_the_dialogue():
     with MicroBatcher(Slow(0.1)) as batcher:
         stream = DialogueStream(batcher)
@@ -242,6 +283,10 @@ def test_what_is_refused(classifier, tiny_encoder, chats):
     for text in ("", "  ", None, 3, b"hi"):
         with pytest.raises(ValueError, match="must be a str that is not empty"):
             stream.push(text)
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        stream.push("half \ud83d")
+    with pytest.raises(ValueError, match="timeout must be seconds"):
+        stream.push("hi", timeout=-1)
     assert not stream._past
     with pytest.raises(TypeError, match="must be an OnnxDialogueClassifier"):
         DialogueStream("model")

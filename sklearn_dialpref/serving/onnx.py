@@ -19,8 +19,10 @@ from sklearn_dialpref._validation import check_dialogues
 __all__ = ["KIND", "MODEL", "SERVED", "TOKENIZER", "OnnxDialogueClassifier"]
 
 KIND = "onnx"
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 SERVED, MODEL, TOKENIZER = "serving.json", "model.onnx", "tokenizer.json"
-BATCH_TOKENS = 2048  # of a batch, with padding
+BATCH_TOKENS = 256  # of a batch, with padding; larger ones leave the processor's cache
+MOST_TURNS = 10_000  # of context
 
 
 class OnnxDialogueClassifier(PredictsLabels):
@@ -106,18 +108,33 @@ class OnnxDialogueClassifier(PredictsLabels):
             model._prompt = str(state["prompt"])
             model._special_tokens = bool(state["special_tokens"])
             model._pad = int(state["pad"])
-        except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, OverflowError, OSError) as error:
             raise ValueError(
                 f"{folder} cannot be read as a model: {SERVED} is not as export_onnx writes it "
                 f"({type(error).__name__}: {error})"
             ) from error
         model._tokenizer = _tokenizer(folder / TOKENIZER)
         model._session = _session(folder / MODEL, threads)
-        if model._session.get_outputs()[0].shape[-1] != len(model.classes_):
-            raise ValueError(
-                f"{folder} is damaged: its graph is not of {len(model.classes_)} classes"
-            )
+        model._check(folder)
         return model
+
+    def _check(self, folder: Path) -> None:
+        """Whether the parts fit together: one text has to go through."""
+        in_range = (
+            self._n_slots in (1, 2)
+            and 0 <= self.context_turns <= MOST_TURNS
+            and 0 <= self._pad < self._tokenizer.get_vocab_size()
+        )
+        if not in_range:
+            raise ValueError(f"{folder} is damaged: {SERVED} has numbers that cannot be")
+        try:
+            logits = self._of_texts(["a"], np.array([[0] + [-1] * (self._n_slots - 1)]))
+        except Exception as error:  # onnxruntime's have no common base
+            raise ValueError(f"{folder} is damaged: its parts do not fit ({error})") from error
+        if logits.shape != (1, len(self.classes_)):
+            raise ValueError(
+                f"{folder} is damaged: its graph is not of {len(self.classes_)} classes"
+            )
 
     # -- predicting ---------------------------------------------------------------------------
 
@@ -172,14 +189,19 @@ class OnnxDialogueClassifier(PredictsLabels):
         """Whether a text alone is enough of an input."""
         return not self._of_speakers and (self._n_slots == 1 or self.context_turns > 0)
 
-    def _of_texts(self, texts: list[str], index: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Logits of rows whose texts stand at these places, in batches of like length."""
+    def _of_texts(
+        self, texts: list[str], index: NDArray[np.int64], keep: bool = False
+    ) -> NDArray[np.float64]:
+        """Logits of rows whose texts stand at these places, in batches of like length.
+
+        As of the classifier; here nothing is kept in any case.
+        """
         tokens = self._tokens(texts)
         if len(index) == 1:
             return self._run(tokens, index)
         lengths = np.array([len(one) for one in tokens] + [0])  # -1 is no text
         logits = np.empty((len(index), len(self.classes_)))
-        for rows in batches(lengths[index].max(axis=1)):
+        for rows in batches(lengths[index].max(axis=1) * index.shape[1]):
             used, places = np.unique(index[rows], return_inverse=True)
             places = places.reshape(len(rows), -1)
             if used[0] == -1:
@@ -226,7 +248,7 @@ class OnnxDialogueClassifier(PredictsLabels):
 
 
 def batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Rows of like length, as many as ``BATCH_TOKENS`` allows; the longest first."""
+    """Rows of like length, the longest first, as many as ``BATCH_TOKENS`` allows."""
     order = np.argsort(-lengths, kind="stable")
     at = 0
     while at < len(order):
@@ -258,6 +280,8 @@ def _session(file: Path, threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # a graph has all its weights in it: none are looked for in the working directory
+    options.add_session_config_entry(EXTERNAL_FOLDER, str(file.parent / "no other files"))
     try:
         return onnxruntime.InferenceSession(
             file.read_bytes(), options, providers=["CPUExecutionProvider"]

@@ -107,13 +107,21 @@ class DialogueStream:
             If the `MicroBatcher` is closed.
         """
         start = time.perf_counter()
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be seconds, 0 or more, or None, got {timeout!r}")
+        allowed = self._allowed(speaker)
         slots = self._take(text)
         if self._batcher is None:
-            texts, index = _row(slots)
-            logits = self._model._of_texts(texts, index)
+            texts, index = row_of(slots)
+            logits = self._model._of_texts(texts, index, keep=False)
         else:
-            logits = self._batcher.submit(slots, timeout).result(_left(start, timeout))
-        return self._prediction(logits, speaker, start)
+            future = self._batcher._submit(slots, timeout)
+            try:
+                logits = future.result(_left(start, timeout))
+            except TimeoutError:
+                future.cancel()  # nobody waits for it any more
+                raise
+        return self._prediction(logits, allowed, start)
 
     async def apush(self, text: str, speaker: Any = None) -> Prediction:
         """As :meth:`push`, for coroutines: others run while it waits.
@@ -130,18 +138,25 @@ class DialogueStream:
         Prediction
         """
         start = time.perf_counter()
+        allowed = self._allowed(speaker)
         slots = self._take(text)
         if self._batcher is None:
-            texts, index = _row(slots)
-            logits = await asyncio.to_thread(self._model._of_texts, texts, index)
+            texts, index = row_of(slots)
+            logits = await asyncio.to_thread(self._model._of_texts, texts, index, False)
         else:
-            logits = await asyncio.wrap_future(await self._batcher.asubmit(slots))
-        return self._prediction(logits, speaker, start)
+            logits = await asyncio.wrap_future(await self._batcher._asubmit(slots))
+        return self._prediction(logits, allowed, start)
+
+    def _allowed(self, speaker: Any) -> NDArray[np.bool_] | None:
+        """Which classes the speaker can have; None for all."""
+        of_speakers = self._model._of_speakers
+        return of_speakers.get(speaker) if of_speakers else None
 
     def _take(self, text: str) -> tuple[str, ...]:
         """The texts of the utterance's row."""
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"an utterance must be a str that is not empty, got {text!r}")
+        text.encode()  # half a character, as JSON may have it, is a ValueError here
         if not self._past.maxlen:
             return (text,)
         with self._lock:
@@ -149,9 +164,10 @@ class DialogueStream:
             self._past.append(text)
         return text, context
 
-    def _prediction(self, logits: NDArray[np.float64], speaker: Any, start: float) -> Prediction:
+    def _prediction(
+        self, logits: NDArray[np.float64], allowed: NDArray[np.bool_] | None, start: float
+    ) -> Prediction:
         model = self._model
-        allowed = model._of_speakers.get(speaker) if model._of_speakers else None
         if allowed is not None:
             logits = np.where(allowed, logits, -np.inf)
         scores = model._probabilities(logits)[0]
@@ -202,7 +218,7 @@ class MicroBatcher:
         self._thread = threading.Thread(target=self._work, name="MicroBatcher", daemon=True)
         self._thread.start()
 
-    def submit(self, slots: tuple[str, ...], timeout: float | None = None) -> Future:
+    def _submit(self, slots: tuple[str, ...], timeout: float | None = None) -> Future:
         """The future logits of a row, when there is room for it."""
         future: Future = Future()
         self._check_open()
@@ -213,8 +229,8 @@ class MicroBatcher:
         self._refuse_if_late()
         return future
 
-    async def asubmit(self, slots: tuple[str, ...]) -> Future:
-        """As :meth:`submit`, for coroutines."""
+    async def _asubmit(self, slots: tuple[str, ...]) -> Future:
+        """As :meth:`_submit`, for coroutines."""
         future: Future = Future()
         while True:
             self._check_open()
@@ -248,6 +264,11 @@ class MicroBatcher:
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError(CLOSED)
+        if not self._thread.is_alive():
+            raise RuntimeError(
+                "the thread of the MicroBatcher is gone: make it in the process that uses it, "
+                "after a fork"
+            )
 
     def _refuse_if_late(self) -> None:
         """Nobody is left to answer what came after the end."""
@@ -268,20 +289,24 @@ class MicroBatcher:
                     requests.append(self._waiting.get_nowait())
             end = requests.index(None) if None in requests else len(requests)
             _refuse(requests[end:])
-            self._answer([one for one in requests[:end] if one is not None])
+            known = [one for one in requests[:end] if one is not None]
+            # from then on a future can no longer be cancelled, as a cancelled coroutine would
+            self._answer([one for one in known if one[1].set_running_or_notify_cancel()])
 
     def _answer(self, requests: list[Request]) -> None:
-        # from here on a future can no longer be cancelled, as a cancelled coroutine would
-        requests = [one for one in requests if one[1].set_running_or_notify_cancel()]
         if not requests:
             return
         columns = zip(*(slots for slots, _ in requests), strict=True)
         try:
             slots = [np.array(column, dtype=object) for column in columns]
-            logits = self.model._of_texts(*distinct_texts(slots))
-        except Exception as error:  # of whatever kind, it is for those who asked
-            for _, future in requests:
-                future.set_exception(error)
+            texts, index = distinct_texts(slots)
+            logits = self.model._of_texts(texts, index, keep=False)
+        except Exception as error:  # of whatever kind, it is for the one who is to blame
+            if len(requests) == 1:
+                requests[0][1].set_exception(error)
+            else:
+                for request in requests:
+                    self._answer([request])
             return
         for row, (_, future) in enumerate(requests):
             future.set_result(logits[row : row + 1])
@@ -312,7 +337,7 @@ def _refuse(requests: Iterable[Request | None]) -> None:
             request[1].set_exception(RuntimeError(CLOSED))
 
 
-def _row(slots: tuple[str, ...]) -> tuple[list[str], NDArray[np.int64]]:
+def row_of(slots: tuple[str, ...]) -> tuple[list[str], NDArray[np.int64]]:
     """Texts of a single row, and its places among them."""
     texts = [text for text in slots if text]
     index = [[0] if len(slots) == 1 else [0, 1 if len(texts) == 2 else -1]]
