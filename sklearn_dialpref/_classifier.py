@@ -22,7 +22,7 @@ from ._saving import SavedAsFolder, data_summary
 from ._speaker_classes import all_classes, possible_classes, restricted
 from ._targets import Targets, check_targets, class_weights
 from ._texts import distinct_texts, fitted_slots, text_slots
-from ._validation import Dialogues, check_dialogues, is_missing, label_array
+from ._validation import Dialogues, check_dialogues, label_array, wholly_known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -449,8 +449,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
             If no row has a label.
         """
         predicted = self.predict(X)
-        missing = is_missing(y)
-        known = np.asarray(~(missing.any(axis=1) if missing.ndim == 2 else missing))
+        known = wholly_known(y)
         if len(known) != len(predicted):
             raise ValueError(
                 f"Found input variables with inconsistent numbers of samples: "

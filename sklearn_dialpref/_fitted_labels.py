@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 LONGEST_NAME = 2**16  # bytes, of a class
 
-__all__ = ["PredictsLabels", "labels_as_json", "plain", "plain_values", "set_labels"]
+__all__ = [
+    "PredictsLabels",
+    "labels_as_json",
+    "labels_card",
+    "plain",
+    "plain_values",
+    "set_labels",
+]
 
 
 class PredictsLabels:
@@ -62,6 +69,13 @@ def labels_as_json(estimator: Any) -> dict[str, Any]:
         ],
         "n_slots": estimator._n_slots,
     }
+
+
+def labels_card(state: dict[str, Any]) -> str:
+    """The part of a model card on what :func:`labels_as_json` found."""
+    names = state["classes"]["values"]
+    kind = "labels, any number of them on an utterance" if state["multilabel"] else "classes"
+    return f"## {len(names)} {kind}\n\n" + ", ".join(f"`{name}`" for name in names)
 
 
 def set_labels(estimator: Any, state: dict[str, Any], folder: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from ._fitted_labels import labels_as_json, plain, plain_values, set_labels
+from ._fitted_labels import labels_as_json, labels_card, plain, plain_values, set_labels
 from ._folder import checked_folder, new_folder, read_json
 from ._targets import Targets
 
@@ -290,15 +290,13 @@ def _card(state: dict[str, Any], metrics: Mapping[str, float]) -> str:
         if record["valid_loss"] is not None
     }
     measured = {**metrics, **watched}
-    classes = ", ".join(f"`{name}`" for name in state["classes"]["values"])
-    kind = "labels, any number of them on an utterance" if state["multilabel"] else "classes"
     return "\n\n".join(
         [
             "# Classifier of utterances in dialogues",
             "Made by `sklearn_dialpref.DialoguePreferenceClassifier`: a sentence encoder and a "
             "small head that learned from human labels and from those of a large language model. "
             "Load it with `DialoguePreferenceClassifier.load(folder)`.",
-            f"## {len(state['classes']['values'])} {kind}\n\n{classes}",
+            labels_card(state),
             "## Training data\n\n" + _table(state["data"]),
             "## Measured\n\n" + (_table(measured) if measured else "Nothing was given."),
             "## Parameters\n\n" + _table({k: v for k, v in parameters.items() if v is not None}),

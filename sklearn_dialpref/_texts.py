@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from ._validation import Dialogues
 
-__all__ = ["distinct_texts", "fitted_slots", "lines", "neighbours", "text_slots"]
+__all__ = ["distinct_texts", "fitted_slots", "lines", "neighbours", "row_of", "text_slots"]
 
 
 def text_slots(dialogues: Dialogues, context_turns: int) -> list[NDArray[Any]]:
@@ -60,6 +61,13 @@ def distinct_texts(slots: list[NDArray[Any]]) -> tuple[list[str], NDArray[np.int
     if texts[0] == "":
         texts, index = texts[1:], index - 1
     return texts.tolist(), np.ascontiguousarray(index)
+
+
+def row_of(slots: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """As :func:`distinct_texts`, of a single row and unsorted, in a fraction of the time."""
+    texts = [text for text in slots if text]
+    index = [[0] if len(slots) == 1 else [0, 1 if len(texts) == 2 else -1]]
+    return texts, np.array(index)
 
 
 def neighbours(

@@ -20,6 +20,7 @@ __all__ = [
     "is_missing",
     "label_array",
     "missing_in",
+    "wholly_known",
 ]
 
 RESERVED = ("dialogue_id", "text", "turn", "speaker", "context")
@@ -97,6 +98,12 @@ def is_missing(y: Any) -> NDArray[np.bool_]:
     [False, True, True]
     """
     return missing_in(label_array(y))
+
+
+def wholly_known(y: Any) -> NDArray[np.bool_]:
+    """Rows with a label, or with all of their labels."""
+    missing = is_missing(y)
+    return np.asarray(~(missing.any(axis=1) if missing.ndim == 2 else missing))
 
 
 def missing_in(values: NDArray[Any]) -> NDArray[np.bool_]:

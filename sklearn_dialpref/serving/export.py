@@ -25,13 +25,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sklearn_dialpref._encoders import TextEncoder
-from sklearn_dialpref._fitted_labels import labels_as_json
+from sklearn_dialpref._fitted_labels import labels_as_json, labels_card
 from sklearn_dialpref._folder import new_folder
 from sklearn_dialpref._student import Student, side_by_side
-from sklearn_dialpref._texts import distinct_texts, fitted_slots
-from sklearn_dialpref._validation import check_dialogues, is_missing, label_array
+from sklearn_dialpref._texts import distinct_texts, fitted_slots, row_of
+from sklearn_dialpref._validation import check_dialogues, label_array, wholly_known
 
-from .onnx import KIND, MODEL, SERVED, TOKENIZER, OnnxDialogueClassifier
+from .onnx import KIND, MODEL, SERVED, TOKENIZER, OnnxDialogueClassifier, alone
 
 __all__ = ["OnnxReport", "export_onnx"]
 
@@ -216,22 +216,16 @@ class ServingGraph(nn.Module):
     A copy: neither the classifier nor its encoder changes.
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, encoder: TextEncoder, student: Student) -> None:
         super().__init__()
         encoder = copy.deepcopy(encoder).cpu().float().requires_grad_(False)
         self.encoder = StaticTexts(encoder) if is_static(encoder) else encoder
         self.n_context = encoder.n_context
-        self.head = copy.deepcopy(student.head).cpu()
-        self.register_buffer("mean", student.mean.detach().cpu().clone())
-        self.register_buffer("scale", student.scale.detach().cpu().clone())
+        self.student = copy.deepcopy(student.without_encoder()).cpu()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, index: Tensor) -> Tensor:
         embedded = self.encoder({"input_ids": input_ids, "attention_mask": attention_mask})
-        inputs = side_by_side(embedded, index, self.n_context)
-        return self.head((inputs - self.mean) / self.scale)
+        return self.student(side_by_side(embedded, index, self.n_context))
 
 
 class StaticTexts(nn.Module):
@@ -375,8 +369,9 @@ def _tokenizer_of(encoder: TextEncoder) -> tuple[Any, bool, int]:
 def _compared(
     clf: Any, exported: OnnxDialogueClassifier, X: Any, y: Any, precision: str
 ) -> OnnxReport:
-    before, after = clf.predict_proba(X), exported.predict_proba(X)
-    labels, new_labels = clf.predict(X), exported.predict(X)
+    logits, new_logits = clf._logits(X), exported._logits(X)
+    before, after = clf._probabilities(logits), exported._probabilities(new_logits)
+    labels, new_labels = clf._labels(logits), exported._labels(new_logits)
     changed = labels != new_labels
     score, score_before = (_score(y, said, clf.classes_) for said in (new_labels, labels))
     if y is not None:
@@ -405,10 +400,10 @@ def _score(y: Any, predicted: NDArray[Any], classes: NDArray[Any]) -> float:
     """Accuracy, or macro-F1 of a multilabel problem, on the rows with all their labels."""
     if y is None:
         return float("nan")
-    truth, missing = label_array(y), is_missing(y)
+    truth = label_array(y)
     if truth.shape != predicted.shape:
         raise ValueError(f"y_check has the shape {truth.shape}, but it must be {predicted.shape}")
-    known = np.asarray(~(missing.any(axis=1) if missing.ndim == 2 else missing))
+    known = wholly_known(y)
     if not known.any():
         raise ValueError("all of y_check is missing; leave it out, or pass labels")
     truth, predicted = truth[known], predicted[known]
@@ -423,11 +418,11 @@ def _latency(
     run: Callable[[list[str], NDArray[np.int64]], Any], texts: list[str], n_slots: int
 ) -> tuple[float, float]:
     """Median and 95th percentile of one text, in milliseconds."""
-    index = np.array([[0] + [-1] * (n_slots - 1)])
+    rows = [row_of(alone(text, n_slots)) for text in texts[: WARM_UP + TIMED]]
     took = []
     for at in range(WARM_UP + TIMED):
         start = time.perf_counter()
-        run([texts[at % len(texts)]], index)
+        run(*rows[at % len(rows)])
         took.append(1e3 * (time.perf_counter() - start))
     median, late = np.percentile(took[WARM_UP:], [50, 95])
     return float(median), float(late)
@@ -448,15 +443,13 @@ def _refuse_if_different(report: OnnxReport, max_loss: float) -> None:
 
 
 def _card(state: dict[str, Any], report: OnnxReport) -> str:
-    kind = "labels, any number of them on an utterance" if state["multilabel"] else "classes"
-    names = ", ".join(f"`{name}`" for name in state["classes"]["values"])
     versions = ", ".join(f"{name} {number}" for name, number in state["versions"].items())
     return "\n\n".join(
         [
             "# Classifier of utterances in dialogues, for ONNX Runtime",
             "Made by `sklearn_dialpref.export_onnx`. Load it with "
             "`OnnxDialogueClassifier.load(folder)`, which needs no torch.",
-            f"## {len(state['classes']['values'])} {kind}\n\n{names}",
+            labels_card(state),
             "## Checked\n\n" + "\n".join(f"- {line}" for line in str(report).splitlines()),
             f"## Versions\n\n{versions}\n",
         ]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from sklearn_dialpref._fitted_labels import PredictsLabels, set_labels
 from sklearn_dialpref._folder import checked_folder, read_json
 from sklearn_dialpref._speaker_classes import possible_classes
-from sklearn_dialpref._texts import distinct_texts, fitted_slots
+from sklearn_dialpref._texts import distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._validation import check_dialogues
 
-__all__ = ["KIND", "MODEL", "SERVED", "TOKENIZER", "OnnxDialogueClassifier"]
+__all__ = ["KIND", "MODEL", "SERVED", "TOKENIZER", "OnnxDialogueClassifier", "alone"]
 
 KIND = "onnx"
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -128,7 +128,7 @@ class OnnxDialogueClassifier(PredictsLabels):
         if not in_range:
             raise ValueError(f"{folder} is damaged: {SERVED} has numbers that cannot be")
         try:
-            logits = self._of_texts(["a"], np.array([[0] + [-1] * (self._n_slots - 1)]))
+            logits = self._of_texts(*row_of(alone("a", self._n_slots)))
         except Exception as error:  # onnxruntime's have no common base
             raise ValueError(f"{folder} is damaged: its parts do not fit ({error})") from error
         if logits.shape != (1, len(self.classes_)):
@@ -176,7 +176,7 @@ class OnnxDialogueClassifier(PredictsLabels):
     def _logits(self, X: Any) -> NDArray[np.float64]:
         # the quick way for a single text; an empty one gets its message below
         if type(X) is list and len(X) == 1 and type(X[0]) is str and X[0].strip() and self._plain:
-            return self._of_texts(X, np.array([[0] + [-1] * (self._n_slots - 1)]))
+            return self._of_texts(*row_of(alone(X[0], self._n_slots)))
         dialogues = check_dialogues(X, precomputed=False)
         slots = fitted_slots(dialogues, self.context_turns, self._n_slots)
         logits = self._of_texts(*distinct_texts(slots))
@@ -245,6 +245,11 @@ class OnnxDialogueClassifier(PredictsLabels):
     def __repr__(self) -> str:
         labels = "labels" if self.multilabel_ else "classes"
         return f"<{type(self).__name__} of {len(self.classes_)} {labels}>"
+
+
+def alone(text: str, n_slots: int) -> list[str]:
+    """The texts of a row without a context."""
+    return [text] + [""] * (n_slots - 1)
 
 
 def batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

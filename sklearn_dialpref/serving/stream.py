@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._texts import distinct_texts
+from sklearn_dialpref._texts import distinct_texts, row_of
 
 __all__ = ["DialogueStream", "MicroBatcher", "Prediction"]
 
@@ -335,13 +335,6 @@ def _refuse(requests: Iterable[Request | None]) -> None:
     for request in requests:
         if request is not None and request[1].set_running_or_notify_cancel():
             request[1].set_exception(RuntimeError(CLOSED))
-
-
-def row_of(slots: tuple[str, ...]) -> tuple[list[str], NDArray[np.int64]]:
-    """Texts of a single row, and its places among them."""
-    texts = [text for text in slots if text]
-    index = [[0] if len(slots) == 1 else [0, 1 if len(texts) == 2 else -1]]
-    return texts, np.array(index)
 
 
 def _left(start: float, timeout: float | None) -> float | None:
