@@ -219,6 +219,9 @@ class ServingGraph(nn.Module):
     def __init__(self, encoder: TextEncoder, student: Student) -> None:
         super().__init__()
         encoder = copy.deepcopy(encoder).cpu().float().requires_grad_(False)
+        for module in encoder.modules():
+            if hasattr(module, "set_attn_implementation"):
+                module.set_attn_implementation("eager")  # the others become more operators
         self.encoder = StaticTexts(encoder) if is_static(encoder) else encoder
         self.n_context = encoder.n_context
         self.student = copy.deepcopy(student.without_encoder()).cpu()

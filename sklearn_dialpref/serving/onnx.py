@@ -23,6 +23,8 @@ EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 SERVED, MODEL, TOKENIZER = "serving.json", "model.onnx", "tokenizer.json"
 BATCH_TOKENS = 256  # of a batch, with padding; larger ones leave the processor's cache
 MOST_TURNS = 10_000  # of context
+# on processors three times as slow as the addition and the normalisation that it replaces
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 
 class OnnxDialogueClassifier(PredictsLabels):
@@ -289,7 +291,10 @@ def _session(file: Path, threads: int | None) -> Any:
     options.add_session_config_entry(EXTERNAL_FOLDER, str(file.parent / "no other files"))
     try:
         return onnxruntime.InferenceSession(
-            file.read_bytes(), options, providers=["CPUExecutionProvider"]
+            file.read_bytes(),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=SLOW_FUSIONS,
         )
     except Exception as error:  # onnxruntime's have no common base
         raise ValueError(f"{file} is no ONNX graph that can be run ({error})") from error
