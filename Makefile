@@ -17,7 +17,7 @@ export MPLBACKEND := Agg
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install install-llm demo test test-slow test-llm test-oldest lint format docs clean
+.PHONY: help install install-browser install-llm demo test test-slow test-llm test-oldest lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ $(VENV)/.installed-llm: $(VENV)/.installed
 		--no-cache-dir --no-deps --constraint constraints.txt llama-cpp-python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[llm-tests]'
 	@touch $@
+
+install-browser: ## a headless browser, for the test of the example service's page; Debian, as root
+	command -v chromium-headless-shell || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell; }
 
 $(VENV_OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV_OLDEST)

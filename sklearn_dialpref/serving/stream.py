@@ -242,8 +242,16 @@ class MicroBatcher:
                 self._refuse_if_late()
                 return future
 
+    @property
+    def n_waiting(self) -> int:
+        """Utterances that wait now, those at work not counted."""
+        return self._waiting.qsize()
+
     def close(self) -> None:
-        """Answer those that wait, and end the thread."""
+        """Answer those that wait, and end the thread.
+
+        It waits for that: among coroutines, by ``await asyncio.to_thread(batcher.close)``.
+        """
         with self._closing:
             if not self._closed:
                 self._closed = True

@@ -1,0 +1,267 @@
+"""A small service that labels live dialogues, over HTTP and WebSocket, with a page to watch.
+
+    pip install 'sklearn-dialpref[serve]'
+    python examples/serve_fastapi.py FOLDER        # that export_onnx wrote
+    python examples/serve_fastapi.py               # trains one on the bundled chats first
+
+- ``/`` is a page that shows a conversation with its labels and scores as they appear.
+- ``/dialogue`` is a WebSocket for one dialogue: send ``{"text": "…", "speaker": "…"}`` (speaker is
+  optional) for each utterance, receive its label and scores, or ``{"error": "…"}``.
+- ``POST /predict`` takes a dialogue as it stands: ``{"utterances": [{"text": "…"}, …]}``.
+- ``/health`` answers 200 as long as the model answers, and ``/metrics`` is for Prometheus.
+
+What is sent is limited in size and number, and nothing of it is stored or logged.  It knows no
+users and no encryption: put it behind a proxy that does.
+"""
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import logging
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+
+from sklearn_dialpref import DialogueStream, MicroBatcher, OnnxDialogueClassifier, Prediction
+
+PAGE = Path(__file__).with_suffix(".html")
+MAX_TEXT = 2_000  # characters of an utterance
+MAX_UTTERANCES = 200  # of a request
+MAX_BODY = 1_000_000  # bytes of a request
+MAX_MESSAGE = 16_000  # bytes of a message of a WebSocket
+MAX_DIALOGUES = 1_000  # at once
+PATIENCE = 10.0  # seconds until an answer is given up
+SILENCE = 600.0  # seconds until a dialogue that says nothing is closed
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+log = logging.getLogger("uvicorn.error")
+
+
+class Utterance(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    text: Annotated[str, Field(max_length=MAX_TEXT, pattern=r"\S")]
+    speaker: Annotated[str, Field(max_length=100)] | None = None
+
+
+class Dialogue(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    utterances: Annotated[list[Utterance], Field(min_length=1, max_length=MAX_UTTERANCES)]
+
+
+class Metrics:
+    """What Prometheus is told, of one service."""
+
+    def __init__(self, batcher: MicroBatcher) -> None:
+        self.registry = CollectorRegistry()
+        of = {"registry": self.registry}
+        self.seconds = Histogram(
+            "dialpref_seconds", "Until an utterance was answered", buckets=BUCKETS, **of
+        )
+        self.labels = Counter("dialpref_labels", "Labels given", ["label"], **of)
+        self.refused = Counter("dialpref_refused", "What was not answered", ["why"], **of)
+        self.n_dialogues = 0
+        dialogues = Gauge("dialpref_open_dialogues", "WebSockets", **of)
+        dialogues.set_function(lambda: self.n_dialogues)
+        waiting = Gauge("dialpref_waiting", "Utterances not begun yet", **of)
+        waiting.set_function(lambda: batcher.n_waiting)
+
+
+def make_app(model: Any) -> FastAPI:
+    """The service of a model, an OnnxDialogueClassifier or a fitted classifier."""
+    batcher = MicroBatcher(model)
+    metrics = Metrics(batcher)
+    classes = [str(label) for label in model.classes_]
+    page = PAGE.read_text(encoding="utf-8")
+    page_headers = {"Content-Security-Policy": security_policy(page)}
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(batcher.close)
+
+    app = FastAPI(
+        title="Labels of live dialogues", lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY)
+
+    async def answer(stream: DialogueStream, utterance: Utterance) -> dict[str, Any]:
+        found = await stream.apush(utterance.text, utterance.speaker)
+        metrics.seconds.observe(found.latency_ms / 1e3)
+        for label in labels_of(found):
+            metrics.labels.labels(str(label)).inc()
+        return {
+            "label": found.label,
+            "scores": dict(zip(classes, found.scores.tolist(), strict=True)),
+            "latency_ms": round(found.latency_ms, 3),
+        }
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+        metrics.refused.labels("input").inc()
+        return JSONResponse({"error": explained(error.errors())}, status_code=422)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def refuse_request(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        if error.status_code != 503:  # counted as overload
+            metrics.refused.labels("request").inc()
+        return JSONResponse({"error": error.detail}, status_code=error.status_code)
+
+    @app.get("/", response_class=HTMLResponse)
+    async def show_page() -> HTMLResponse:
+        return HTMLResponse(page, headers=page_headers)
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await DialogueStream(batcher).apush("Is anybody there?")
+        except Exception as error:  # whatever it is, the model does not answer
+            log.error("the model does not answer: %r", error)
+            return JSONResponse({"status": "the model does not answer"}, status_code=503)
+        return JSONResponse({"status": "ok", "classes": classes})
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/predict")
+    async def predict(dialogue: Dialogue) -> JSONResponse:
+        stream = DialogueStream(batcher)
+        try:
+            async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+                # tasks begin in this order, and so do the utterances of the dialogue
+                tasks = [group.create_task(answer(stream, one)) for one in dialogue.utterances]
+        except TimeoutError as error:
+            metrics.refused.labels("overload").inc()
+            raise HTTPException(503, "too much to do, try again later") from error
+        return JSONResponse([task.result() for task in tasks])
+
+    @app.websocket("/dialogue")
+    async def live(socket: WebSocket) -> None:
+        await socket.accept()
+        if metrics.n_dialogues >= MAX_DIALOGUES:
+            metrics.refused.labels("overload").inc()
+            await socket.close(1013, "too many dialogues, try again later")
+            return
+        metrics.n_dialogues += 1
+        try:
+            with suppress(WebSocketDisconnect):  # it left before its answer
+                await talk(socket, DialogueStream(batcher))
+        finally:
+            metrics.n_dialogues -= 1
+
+    async def talk(socket: WebSocket, stream: DialogueStream) -> None:
+        while (message := await heard(socket)) is not None:
+            try:
+                utterance = Utterance.model_validate_json(message)
+            except ValidationError as error:
+                metrics.refused.labels("input").inc()
+                await socket.send_json({"error": explained(error.errors())})
+                continue
+            await socket.send_json(await answer(stream, utterance))
+
+    return app
+
+
+def make_server(model: Any, **options: Any) -> uvicorn.Server:
+    """The server of :func:`make_app`, with its limits."""
+    config = uvicorn.Config(
+        make_app(model),
+        access_log=False,
+        limit_concurrency=2_000,
+        timeout_graceful_shutdown=5,
+        ws_max_size=MAX_MESSAGE,
+        **options,
+    )
+    return uvicorn.Server(config)
+
+
+async def heard(socket: WebSocket) -> str | bytes | None:
+    """The next message; None when the other side has left, or is closed for its silence."""
+    try:
+        async with asyncio.timeout(SILENCE):
+            message = await socket.receive()
+    except TimeoutError:
+        await socket.close(1001, "nothing was said for a while")
+        return None
+    if message["type"] == "websocket.disconnect":
+        return None
+    return message.get("text") or message.get("bytes") or ""
+
+
+def labels_of(found: Prediction) -> tuple:
+    return found.label if isinstance(found.label, tuple) else (found.label,)
+
+
+def explained(errors: Any) -> str:
+    """What was wrong, without what arrived: that may be long, or private."""
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors[:5])
+
+
+def security_policy(page: str) -> str:
+    """Only the page's own style and script, and connections to where it came from."""
+    rules = [
+        "default-src 'none'",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    for tag in ("style", "script"):
+        text = page.split(f"<{tag}>")[1].split(f"</{tag}>")[0]
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        rules.append(f"{tag}-src 'sha256-{digest}'")
+    return "; ".join(rules)
+
+
+def demo_model(folder: str) -> OnnxDialogueClassifier:
+    """Sentiments of support chats, from the few bundled ones."""
+    from sklearn_dialpref import DialoguePreferenceClassifier, export_onnx  # they need torch
+    from sklearn_dialpref.datasets import load_support_chats
+
+    chats = load_support_chats()
+    train, test = ~chats.test, chats.test
+    clf = DialoguePreferenceClassifier(context_turns=1, random_state=0)
+    clf.fit(chats.X[train], chats.y_human[train], chats.y_llm[train])
+    checks = {"X_check": chats.X[test], "y_check": chats.y[test]}
+    print(export_onnx(clf, f"{folder}/model", precision="int8", max_loss=0.02, **checks))
+    return OnnxDialogueClassifier.load(f"{folder}/model", threads=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", help="that export_onnx wrote; by default a demo")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime")
+    options = parser.parse_args()
+    if options.folder:
+        model = OnnxDialogueClassifier.load(options.folder, threads=options.threads)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            model = demo_model(folder)
+    with suppress(KeyboardInterrupt):  # it has ended as it should by then
+        make_server(model, host=options.host, port=options.port).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+"""The example service, over a real socket and in a real browser."""
+
+import http.client
+import importlib.util
+import json
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sklearn_dialpref import DialoguePreferenceClassifier, export_onnx
+from sklearn_dialpref.datasets import make_dialogues
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "serve_fastapi.py"
+BROWSERS = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]
+SECRET = "4929-1234"
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+connect = pytest.importorskip("websockets.sync.client", reason="needs the extra serve").connect
+closed = pytest.importorskip("websockets.exceptions").ConnectionClosed
+
+
+@pytest.fixture(scope="module")
+def service():
+    spec = importlib.util.spec_from_file_location("serve_fastapi", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def chats():
+    return make_dialogues(n_dialogues=12, n_turns=(3, 8), human_fraction=0.6, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_encoder, chats):
+    clf = DialoguePreferenceClassifier(tiny_encoder, context_turns=1, max_epochs=1, random_state=0)
+    return clf.fit(chats.X, chats.y_human, chats.y_llm)
+
+
+@contextmanager
+def running(service, model):
+    """The port of a server that takes connections."""
+    server = service.make_server(model, log_level="critical")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def port(service, classifier):
+    with running(service, classifier) as port:
+        yield port
+
+
+def ask(port, method, path, body=None, **headers):
+    """Status and text of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        headers = {"Content-Type": "application/json", **headers}
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def predicted(port, utterances):
+    status, text = ask(port, "POST", "/predict", json.dumps({"utterances": utterances}))
+    assert status == 200
+    return json.loads(text)
+
+
+def metric(port, name):
+    _, text = ask(port, "GET", "/metrics")
+    found = [line.split()[-1] for line in text.splitlines() if line.startswith(name + " ")]
+    return float(found[0])
+
+
+def live(port, **options):
+    return connect(f"ws://127.0.0.1:{port}/dialogue", **options)
+
+
+def said(socket, text, speaker=None):
+    socket.send(json.dumps({"text": text} | ({"speaker": speaker} if speaker else {})))
+    return json.loads(socket.recv(timeout=30))
+
+
+def rows_of(chats):
+    """The texts of each dialogue, and where they stand."""
+    X = chats.X
+    return [(X["text"][at].tolist(), at) for at in X.groupby("dialogue_id").indices.values()]
+
+
+def test_a_dialogue_over_http_is_answered_as_predict_does(port, classifier, chats):
+    proba, labels = classifier.predict_proba(chats.X), classifier.predict(chats.X)
+    for texts, rows in rows_of(chats):
+        found = predicted(port, [{"text": text} for text in texts])
+        assert [one["label"] for one in found] == labels[rows].tolist()
+        scores = [list(one["scores"].values()) for one in found]
+        np.testing.assert_allclose(scores, proba[rows], atol=1e-6)
+        assert all(list(one["scores"]) == classifier.classes_.tolist() for one in found)
+        assert all(one["latency_ms"] > 0 for one in found)
+
+
+def test_live_dialogues_are_answered_as_predict_does(port, classifier, chats):
+    proba = classifier.predict_proba(chats.X)
+    dialogues = rows_of(chats)[:4]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(live(port)) for _ in dialogues]
+        for turn in range(8):  # all of them at once, turn by turn
+            for socket_, (texts, rows) in zip(sockets, dialogues, strict=True):
+                if turn < len(texts):
+                    found = said(socket_, texts[turn], "customer")
+                    scores = list(found["scores"].values())
+                    np.testing.assert_allclose(scores, proba[rows[turn]], atol=1e-6)
+
+
+UTTERANCE = {"text": "hi"}
+BAD = {
+    "nothing": ("", 422),
+    "no JSON": ("{'utterances': x}", 422),
+    "deep JSON": ("[" * 100_000, 400),
+    "no UTF-8": (b'{"utterances": [{"text": "\xff"}]}', 400),
+    "half a character": ('{"utterances": [{"text": "\\ud83d"}]}', 422),
+    "blank": ({"utterances": [{"text": " \n"}]}, 422),
+    "none": ({"utterances": []}, 422),
+    "too many": ({"utterances": [UTTERANCE] * 201}, 422),
+    "too long": ({"utterances": [{"text": SECRET * 300}]}, 422),
+    "a number": ({"utterances": [{"text": 4}]}, 422),
+    "something else": ({"utterances": [UTTERANCE], SECRET: 1}, 422),
+    "a long speaker": ({"utterances": [UTTERANCE | {"speaker": SECRET * 20}]}, 422),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_and_not_repeated(port, case):
+    body, expected = BAD[case]
+    body = json.dumps(body) if isinstance(body, dict) else body
+    status, text = ask(port, "POST", "/predict", body)
+    assert status == expected
+    assert len(text) < 500
+    if case != "something else":  # the name of a field that is not known is told
+        assert SECRET not in text
+    assert predicted(port, [UTTERANCE])
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_body_of_10_megabytes(port, told):
+    pieces = (b"a" * 100_000 for _ in range(100))
+    headers = {"Content-Length": "10000000"} if told else {}
+    try:
+        status = ask(port, "POST", "/predict", pieces, **headers)[0]
+    except (BrokenPipeError, ConnectionResetError):
+        status = None  # it does not wait for the rest, which can overtake the answer
+    assert status in (413, None)
+    assert predicted(port, [UTTERANCE])
+
+
+def test_other_requests(port):
+    assert ask(port, "GET", "/predict")[0] == 405
+    assert ask(port, "GET", "/../../etc/passwd")[0] == 404
+    assert ask(port, "GET", "/dialogue")[0] == 404
+
+
+def test_a_bad_message_changes_nothing_of_the_dialogue(port, classifier):
+    expected = classifier.predict_proba([["a", "My parcel is late."], ["a", "Thanks."]])
+    with live(port) as socket_:
+        said(socket_, "My parcel is late.")
+        for message in (
+            "",
+            "{",
+            b"\xff",
+            "null",
+            '{"text": " "}',
+            f'{{"text": 1, "b": "{SECRET}"}}',
+        ):
+            socket_.send(message)
+            answer = json.loads(socket_.recv(timeout=30))
+            assert list(answer) == ["error"]
+            assert SECRET not in answer["error"]
+        found = said(socket_, "Thanks.")
+        np.testing.assert_allclose(list(found["scores"].values()), expected[1], atol=1e-6)
+
+
+def test_a_message_that_is_too_long_ends_its_dialogue_only(port):
+    with live(port) as socket_, live(port) as other:
+        socket_.send("a" * 20_000)
+        with pytest.raises(closed):
+            socket_.recv(timeout=30)
+        assert said(other, "hi")["label"]
+
+
+def test_dropped_sockets(port):
+    for start in (
+        b"",
+        b"POST /predict HTTP/1.1\r\nContent-Le",
+        b"\x16\x03\x01 no HTTP \xff\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", port)) as half:
+            half.sendall(start)
+    for _ in range(5):
+        with live(port) as socket_:
+            said(socket_, "hi")
+            socket_.send(json.dumps(UTTERANCE))
+            # at once and without a goodbye
+            socket_.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            socket_.socket.close()
+    for _ in range(1000):
+        if not metric(port, "dialpref_open_dialogues"):
+            break
+    assert metric(port, "dialpref_open_dialogues") == 0
+    assert ask(port, "GET", "/health")[0] == 200
+
+
+def test_metrics(port, classifier):
+    before = metric(port, "dialpref_seconds_count")
+    predicted(port, [UTTERANCE] * 7)
+    assert metric(port, "dialpref_seconds_count") == before + 7
+    refused = metric(port, 'dialpref_refused_total{why="input"}')
+    ask(port, "POST", "/predict", "{}")
+    assert metric(port, 'dialpref_refused_total{why="input"}') == refused + 1
+    with live(port) as socket_:
+        said(socket_, "hi")
+        assert metric(port, "dialpref_open_dialogues") == 1
+    names = {f'dialpref_labels_total{{label="{label}"}}' for label in classifier.classes_}
+    assert any(metric(port, name) for name in names if name in ask(port, "GET", "/metrics")[1])
+
+
+class Gate:
+    """A model that answers when it may, or fails."""
+
+    context_turns, multilabel_, _n_slots = 0, False, 1
+    classes_, _of_speakers = np.array(["a", "b"]), {}
+    _probabilities = DialoguePreferenceClassifier._probabilities
+    _labels = DialoguePreferenceClassifier._labels
+
+    def __init__(self):
+        self.open, self.broken = threading.Event(), False
+
+    def _of_texts(self, texts, index, keep=True):
+        if self.broken:
+            raise ArithmeticError("broken")
+        self.open.wait()
+        return np.zeros((len(index), 2))
+
+
+def test_too_much_to_do(service, monkeypatch):
+    monkeypatch.setattr(service, "PATIENCE", 0.05)
+    model = Gate()
+    with running(service, model) as port:
+        body = json.dumps({"utterances": [UTTERANCE]})
+        status, text = ask(port, "POST", "/predict", body)
+        assert (status, json.loads(text)) == (503, {"error": "too much to do, try again later"})
+        assert ask(port, "GET", "/health")[0] == 503
+        model.open.set()
+        assert ask(port, "GET", "/health")[0] == 200
+        model.broken = True
+        assert ask(port, "GET", "/health")[0] == 503
+        assert ask(port, "POST", "/predict", body)[0] == 500
+
+
+def test_too_many_dialogues_and_silent_ones(service, monkeypatch):
+    monkeypatch.setattr(service, "MAX_DIALOGUES", 2)
+    model = Gate()
+    model.open.set()
+    with running(service, model) as port, live(port) as first, live(port) as second:
+        assert said(first, "hi")["label"] == said(second, "hi")["label"] == "a"
+        with live(port) as third, pytest.raises(closed, match="too many dialogues, try again"):
+            third.recv(timeout=30)
+        monkeypatch.setattr(service, "SILENCE", 0.01)
+        said(first, "hi")
+        with pytest.raises(closed, match="nothing was said for a while"):
+            first.recv(timeout=30)
+        assert said(second, "hi")["label"] == "a"
+
+
+def test_the_script(classifier, chats, tmp_path):
+    export_onnx(classifier, tmp_path / "model", X_check=chats.X)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, SCRIPT, tmp_path / "model", "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            for line in process.stderr:
+                if "running on" in line:
+                    break
+            assert predicted(port, [UTTERANCE])[0]["label"] in classifier.classes_
+            loaded = Path(f"/proc/{process.pid}/maps")
+            if loaded.exists():
+                assert "libtorch" not in loaded.read_text()
+        finally:
+            process.send_signal(signal.SIGINT)
+        log = process.stderr.read()
+    assert "Finished server process" in log
+    assert "Traceback" not in log
+
+
+@pytest.fixture
+def page(port):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip("needs a browser: apt-get install chromium-headless-shell")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.complaints = []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_text("Connected.").wait_for()
+        yield page
+        browser.close()
+
+
+def test_the_page(page, port, classifier):
+    texts = ["My parcel is late.", "<b onclick=alert(1)>Thank</b> you <script>alert(2)</script>"]
+    expected = classifier.predict([["a", text] for text in texts])
+    for row, text in enumerate(texts):
+        page.get_by_label("Utterance").fill(text)
+        page.get_by_role("button", name="Send").click()
+        item = page.locator("li").nth(row)
+        item.locator(".scores").wait_for()
+        assert item.locator(".text").inner_text() == text  # shown, not run
+        assert item.locator(".label").inner_text() == expected[row]
+        assert item.locator("meter").count() == len(classifier.classes_)
+    page.get_by_role("button", name="Play an example").click()
+    page.locator("li").nth(6).locator(".scores").wait_for()
+    assert page.locator("li").count() == 7
+    page.get_by_role("button", name="New dialogue").click()
+    page.get_by_text("Connected.").wait_for()
+    assert page.locator("li").count() == 0
+    assert page.complaints == []
+    # what is put into the page by whatever means does not run, and nothing else is asked
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=hacked()>')")
+    page.evaluate("fetch('http://127.0.0.2:9/').catch(() => 0)")
+    assert all("Content Security Policy" in text for text in page.complaints)
+    assert page.complaints
