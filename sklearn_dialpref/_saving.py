@@ -1,10 +1,11 @@
-"""A fitted classifier as a folder: weights as safetensors, the rest as JSON, and a model card."""
+"""A fitted classifier as a folder, of safetensors, JSON and a model card, or within a pickle."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ._fitted_labels import labels_as_json, labels_card, plain, plain_values, set_labels
@@ -23,11 +25,12 @@ __all__ = ["SavedAsFolder", "data_summary"]
 
 KIND = "classifier"
 STATE, WEIGHTS, ENCODER, CARD = "classifier.json", "student.safetensors", "encoder", "README.md"
+FITTED = ("net_", "_frozen")  # what files stand for in a pickle
 PACKAGES = ("sklearn-dialpref", "scikit-learn", "torch", "sentence-transformers", "numpy")
 
 
-class SavedAsFolder:
-    """Gives a classifier ``save`` and ``load``."""
+class SavedAsFolder(BaseEstimator):
+    """Gives a classifier ``save``, ``load`` and pickling."""
 
     def save(
         self, path: str | os.PathLike[str], *, metrics: Mapping[str, float] | None = None
@@ -76,25 +79,11 @@ class SavedAsFolder:
         >>> bool((again.predict_proba(X) == clf.predict_proba(X)).all())
         True
         """
-        from safetensors.torch import save_file
-
-        from ._compat import quiet_transformers
-
         check_is_fitted(self, "net_")
-        module = self.net_.module_  # type: ignore[attr-defined]
-        encoder = self._frozen.text_encoder if self._frozen else module.encoder  # type: ignore[attr-defined]
         state = _state(self)
-        weights = {
-            name: tensor.cpu().contiguous()
-            for name, tensor in module.state_dict().items()
-            if not name.startswith("encoder.")
-        }
         with new_folder(path, KIND) as folder:
             (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-            save_file(weights, folder / WEIGHTS)
-            if encoder is not None:
-                with quiet_transformers():
-                    encoder.model.save(str(folder / ENCODER), create_model_card=False)
+            _write_student(self, folder)
             (folder / CARD).write_text(_card(state, metrics or {}), encoding="utf-8")
 
     @classmethod
@@ -128,8 +117,8 @@ class SavedAsFolder:
             state = read_json(folder / STATE)
             estimator = cls(**_parameters_from(state["parameters"], folder))
             if device is not None:
-                estimator.device = device  # type: ignore[attr-defined]
-            estimator._check_parameters()  # type: ignore[attr-defined]
+                estimator.device = device
+            estimator._check_parameters()
             _restore(estimator, state, folder)
         except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
             raise ValueError(
@@ -137,6 +126,44 @@ class SavedAsFolder:
                 f"writes it ({type(error).__name__}: {error})"
             ) from error
         return estimator
+
+    @property
+    def _text_encoder(self) -> Any:
+        """The encoder of a fitted estimator, trained or not; None for ready-made features."""
+        return self._frozen.text_encoder if self._frozen else self.net_.module_.encoder
+
+    # Student and encoder are pickled as the bytes of their files, so that they do not depend on
+    # where they were, a GPU among others, nor on the inner classes of other libraries.
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "net_" not in state:
+            return state
+        with tempfile.TemporaryDirectory() as folder:
+            _write_student(self, Path(folder))
+            files = {
+                file.relative_to(folder).as_posix(): file.read_bytes()
+                for file in sorted(Path(folder).rglob("*"))
+                if file.is_file()
+            }
+        without = {name: value for name, value in state.items() if name not in FITTED}
+        return {**without, "_files": files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from ._encoders import load_encoder
+
+        files = state.pop("_files", None)
+        super().__setstate__(state)
+        if files is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                file = Path(folder) / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            # as an object, which is known again wherever it comes from
+            encoder = None if self._precomputed else load_encoder(Path(folder) / ENCODER)
+            _read_student(self, Path(folder), encoder, len(self.classes_), _there(self.device))
 
 
 def data_summary(targets: Targets, group: NDArray[np.int64]) -> dict[str, int]:
@@ -229,33 +256,11 @@ def _is_nan(value: Any) -> bool:
 
 def _restore(estimator: Any, state: dict[str, Any], folder: Path) -> None:
     """Give the estimator what ``fit`` would have."""
-    import torch
+    from ._net import torch_device
 
-    from . import _net
-    from ._encoders import FrozenEncoder, TextEncoder, load_encoder
-    from ._student import Student
-
-    weights = _weights(folder / WEIGHTS)
     n_classes = len(state["classes"]["values"])
-    device = _net.torch_device(estimator.device)
-    encoder = None
-    estimator._frozen = None
-    if not estimator._precomputed:
-        saved = str(folder / ENCODER)
-        if estimator.trainable_layers == 0:
-            estimator._frozen = FrozenEncoder(saved, device, estimator.pooling)
-        else:
-            model = load_encoder(saved)
-            encoder = TextEncoder(model, estimator.trainable_layers, estimator.pooling)
-    with torch.random.fork_rng(devices=[]):
-        student = Student(len(weights["mean"]), n_classes, encoder)
-    if weights["head.4.bias"].shape != (n_classes,):
-        raise ValueError(f"{folder} is damaged: its weights are not of {n_classes} classes")
-    missing, unexpected = student.load_state_dict(weights, strict=False)
-    missing = [name for name in missing if not name.startswith("encoder.")]
-    if missing or unexpected:
-        raise ValueError(f"{folder / WEIGHTS} lacks {missing} and has {unexpected} beside")
-    estimator.net_ = _net.ready_net(student, device)
+    device = torch_device(estimator.device)
+    _read_student(estimator, folder, str(folder / ENCODER), n_classes, device)
     set_labels(estimator, state, folder)
     if state["n_features"] is not None:
         estimator.n_features_in_ = int(state["n_features"])
@@ -266,6 +271,72 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path) -> None:
         for record in state["history"]
     ]
     estimator._data_summary = state["data"]
+
+
+# -- the student and its encoder as files -----------------------------------------------------
+
+
+def _write_student(estimator: Any, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    from ._compat import quiet_transformers
+
+    weights = {
+        name: tensor.cpu().contiguous()
+        for name, tensor in estimator.net_.module_.state_dict().items()
+        if not name.startswith("encoder.")
+    }
+    save_file(weights, folder / WEIGHTS)
+    if estimator._text_encoder is not None:
+        with quiet_transformers():
+            estimator._text_encoder.model.save(str(folder / ENCODER), create_model_card=False)
+
+
+def _read_student(estimator: Any, folder: Path, encoder: Any, n_classes: int, device: str) -> None:
+    import torch
+
+    from ._encoders import FrozenEncoder, TextEncoder, load_encoder
+    from ._net import ready_net
+    from ._student import Student
+
+    weights = _weights(folder / WEIGHTS)
+    trained = None
+    estimator._frozen = None
+    if not estimator._precomputed:
+        layers, pooling = estimator.trainable_layers, estimator.pooling
+        if layers == 0:
+            estimator._frozen = FrozenEncoder(encoder, device, pooling)
+        else:
+            trained = TextEncoder(load_encoder(encoder), layers, pooling)
+    with torch.random.fork_rng(devices=[]):
+        student = Student(len(weights["mean"]), n_classes, trained)
+    if weights["head.4.bias"].shape != (n_classes,):
+        raise ValueError(f"{folder} is damaged: its weights are not of {n_classes} classes")
+    missing, unexpected = student.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if not name.startswith("encoder.")]
+    if missing or unexpected:
+        raise ValueError(f"{folder / WEIGHTS} lacks {missing} and has {unexpected} beside")
+    estimator.net_ = ready_net(student, device)
+
+
+def _there(device: str) -> str:
+    """The device, or the processor where there is no such device."""
+    import torch
+
+    from ._net import torch_device
+
+    device = torch_device(device)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        warnings.warn(
+            f"device={device!r} is not there: the classifier that was pickled runs on the "
+            "processor; set_params(device=…) before fitting it again",
+            UserWarning,
+            stacklevel=3,
+        )
+        return "cpu"
+    return device
 
 
 def _weights(file: Path) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def export_onnx(
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
     module = clf.net_.module_
-    encoder = clf._frozen.text_encoder if clf._frozen else module.encoder
+    encoder = clf._text_encoder
     tokenizer, special, pad = _tokenizer_of(encoder)
     state = {
         **labels_as_json(clf),
@@ -220,8 +220,9 @@ class ServingGraph(nn.Module):
         super().__init__()
         encoder = copy.deepcopy(encoder).cpu().float().requires_grad_(False)
         for module in encoder.modules():
-            if hasattr(module, "set_attn_implementation"):
-                module.set_attn_implementation("eager")  # the others become more operators
+            choose = getattr(module, "set_attn_implementation", None)
+            if callable(choose):
+                choose("eager")  # the others become more operators
         self.encoder = StaticTexts(encoder) if is_static(encoder) else encoder
         self.n_context = encoder.n_context
         self.student = copy.deepcopy(student.without_encoder()).cpu()
