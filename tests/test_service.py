@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gated_model import GatedModel, until
 
 from sklearn_dialpref import DialoguePreferenceClassifier, export_onnx
 from sklearn_dialpref.datasets import make_dialogues
@@ -220,10 +221,7 @@ def test_dropped_sockets(port):
             # at once and without a goodbye
             socket_.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             socket_.socket.close()
-    for _ in range(1000):
-        if not metric(port, "dialpref_open_dialogues"):
-            break
-    assert metric(port, "dialpref_open_dialogues") == 0
+    until(lambda: metric(port, "dialpref_open_dialogues") == 0)
     assert ask(port, "GET", "/health")[0] == 200
 
 
@@ -241,33 +239,15 @@ def test_metrics(port, classifier):
     assert any(metric(port, name) for name in names if name in ask(port, "GET", "/metrics")[1])
 
 
-class Gate:
-    """A model that answers when it may, or fails."""
-
-    context_turns, multilabel_, _n_slots = 0, False, 1
-    classes_, _of_speakers = np.array(["a", "b"]), {}
-    _probabilities = DialoguePreferenceClassifier._probabilities
-    _labels = DialoguePreferenceClassifier._labels
-
-    def __init__(self):
-        self.open, self.broken = threading.Event(), False
-
-    def _of_texts(self, texts, index, keep=True):
-        if self.broken:
-            raise ArithmeticError("broken")
-        self.open.wait()
-        return np.zeros((len(index), 2))
-
-
 def test_too_much_to_do(service, monkeypatch):
     monkeypatch.setattr(service, "PATIENCE", 0.05)
-    model = Gate()
+    model = GatedModel(closed=True)
     with running(service, model) as port:
         body = json.dumps({"utterances": [UTTERANCE]})
         status, text = ask(port, "POST", "/predict", body)
         assert (status, json.loads(text)) == (503, {"error": "too much to do, try again later"})
         assert ask(port, "GET", "/health")[0] == 503
-        model.open.set()
+        model.open()
         assert ask(port, "GET", "/health")[0] == 200
         model.broken = True
         assert ask(port, "GET", "/health")[0] == 503
@@ -276,8 +256,7 @@ def test_too_much_to_do(service, monkeypatch):
 
 def test_too_many_dialogues_and_silent_ones(service, monkeypatch):
     monkeypatch.setattr(service, "MAX_DIALOGUES", 2)
-    model = Gate()
-    model.open.set()
+    model = GatedModel()
     with running(service, model) as port, live(port) as first, live(port) as second:
         assert said(first, "hi")["label"] == said(second, "hi")["label"] == "a"
         with live(port) as third, pytest.raises(closed, match="too many dialogues, try again"):

@@ -1,13 +1,12 @@
 """Live dialogues are labelled as predict labels them, one by one, together, and under load."""
 
 import asyncio
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
+from gated_model import GatedModel, until
 
 from sklearn_dialpref import (
     DialoguePreferenceClassifier,
@@ -40,30 +39,6 @@ def served(tiny_encoder, chats, tmp_path_factory):
     path = tmp_path_factory.mktemp("served") / "model"
     export_onnx(clf, path, X_check=chats.X)
     return OnnxDialogueClassifier.load(path, threads=1)
-
-
-class Slow:
-    """A model that takes its time, and notes how many rows it was asked for."""
-
-    context_turns, multilabel_, _n_slots = 1, False, 2
-    classes_, _of_speakers = np.array(["a", "b"]), {}
-    _probabilities, _labels = (
-        DialoguePreferenceClassifier._probabilities,
-        DialoguePreferenceClassifier._labels,
-    )
-
-    def __init__(self, seconds=0.02):
-        self.seconds, self.sizes = seconds, []
-
-    def _of_texts(self, texts, index, keep=True):
-        assert not keep
-        self.sizes.append(len(index))
-        time.sleep(self.seconds)
-        if any("fail" in text for text in texts):
-            raise ArithmeticError("failed")
-        # the answer tells the text and its context
-        lengths = np.array([len(text) for text in texts] + [0], dtype=float)
-        return lengths[index]
 
 
 def dialogues(X):
@@ -117,16 +92,19 @@ def test_coroutines(served, chats, together):
 
 
 def test_those_that_wait_are_answered_together():
-    model = Slow()
-    with MicroBatcher(model, max_batch=5) as batcher, ThreadPoolExecutor(20) as pool:
-        streams = [DialogueStream(batcher) for _ in range(20)]
-        found = list(pool.map(lambda stream: stream.push("hello").label, streams))
-    assert found == ["a"] * 20
-    assert sum(model.sizes) == 20 and max(model.sizes) == 5
+    model = GatedModel(closed=True)
+    with MicroBatcher(model, max_batch=5) as batcher, ThreadPoolExecutor(21) as pool:
+        pushed = [pool.submit(DialogueStream(batcher).push, "first")]
+        until(lambda: model.sizes)
+        pushed += [pool.submit(DialogueStream(batcher).push, "hello") for _ in range(20)]
+        until(lambda: batcher.n_waiting == 20)
+        model.open()
+        assert [one.result().label for one in pushed] == ["a"] * 21
+    assert model.sizes == [1, 5, 5, 5, 5]
 
 
 def test_order_within_a_dialogue():
-    model = Slow(0)
+    model = GatedModel()
     with MicroBatcher(model) as batcher:
         stream = DialogueStream(batcher)
         for at in range(1, 50):
@@ -136,54 +114,57 @@ def test_order_within_a_dialogue():
 
 
 def test_no_more_than_so_many_wait():
-    model = Slow(0.1)
-    with MicroBatcher(model, max_batch=1, max_pending=2) as batcher:
-        threads = [
-            threading.Thread(target=DialogueStream(batcher).push, args=("hi",)) for _ in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.05)
-        assert batcher._waiting.qsize() <= 2
-        with pytest.raises(TimeoutError):
+    model = GatedModel(closed=True)
+    with (
+        MicroBatcher(model, max_batch=1, max_pending=2) as batcher,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        pushed = [pool.submit(DialogueStream(batcher).push, "hi") for _ in range(8)]
+        until(lambda: batcher.n_waiting == 2)
+        with pytest.raises(TimeoutError, match="no room"):
             DialogueStream(batcher).push("hi", timeout=0.01)
-        for thread in threads:
-            thread.join()
+        assert batcher.n_waiting == 2
+        model.open()
+        assert [one.result().label for one in pushed] == ["a"] * 8
 
 
 def test_an_error_goes_to_those_who_asked():
-    with MicroBatcher(Slow(0)) as batcher:
+    with MicroBatcher(GatedModel()) as batcher:
         with pytest.raises(ArithmeticError, match="failed"):
             DialogueStream(batcher).push("fail")
         assert DialogueStream(batcher).push("works").label == "a"
 
 
 def test_a_bad_text_fails_alone():
-    model = Slow(0.05)
+    model = GatedModel(closed=True)
     with MicroBatcher(model) as batcher, ThreadPoolExecutor(6) as pool:
         first = pool.submit(DialogueStream(batcher).push, "first")
-        time.sleep(0.02)  # the others wait meanwhile
+        until(lambda: model.sizes)
         texts = ["good", "fail", "fine", "failing", "well"]
         pushed = [pool.submit(DialogueStream(batcher).push, text) for text in texts]
+        until(lambda: batcher.n_waiting == 5)
+        model.open()
         assert first.result().label == "a"
         failed = [one.exception() is not None for one in pushed]
     assert failed == [False, True, False, True, False]
+    assert model.sizes == [1, 5, 1, 1, 1, 1, 1]
 
 
 def test_what_nobody_waits_for_is_not_computed():
-    model = Slow(0.1)
-    with MicroBatcher(model, max_batch=1) as batcher, ThreadPoolExecutor(6) as pool:
+    model = GatedModel(closed=True)
+    with MicroBatcher(model, max_batch=1) as batcher, ThreadPoolExecutor(1) as pool:
         first = pool.submit(DialogueStream(batcher).push, "first")
-        time.sleep(0.02)
+        until(lambda: model.sizes)
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 DialogueStream(batcher).push("hi", timeout=0.001)
+        model.open()
         first.result()
     assert len(model.sizes) == 1
 
 
 def test_a_batcher_whose_thread_is_gone():
-    batcher = MicroBatcher(Slow(0))
+    batcher = MicroBatcher(GatedModel())
     batcher._waiting.put(None)
     batcher._thread.join()
     with pytest.raises(RuntimeError, match="make it in the process that uses it"):
@@ -199,36 +180,46 @@ def test_texts_are_not_kept_by_the_encoder(classifier):
 
 
 def test_a_timeout_loses_nothing_of_the_dialogue():
-    with MicroBatcher(Slow(0.1)) as batcher:
+    model = GatedModel(closed=True)
+    with MicroBatcher(model) as batcher:
         stream = DialogueStream(batcher)
         with pytest.raises(TimeoutError):
             stream.push("four", timeout=0.01)
+        model.open()
         scores = stream.push("seventh").scores
         assert np.log(scores[0] / scores[1]) == pytest.approx(3)
 
 
 def test_a_cancelled_coroutine_takes_nobody_with_it():
+    model = GatedModel(closed=True)
+
     async def some():
         stream, other = DialogueStream(batcher), DialogueStream(batcher)
         first = asyncio.create_task(stream.apush("hi"))
-        await asyncio.sleep(0.01)
+        while not model.sizes:
+            await asyncio.sleep(0)
         tasks = [asyncio.create_task(stream.apush("hi")) for _ in range(5)]
-        await asyncio.sleep(0.01)
+        while batcher.n_waiting < 5:
+            await asyncio.sleep(0)
         for task in [first, *tasks]:
             task.cancel()
+        await asyncio.gather(first, *tasks, return_exceptions=True)
+        model.open()
         return await other.apush("hello")
 
-    with MicroBatcher(Slow(0.05), max_batch=2) as batcher:
+    with MicroBatcher(model, max_batch=2) as batcher:
         assert asyncio.run(some()).label == "a"
         assert batcher._thread.is_alive()
+    assert model.sizes == [1, 1]
 
 
 def test_closing():
-    model = Slow(0.05)
+    model = GatedModel(closed=True)
     batcher = MicroBatcher(model, max_batch=1)
     with ThreadPoolExecutor(4) as pool:
         pushed = [pool.submit(DialogueStream(batcher).push, "hi") for _ in range(4)]
-        time.sleep(0.02)
+        until(lambda: batcher.n_waiting == 3)
+        model.open()
         batcher.close()
         answers = [one.exception() or one.result().label for one in pushed]
     assert answers == ["a"] * 4
@@ -242,7 +233,7 @@ def test_closing():
 
 def test_pushes_that_race_with_the_end_are_answered_or_refused():
     for _ in range(20):
-        batcher = MicroBatcher(Slow(0), max_batch=2, max_pending=1)
+        batcher = MicroBatcher(GatedModel(), max_batch=2, max_pending=1)
 
         def push(batcher=batcher):
             try:
@@ -272,7 +263,7 @@ def test_speakers_and_labels(tiny_encoder, chats):
 
 
 def test_nothing_is_kept_but_the_context():
-    stream = DialogueStream(Slow(0))
+    stream = DialogueStream(GatedModel())
     for at in range(1000):
         stream.push(f"utterance {at}")
     assert list(stream._past) == ["utterance 999"]
