@@ -1,5 +1,6 @@
 """Exported models answer as the classifier does, alone, and are refused when damaged."""
 
+import copy
 import hashlib
 import json
 import pickle
@@ -169,13 +170,13 @@ def test_int8(classifier, chats, tmp_path):
     assert report.score_before == classifier.score(chats.X, chats.y_true)
     assert report.loss == pytest.approx(report.score_before - report.score)
     assert "int8 graph" in str(report) and str(report.n_rows) in str(report)
+    assert f"size: {report.megabytes:.1f} MB" in str(report)
+    assert report.megabytes == (tmp_path / "model" / "model.onnx").stat().st_size / 1e6
+    tensors = [*classifier._text_encoder.parameters(), *classifier.net_.module_.parameters()]
+    assert report.megabytes_before == pytest.approx(sum(t.nbytes for t in tensors) / 1e6)
     assert f"int8 graph, checked on {report.n_rows}" in (tmp_path / "model/README.md").read_text()
-
-
-def test_only_the_encoder_is_quantised(classifier, chats, tmp_path):
-    path = tmp_path / "model"
-    export_onnx(classifier, path, X_check=chats.X, precision="int8", max_loss=1)
-    nodes = onnx.load(path / "model.onnx").graph.node
+    # only the encoder is quantised, not the head's two layers
+    nodes = onnx.load(tmp_path / "model" / "model.onnx").graph.node
     kinds = [node.op_type for node in nodes if "MatMul" in node.op_type or node.op_type == "Gemm"]
     assert kinds[-2:] in (["MatMul", "MatMul"], ["Gemm", "Gemm"])
     assert "MatMulInteger" in kinds
@@ -194,17 +195,35 @@ def test_texts_cut_on_the_left(tiny_encoder, tmp_path):
 # -- refused at export --------------------------------------------------------------------------
 
 
+@pytest.fixture
+def graph_there(exported, monkeypatch):
+    """Takes the graph of the exported classifier instead of making it again."""
+
+    def copied(graph, n_slots, file, precision):
+        shutil.copy(exported / "model.onnx", file)
+
+    monkeypatch.setattr(export, "_write_graph", copied)
+
+
+@pytest.mark.usefixtures("graph_there")
 def test_int8_that_loses_too_much(classifier, chats, tmp_path):
     with pytest.raises(ValueError, match=r"int8 loses .* more than max_loss=-1"):
         export_onnx(classifier, tmp_path / "model", X_check=chats.X, precision="int8", max_loss=-1)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("graph_there")
 def test_a_graph_that_differs(classifier, chats, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", float("nan"))
     with pytest.raises(ValueError, match=r"probabilities differ by up to"):
         export_onnx(classifier, tmp_path / "model", X_check=chats.X)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("graph_there")
+def test_contexts_that_are_not_checked(classifier, chats, tmp_path):
+    with pytest.warns(UserWarning, match="no utterance of X_check has a context"):
+        export_onnx(classifier, tmp_path / "model", X_check=chats.X["text"].tolist())
 
 
 def test_what_cannot_be_exported(classifier, chats, tmp_path, monkeypatch):
@@ -391,6 +410,13 @@ def test_weights_elsewhere(copied, tmp_path, monkeypatch, place):
     resign(copied)
     with pytest.raises(ValueError, match=r"model\.onnx is no ONNX graph"):
         OnnxDialogueClassifier.load(copied)
+
+
+def test_it_is_not_pickled(exported):
+    served = OnnxDialogueClassifier.load(exported)
+    for of in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match="load its folder in each process"):
+            of(served)
 
 
 # -- the package ----------------------------------------------------------------------------------

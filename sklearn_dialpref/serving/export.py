@@ -28,10 +28,10 @@ from sklearn_dialpref._encoders import TextEncoder
 from sklearn_dialpref._fitted_labels import labels_as_json, labels_card
 from sklearn_dialpref._folder import new_folder
 from sklearn_dialpref._student import Student, side_by_side
-from sklearn_dialpref._texts import distinct_texts, fitted_slots, row_of
+from sklearn_dialpref._texts import fitted_slots, row_of
 from sklearn_dialpref._validation import check_dialogues, label_array, wholly_known
 
-from .onnx import KIND, MODEL, SERVED, TOKENIZER, OnnxDialogueClassifier, alone
+from .onnx import KIND, MODEL, SERVED, TOKENIZER, OnnxDialogueClassifier
 
 __all__ = ["OnnxReport", "export_onnx"]
 
@@ -66,9 +66,14 @@ class OnnxReport:
         much accuracy should fall if the classifier's own probabilities are right; multilabel
         without labels: the share of labels that are not the same.
     latency_ms : tuple of float
-        Median and 95th percentile of one utterance, over those of ``X_check``.
+        Median and 95th percentile of one utterance with its context, over 200 of ``X_check``,
+        on all cores.
     latency_ms_before : tuple of float
         Of the classifier.
+    megabytes : float
+        Size of the graph, in 10^6 bytes.
+    megabytes_before : float
+        Of the weights of the classifier and its encoder.
     """
 
     precision: str
@@ -80,6 +85,8 @@ class OnnxReport:
     loss: float
     latency_ms: tuple[float, float]
     latency_ms_before: tuple[float, float]
+    megabytes: float
+    megabytes_before: float
 
     def __str__(self) -> str:
         lines = [
@@ -94,6 +101,7 @@ class OnnxReport:
             "one utterance: {:.2f} ms, 95th percentile {:.2f} ms; before {:.2f} and {:.2f}".format(
                 *self.latency_ms, *self.latency_ms_before
             ),
+            f"size: {self.megabytes:.1f} MB, before {self.megabytes_before:.1f} MB",
         ]
         return "\n".join(lines)
 
@@ -192,7 +200,8 @@ def export_onnx(
         graph = ServingGraph(encoder, module).eval()
         _write_graph(graph, clf._n_slots, folder / MODEL, precision)
         exported = OnnxDialogueClassifier._from_files(folder, threads=None)
-        report = _compared(clf, exported, X_check, y_check, precision)
+        n_bytes = (folder / MODEL).stat().st_size
+        report = _compared(clf, exported, X_check, y_check, precision, n_bytes)
         _refuse_if_different(report, max_loss)
         (folder / "README.md").write_text(_card(state, report), encoding="utf-8")
     return report
@@ -371,7 +380,7 @@ def _tokenizer_of(encoder: TextEncoder) -> tuple[Any, bool, int]:
 
 
 def _compared(
-    clf: Any, exported: OnnxDialogueClassifier, X: Any, y: Any, precision: str
+    clf: Any, exported: OnnxDialogueClassifier, X: Any, y: Any, precision: str, n_bytes: int
 ) -> OnnxReport:
     logits, new_logits = clf._logits(X), exported._logits(X)
     before, after = clf._probabilities(logits), exported._probabilities(new_logits)
@@ -386,7 +395,15 @@ def _compared(
         chosen = before[np.arange(len(before)), after.argmax(axis=1)]
         loss = float((before.max(axis=1) - chosen).mean())
     slots = fitted_slots(check_dialogues(X, precomputed=False), clf.context_turns, clf._n_slots)
-    texts = distinct_texts(slots[:1])[0]
+    if len(slots) == 2 and not any(slots[1]):
+        warnings.warn(
+            "no utterance of X_check has a context, so that those are not checked; pass whole "
+            "dialogues, with their dialogue_id",
+            UserWarning,
+            stacklevel=3,
+        )
+    rows = [list(texts) for texts in zip(*slots, strict=True)]
+    tensors = [*clf._text_encoder.parameters(), *clf.net_.module_.without_encoder().parameters()]
     return OnnxReport(
         precision=precision,
         n_rows=len(before),
@@ -395,8 +412,10 @@ def _compared(
         score=score,
         score_before=score_before,
         loss=loss,
-        latency_ms=_latency(exported._of_texts, texts, clf._n_slots),
-        latency_ms_before=_latency(partial(clf._of_texts, keep=False), texts, clf._n_slots),
+        latency_ms=_latency(exported._of_texts, rows),
+        latency_ms_before=_latency(partial(clf._of_texts, keep=False), rows),
+        megabytes=n_bytes / 1e6,
+        megabytes_before=sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6,
     )
 
 
@@ -419,14 +438,14 @@ def _score(y: Any, predicted: NDArray[Any], classes: NDArray[Any]) -> float:
 
 
 def _latency(
-    run: Callable[[list[str], NDArray[np.int64]], Any], texts: list[str], n_slots: int
+    run: Callable[[list[str], NDArray[np.int64]], Any], rows: list[list[str]]
 ) -> tuple[float, float]:
-    """Median and 95th percentile of one text, in milliseconds."""
-    rows = [row_of(alone(text, n_slots)) for text in texts[: WARM_UP + TIMED]]
+    """Median and 95th percentile of one row, in milliseconds."""
     took = []
     for at in range(WARM_UP + TIMED):
+        row = row_of(rows[at % len(rows)])
         start = time.perf_counter()
-        run(*rows[at % len(rows)])
+        run(*row)
         took.append(1e3 * (time.perf_counter() - start))
     median, late = np.percentile(took[WARM_UP:], [50, 95])
     return float(median), float(late)
@@ -437,7 +456,8 @@ def _refuse_if_different(report: OnnxReport, max_loss: float) -> None:
         if not report.largest_difference <= TOLERANCE:  # NaN neither
             raise ValueError(
                 f"the graph's probabilities differ by up to {report.largest_difference:.2g} from "
-                f"the classifier's, more than {TOLERANCE:g}; this encoder cannot be exported"
+                f"the classifier's, more than {TOLERANCE:g}; this encoder cannot be exported. One "
+                "in half precision is to be loaded in float32 before fit, as graphs are"
             )
     elif not report.loss <= max_loss:
         raise ValueError(

@@ -16,7 +16,7 @@ from sklearn_dialpref._speaker_classes import possible_classes
 from sklearn_dialpref._texts import distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._validation import check_dialogues
 
-__all__ = ["KIND", "MODEL", "SERVED", "TOKENIZER", "OnnxDialogueClassifier", "alone"]
+__all__ = ["KIND", "MODEL", "SERVED", "TOKENIZER", "OnnxDialogueClassifier"]
 
 KIND = "onnx"
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -137,6 +137,12 @@ class OnnxDialogueClassifier(PredictsLabels):
             raise ValueError(
                 f"{folder} is damaged: its graph is not of {len(self.classes_)} classes"
             )
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "an OnnxDialogueClassifier cannot be pickled or copied: load its folder in each "
+            "process that uses it"
+        )
 
     # -- predicting ---------------------------------------------------------------------------
 
