@@ -28,6 +28,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--speakers", action="store_true", help="name them in the context")
     parser.add_argument("--part", choices=["val", "test"], default="test")
     parser.add_argument("--save", type=Path, help="folder for the fitted classifier")
+    parser.add_argument("--load", type=Path, help="folder of one that is fitted already")
     return parser.parse_args()
 
 
@@ -47,7 +48,10 @@ def main() -> None:
         verbose=1,
     )
     start = time.perf_counter()
-    clf.fit(train, train["act"])
+    if options.load:
+        clf = DialoguePreferenceClassifier.load(options.load)
+    else:
+        clf.fit(train, train["act"])
     seconds = time.perf_counter() - start
     if options.save:
         clf.save(options.save)
