@@ -3,16 +3,22 @@
 sentence-transformers imports what ``modules.json`` and the configurations name.  With
 ``trust_remote_code=False`` it runs no code out of the folder; but a name can also be that of any
 function that is installed, and options of a configuration go to loaders as they are.
+
+Also those files as bytes, for pickles.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-__all__ = ["check_encoder_files"]
+from ._folder import check_name
+
+__all__ = ["check_encoder_files", "files_of", "is_known", "written"]
 
 PACKAGE = "sentence_transformers."
 MODULES = {
@@ -75,3 +81,34 @@ def _entries(value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for inner in value:
             yield from _entries(inner)
+
+
+def is_known(model: Any) -> bool:
+    """Whether a SentenceTransformer is of modules that are read from files."""
+    kinds = [type(module) for module in model]
+    return all(kind.__module__.startswith(PACKAGE) and kind.__name__ in MODULES for kind in kinds)
+
+
+def files_of(model: Any) -> dict[str, bytes]:
+    """The files of a SentenceTransformer, by their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(folder, create_model_card=False)
+        return {
+            file.relative_to(folder).as_posix(): file.read_bytes()
+            for file in sorted(Path(folder).rglob("*"))
+            if file.is_file()
+        }
+
+
+@contextmanager
+def written(files: dict[str, bytes]) -> Iterator[Path]:
+    """A folder of these files, for a while."""
+    # where weights stay mapped into memory their file may not be removable
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for name in files:
+            check_name(name, Path("a pickled encoder"))
+        for name, content in files.items():
+            file = Path(folder) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        yield Path(folder)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._compat import quiet_transformers
-from ._encoder_files import check_encoder_files
+from ._encoder_files import check_encoder_files, files_of, is_known, written
 
 __all__ = ["FrozenEncoder", "TextEncoder", "load_encoder", "resolve_encoder"]
 
@@ -266,6 +266,7 @@ class TextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        self.trainable_layers, self.pooling = trainable_layers, pooling
         self.prompt = (model.prompts or {}).get(model.default_prompt_name)
         self.n_context = int(model.get_embedding_dimension())
         self.states = _watch_states(model) if pooling == "layers" else []
@@ -286,6 +287,31 @@ class TextEncoder(nn.Module):
                 "transformer layers; use fewer, None for all of the model, or 0 for none"
             )
         layers[len(layers) - trainable_layers :].requires_grad_(True)
+
+    # It is pickled as the bytes of its files, so that it does not depend on where it was, a GPU
+    # among others, nor on the inner classes of other libraries.
+
+    def __getstate__(self) -> dict[str, Any]:
+        with quiet_transformers():
+            files = files_of(self.model) if is_known(self.model) else self.model
+        return {
+            "files": files,
+            "trainable_layers": self.trainable_layers,
+            "pooling": self.pooling,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model = state["files"]
+        if isinstance(model, dict):
+            with written(model) as folder:
+                model = load_encoder(folder)
+        self.__init__(model, state["trainable_layers"], state["pooling"])  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TextEncoder:
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Token tensors of some texts, padded to the longest of them."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-__all__ = ["FORMAT", "MANIFEST", "checked_folder", "new_folder", "read_json"]
+__all__ = ["FORMAT", "MANIFEST", "check_name", "checked_folder", "new_folder", "read_json"]
 
 FORMAT = 1
 MANIFEST = "dialpref.json"
@@ -55,7 +55,7 @@ def new_folder(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
         made.mkdir()
         yield made
         for name in _files(made):
-            _check_name(name, made)
+            check_name(name, made)
         manifest = {
             "made_by": MAKER,
             "format": FORMAT,
@@ -126,7 +126,7 @@ def checked_folder(path: str | os.PathLike[str], kind: str) -> Path:
     if not isinstance(files, dict):
         raise ValueError(f"{folder} is damaged: {MANIFEST} does not list its files")
     for name in files:
-        _check_name(name, folder)
+        check_name(name, folder)
     present = set(_files(folder)) - {MANIFEST}
     if strange := sorted(present - set(files)):
         raise ValueError(f"{folder} has files that it was not saved with: {strange}; remove them")
@@ -175,7 +175,7 @@ def _files(folder: Path) -> list[str]:
     ]
 
 
-def _check_name(name: Any, folder: Path) -> None:
+def check_name(name: Any, folder: Path) -> None:
     parts = PurePosixPath(str(name)).parts
     inside = (
         isinstance(name, str)

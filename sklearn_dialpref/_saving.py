@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -25,7 +24,6 @@ __all__ = ["SavedAsFolder", "data_summary"]
 
 KIND = "classifier"
 STATE, WEIGHTS, ENCODER, CARD = "classifier.json", "student.safetensors", "encoder", "README.md"
-FITTED = ("net_", "_frozen")  # what files stand for in a pickle
 PACKAGES = ("sklearn-dialpref", "scikit-learn", "torch", "sentence-transformers", "numpy")
 
 
@@ -69,8 +67,7 @@ class SavedAsFolder(BaseEstimator):
 
         Examples
         --------
-        >>> import tempfile
-        >>> from sklearn_dialpref import DialoguePreferenceClassifier
+        >>>         >>> from sklearn_dialpref import DialoguePreferenceClassifier
         >>> clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0)
         >>> X, y = [[0.0], [1.0], [0.0], [1.0]], ["no", "yes", "no", "yes"]
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -132,38 +129,26 @@ class SavedAsFolder(BaseEstimator):
         """The encoder of a fitted estimator, trained or not; None for ready-made features."""
         return self._frozen.text_encoder if self._frozen else self.net_.module_.encoder
 
-    # Student and encoder are pickled as the bytes of their files, so that they do not depend on
-    # where they were, a GPU among others, nor on the inner classes of other libraries.
-
     def __getstate__(self) -> dict[str, Any]:
+        """The student as its weights, so that it does not depend on a device or on skorch."""
+        from safetensors.torch import save
+
         state = super().__getstate__()
-        if "net_" not in state:
-            return state
-        with tempfile.TemporaryDirectory() as folder:
-            _write_student(self, Path(folder))
-            files = {
-                file.relative_to(folder).as_posix(): file.read_bytes()
-                for file in sorted(Path(folder).rglob("*"))
-                if file.is_file()
-            }
-        without = {name: value for name, value in state.items() if name not in FITTED}
-        return {**without, "_files": files}
+        if "net_" in state:
+            net = {"weights": save(_head_weights(self)), "encoder": self.net_.module_.encoder}
+            state = {**state, "net_": net}
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from ._encoders import load_encoder
+        from safetensors.torch import load
 
-        files = state.pop("_files", None)
         super().__setstate__(state)
-        if files is None:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                file = Path(folder) / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
-            # as an object, which is known again wherever it comes from
-            encoder = None if self._precomputed else load_encoder(Path(folder) / ENCODER)
-            _read_student(self, Path(folder), encoder, len(self.classes_), _there(self.device))
+        if "net_" in state:
+            device, net = _there(self.device), state["net_"]
+            weights = load(net["weights"])
+            self.net_ = _ready_net(weights, len(self.classes_), net["encoder"], device)
+            if self._frozen:
+                self._frozen.text_encoder.to(device)
 
 
 def data_summary(targets: Targets, group: NDArray[np.int64]) -> dict[str, int]:
@@ -259,8 +244,7 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path) -> None:
     from ._net import torch_device
 
     n_classes = len(state["classes"]["values"])
-    device = torch_device(estimator.device)
-    _read_student(estimator, folder, str(folder / ENCODER), n_classes, device)
+    _read_student(estimator, folder, n_classes, torch_device(estimator.device))
     set_labels(estimator, state, folder)
     if state["n_features"] is not None:
         estimator.n_features_in_ = int(state["n_features"])
@@ -276,47 +260,54 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path) -> None:
 # -- the student and its encoder as files -----------------------------------------------------
 
 
+def _head_weights(estimator: Any) -> dict[str, Any]:
+    return {
+        name: tensor.cpu().contiguous()
+        for name, tensor in estimator.net_.module_.state_dict().items()
+        if not name.startswith("encoder.")
+    }
+
+
 def _write_student(estimator: Any, folder: Path) -> None:
     from safetensors.torch import save_file
 
     from ._compat import quiet_transformers
 
-    weights = {
-        name: tensor.cpu().contiguous()
-        for name, tensor in estimator.net_.module_.state_dict().items()
-        if not name.startswith("encoder.")
-    }
-    save_file(weights, folder / WEIGHTS)
+    save_file(_head_weights(estimator), folder / WEIGHTS)
     if estimator._text_encoder is not None:
         with quiet_transformers():
             estimator._text_encoder.model.save(str(folder / ENCODER), create_model_card=False)
 
 
-def _read_student(estimator: Any, folder: Path, encoder: Any, n_classes: int, device: str) -> None:
-    import torch
-
+def _read_student(estimator: Any, folder: Path, n_classes: int, device: str) -> None:
     from ._encoders import FrozenEncoder, TextEncoder, load_encoder
-    from ._net import ready_net
-    from ._student import Student
 
-    weights = _weights(folder / WEIGHTS)
+    saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling
     trained = None
     estimator._frozen = None
     if not estimator._precomputed:
-        layers, pooling = estimator.trainable_layers, estimator.pooling
         if layers == 0:
-            estimator._frozen = FrozenEncoder(encoder, device, pooling)
+            estimator._frozen = FrozenEncoder(saved, device, pooling)
         else:
-            trained = TextEncoder(load_encoder(encoder), layers, pooling)
+            trained = TextEncoder(load_encoder(saved), layers, pooling)
+    estimator.net_ = _ready_net(_weights(folder / WEIGHTS), n_classes, trained, device)
+
+
+def _ready_net(weights: dict[str, Any], n_classes: int, encoder: Any, device: str) -> Any:
+    import torch
+
+    from ._net import ready_net
+    from ._student import Student
+
     with torch.random.fork_rng(devices=[]):
-        student = Student(len(weights["mean"]), n_classes, trained)
+        student = Student(len(weights["mean"]), n_classes, encoder)
     if weights["head.4.bias"].shape != (n_classes,):
-        raise ValueError(f"{folder} is damaged: its weights are not of {n_classes} classes")
+        raise ValueError(f"{WEIGHTS} is damaged: its weights are not of {n_classes} classes")
     missing, unexpected = student.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.startswith("encoder.")]
     if missing or unexpected:
-        raise ValueError(f"{folder / WEIGHTS} lacks {missing} and has {unexpected} beside")
-    estimator.net_ = ready_net(student, device)
+        raise ValueError(f"{WEIGHTS} lacks {missing} and has {unexpected} beside")
+    return ready_net(student, device)
 
 
 def _there(device: str) -> str:
@@ -326,17 +317,16 @@ def _there(device: str) -> str:
     from ._net import torch_device
 
     device = torch_device(device)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        warnings.warn(
-            f"device={device!r} is not there: the classifier that was pickled runs on the "
-            "processor; set_params(device=…) before fitting it again",
-            UserWarning,
-            stacklevel=3,
-        )
-        return "cpu"
-    return device
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(torch.device(device).type)
+    if backend is None or backend.is_available():
+        return device
+    warnings.warn(
+        f"device={device!r} is not there: the classifier that was pickled runs on the "
+        "processor; set_params(device=…) before fitting it again",
+        UserWarning,
+        stacklevel=3,
+    )
+    return "cpu"
 
 
 def _weights(file: Path) -> dict[str, Any]:

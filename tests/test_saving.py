@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,9 +16,6 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from sklearn_dialpref import DialoguePreferenceClassifier, _folder
 from sklearn_dialpref.datasets import make_dialogues
@@ -392,108 +388,3 @@ def test_in_another_process(saved):
     )
     assert found.stdout.strip() == load(saved).predict([[0.0, 1.0, 2.0]])[0]
     assert not found.stderr
-
-
-# -- pickle, joblib, skops ----------------------------------------------------------------------
-
-
-def by_pickle(clf, tmp_path):
-    return pickle.loads(pickle.dumps(clf))
-
-
-def by_joblib(clf, tmp_path):
-    joblib.dump(clf, tmp_path / "clf.joblib")
-    return joblib.load(tmp_path / "clf.joblib")
-
-
-def by_skops(clf, tmp_path):
-    skops = pytest.importorskip("skops.io")
-    content = skops.dumps(clf)
-    ours = skops.get_untrusted_types(data=content)
-    assert all(name.startswith(("sklearn_dialpref.", "sklearn.")) for name in ours)
-    return skops.loads(content, trusted=ours)
-
-
-def same(again, clf, X):
-    np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
-    np.testing.assert_array_equal(again.predict(X), clf.predict(X))
-    assert again.predict(X).dtype == clf.predict(X).dtype
-
-
-@pytest.mark.parametrize("way", [by_pickle, by_joblib, by_skops])
-@pytest.mark.parametrize("options", [{}, {"context_turns": 1}, {"trainable_layers": None}])
-def test_ways_of_pickling(tiny_encoder, chats, tmp_path, way, options):
-    clf = DialoguePreferenceClassifier(
-        str(tiny_encoder), max_epochs=1, random_state=0, **options
-    ).fit(chats.X, chats.y_human, chats.y_llm)
-    again = way(clf, tmp_path)
-    same(again, clf, chats.X)
-    assert again.get_params() == clf.get_params()
-    assert pd.DataFrame(again.history_).equals(pd.DataFrame(clf.history_))
-    refitted = clone(again).fit(chats.X, chats.y_human, chats.y_llm)
-    same(refitted, clf, chats.X)
-    again.save(tmp_path / "folder")
-    same(load(tmp_path / "folder"), clf, chats.X)
-
-
-@pytest.mark.parametrize("way", [by_pickle, by_joblib, by_skops])
-def test_pickling_with_others_around_it(tmp_path, way):
-    X, y = np.random.default_rng(0).normal(size=(40, 3)), ["no", "yes"] * 20
-    clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0)
-    assert way(clf, tmp_path).get_params() == clf.get_params()
-    pipeline = make_pipeline(StandardScaler(), clf)
-    search = GridSearchCV(pipeline, {f"{pipeline.steps[-1][0]}__loss_weight": [1, 2]}, cv=2)
-    same(way(search.fit(X, y), tmp_path), search, X)
-
-
-def test_pickling_an_encoder_that_is_an_object(tiny_encoder, chats):
-    model = SentenceTransformer(str(tiny_encoder), device="cpu")
-    clf = DialoguePreferenceClassifier(model, max_epochs=1, random_state=0)
-    clf.fit(chats.X, chats.y_human, chats.y_llm)
-    again = pickle.loads(pickle.dumps(clf))
-    same(again, clf, chats.X)
-    same(clone(again).fit(chats.X, chats.y_human, chats.y_llm), clf, chats.X)
-
-
-def test_a_pickle_needs_no_folder_of_an_encoder(tiny_encoder, chats, tmp_path):
-    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
-    clf = DialoguePreferenceClassifier(str(folder), max_epochs=1, random_state=0)
-    clf.fit(chats.X, chats.y_human, chats.y_llm)
-    content, expected = pickle.dumps(clf), clf.predict_proba(chats.X)
-    shutil.rmtree(folder)
-    np.testing.assert_array_equal(pickle.loads(content).predict_proba(chats.X), expected)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without a GPU")
-@pytest.mark.parametrize("trainable_layers", [0, None])
-def test_a_pickle_of_a_device_that_is_not_here(tiny_encoder, chats, trainable_layers):
-    clf = DialoguePreferenceClassifier(
-        tiny_encoder, trainable_layers=trainable_layers, max_epochs=1, random_state=0
-    ).fit(chats.X, chats.y_human, chats.y_llm)
-    clf.device = "cuda"
-    content = pickle.dumps(clf)
-    with pytest.warns(UserWarning, match="device='cuda' is not there"):
-        again = pickle.loads(content)
-    same(again, clf, chats.X)
-    assert again.device == "cuda"
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("trainable_layers", [0, None])
-def test_from_a_gpu_to_the_processor_and_back(tiny_encoder, chats, tmp_path, trainable_layers):
-    clf = DialoguePreferenceClassifier(
-        tiny_encoder,
-        trainable_layers=trainable_layers,
-        max_epochs=1,
-        device="cuda",
-        random_state=0,
-    ).fit(chats.X, chats.y_human, chats.y_llm)
-    expected = clf.predict_proba(chats.X)
-    clf.device = "cpu"
-    moved = pickle.loads(pickle.dumps(clf))
-    assert {p.device.type for p in moved.net_.module_.parameters()} == {"cpu"}
-    np.testing.assert_allclose(moved.predict_proba(chats.X), expected, atol=1e-3)
-    moved.save(tmp_path / "clf")
-    again = load(tmp_path / "clf", device="cuda")
-    assert {p.device.type for p in again.net_.module_.parameters()} == {"cuda"}
-    np.testing.assert_allclose(again.predict_proba(chats.X), expected, atol=1e-3)
