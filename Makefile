@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help install install-browser install-llm demo test test-slow test-llm test-oldest lint format docs clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## the development environment, in .venv
 
@@ -41,7 +41,7 @@ $(VENV)/.installed-llm: $(VENV)/.installed
 	@touch $@
 
 install-browser: ## a headless browser, for the test of the example service's page; Debian, as root
-	command -v chromium-headless-shell || \
+	command -v chromium-headless-shell || command -v chromium || \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell; }
 
 $(VENV_OLDEST)/.installed: pyproject.toml constraints-oldest.txt

@@ -12,6 +12,7 @@ server's memory, threads and open files at the beginning and at the end.
 import argparse
 import asyncio
 import json
+import re
 import socket
 import struct
 import subprocess
@@ -147,27 +148,24 @@ async def load(port: int, pid: int, options: argparse.Namespace, script: str) ->
 
 def main() -> None:
     options = parse()
-    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as free:
+    with tempfile.TemporaryDirectory() as folder:
         demo_model(folder)
-        port = free.getsockname()[1]
-        free.close()
-        script = Path(folder) / "post.lua"
+        script, log = Path(folder) / "post.lua", Path(folder) / "server.log"
         script.write_text(POST)
-        command = [sys.executable, SCRIPT, f"{folder}/model", "--port", str(port)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        command = [sys.executable, SCRIPT, f"{folder}/model", "--port", "0"]
+        # not a pipe: when nobody reads it, it is full one day, and the server waits
+        with open(log, "w") as to_log, subprocess.Popen(command, stderr=to_log) as server:
             try:
-                for line in server.stderr:
-                    if "running on" in line:
-                        break
-                asyncio.run(load(port, server.pid, options, str(script)))
+                while not (
+                    found := re.search(r"running on http://127.0.0.1:(\d+)", log.read_text())
+                ):
+                    time.sleep(0.1)
+                asyncio.run(load(int(found[1]), server.pid, options, str(script)))
                 if server.poll() is not None:
                     print("the server has ended")
             finally:
                 server.terminate()
-            log = server.stderr.read()
-            print(f"\ntracebacks in its log: {log.count('Traceback')}")
-            if "Traceback" in log:
-                print(log[-3000:], file=sys.stderr)
+        print(f"\ntracebacks in its log: {log.read_text().count('Traceback')}")
 
 
 if __name__ == "__main__":

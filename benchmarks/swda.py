@@ -26,9 +26,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--turns", type=int, default=1, help="of context")
     parser.add_argument("--speakers", action="store_true", help="name them in the context")
-    parser.add_argument("--part", choices=["val", "test"], default="test")
+    parser.add_argument("--parts", choices=["val", "test"], nargs="+", default=["test"])
     parser.add_argument("--save", type=Path, help="folder for the fitted classifier")
-    parser.add_argument("--load", type=Path, help="folder of one that is fitted already")
     return parser.parse_args()
 
 
@@ -37,7 +36,7 @@ def main() -> None:
     data = pd.read_parquet(options.data_dir / "swda.parquet")
     data = data[data["text"].fillna("").str.strip() != ""]
     data = with_context(data, options.turns, speakers=options.speakers)
-    train, test = data[data["split"] == "train"], data[data["split"] == options.part]
+    train = data[data["split"] == "train"]
     if options.dialogues:
         ids = pd.Series(train["dialogue_id"].unique()).sample(options.dialogues, random_state=0)
         train = train[train["dialogue_id"].isin(ids)]
@@ -48,19 +47,18 @@ def main() -> None:
         verbose=1,
     )
     start = time.perf_counter()
-    if options.load:
-        clf = DialoguePreferenceClassifier.load(options.load)
-    else:
-        clf.fit(train, train["act"])
+    clf.fit(train, train["act"])
     seconds = time.perf_counter() - start
     if options.save:
         clf.save(options.save)
-    predicted = clf.predict(test)
-    accuracy = (predicted == test["act"]).mean()
-    macro_f1 = f1_score(test["act"], predicted, average="macro", zero_division=0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{len(train)} utterances of training, {len(test)} of {options.part}")
-    print(f"accuracy {accuracy:.4f}, macro-F1 {macro_f1:.4f}, {seconds:.0f} s, {peak:.0f} MB")
+    print(f"{len(train)} utterances of training, {seconds:.0f} s, {peak:.0f} MB")
+    for part in options.parts:
+        rows = data[data["split"] == part]
+        predicted = clf.predict(rows)
+        accuracy = (predicted == rows["act"]).mean()
+        macro_f1 = f1_score(rows["act"], predicted, average="macro", zero_division=0)
+        print(f"{part}: {len(rows)} utterances, accuracy {accuracy:.4f}, macro-F1 {macro_f1:.4f}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     pip install 'sklearn-dialpref[serve]'
     python examples/serve_fastapi.py FOLDER        # that export_onnx wrote
+    pip install 'sklearn-dialpref[serve,offline]' pandas
     python examples/serve_fastapi.py               # trains one on the bundled chats first
 
 - ``/`` is a page that shows a conversation with its labels and scores as they appear.
@@ -10,8 +11,9 @@
 - ``POST /predict`` takes a dialogue as it stands: ``{"utterances": [{"text": "…"}, …]}``.
 - ``/health`` answers 200 as long as the model answers, and ``/metrics`` is for Prometheus.
 
-What is sent is limited in size and number, and nothing of it is stored or logged.  It knows no
-users and no encryption: put it behind a proxy that does.
+What is sent is limited in size and number, and nothing of it is stored or logged.  Of what is
+posted so much is taken at a time as is answered in seconds; more gets a 503 at once.  Pages of
+other sites are refused.  It knows no users and no encryption: put it behind a proxy that does.
 """
 
 import argparse
@@ -20,10 +22,12 @@ import base64
 import hashlib
 import logging
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
@@ -37,7 +41,7 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
@@ -46,19 +50,27 @@ from sklearn_dialpref import DialogueStream, MicroBatcher, OnnxDialogueClassifie
 PAGE = Path(__file__).with_suffix(".html")
 MAX_TEXT = 2_000  # characters of an utterance
 MAX_UTTERANCES = 200  # of a request
-MAX_BODY = 1_000_000  # bytes of a request
-MAX_MESSAGE = 16_000  # bytes of a message of a WebSocket
+MAX_CHARACTERS = 50_000  # of all requests at work
+MAX_BODY = 250_000  # bytes of a request
+MAX_MESSAGE = 12 * MAX_TEXT + 2_000  # bytes of a message of a WebSocket; JSON has up to 12 for one
 MAX_DIALOGUES = 1_000  # at once
-PATIENCE = 10.0  # seconds until an answer is given up
+PATIENCE = 10.0  # seconds until an answer, or a reader, is given up
 SILENCE = 600.0  # seconds until a dialogue that says nothing is closed
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+BUSY = "too much to do, try again later"
 
 log = logging.getLogger("uvicorn.error")
 
 
+def not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank")
+    return text
+
+
 class Utterance(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-    text: Annotated[str, Field(max_length=MAX_TEXT, pattern=r"\S")]
+    text: Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(not_blank)]
     speaker: Annotated[str, Field(max_length=100)] | None = None
 
 
@@ -79,6 +91,8 @@ class Metrics:
         self.labels = Counter("dialpref_labels", "Labels given", ["label"], **of)
         self.refused = Counter("dialpref_refused", "What was not answered", ["why"], **of)
         self.n_dialogues = 0
+        self.n_characters = 0  # of the requests at work
+        self.answered = time.monotonic()  # when the model did so last
         dialogues = Gauge("dialpref_open_dialogues", "WebSockets", **of)
         dialogues.set_function(lambda: self.n_dialogues)
         waiting = Gauge("dialpref_waiting", "Utterances not begun yet", **of)
@@ -96,15 +110,14 @@ def make_app(model: Any) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(batcher.close)
+        await asyncio.to_thread(batcher.close, PATIENCE)
 
-    app = FastAPI(
-        title="Labels of live dialogues", lifespan=lifespan, docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title="Labels of live dialogues", lifespan=lifespan, openapi_url=None)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY)
 
     async def answer(stream: DialogueStream, utterance: Utterance) -> dict[str, Any]:
         found = await stream.apush(utterance.text, utterance.speaker)
+        metrics.answered = time.monotonic()
         metrics.seconds.observe(found.latency_ms / 1e3)
         for label in labels_of(found):
             metrics.labels.labels(str(label)).inc()
@@ -121,8 +134,8 @@ def make_app(model: Any) -> FastAPI:
 
     @app.exception_handler(StarletteHTTPException)
     async def refuse_request(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        if error.status_code != 503:  # counted as overload
-            metrics.refused.labels("request").inc()
+        why = {503: "overload", 500: "model"}.get(error.status_code, "request")
+        metrics.refused.labels(why).inc()
         return JSONResponse({"error": error.detail}, status_code=error.status_code)
 
     @app.get("/", response_class=HTMLResponse)
@@ -131,6 +144,9 @@ def make_app(model: Any) -> FastAPI:
 
     @app.get("/health")
     async def health() -> JSONResponse:
+        # with much to do the last answer tells as much, and a question would have to wait
+        if batcher.n_waiting and time.monotonic() < metrics.answered + PATIENCE:
+            return JSONResponse({"status": "ok", "classes": classes})
         try:
             async with asyncio.timeout(PATIENCE):
                 await DialogueStream(batcher).apush("Is anybody there?")
@@ -145,39 +161,62 @@ def make_app(model: Any) -> FastAPI:
 
     @app.post("/predict")
     async def predict(dialogue: Dialogue) -> JSONResponse:
+        n_characters = sum(len(one.text) for one in dialogue.utterances)
+        if n_characters > MAX_CHARACTERS:
+            raise HTTPException(422, f"at most {MAX_CHARACTERS} characters in all")
+        if metrics.n_characters + n_characters > MAX_CHARACTERS:
+            raise HTTPException(503, BUSY)
+        metrics.n_characters += n_characters
         stream = DialogueStream(batcher)
         try:
             async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
                 # tasks begin in this order, and so do the utterances of the dialogue
                 tasks = [group.create_task(answer(stream, one)) for one in dialogue.utterances]
         except TimeoutError as error:
-            metrics.refused.labels("overload").inc()
-            raise HTTPException(503, "too much to do, try again later") from error
+            raise HTTPException(503, BUSY) from error
+        except ExceptionGroup as errors:  # whatever they are, the model cannot
+            log.error("the model failed: %r", errors.exceptions[0])
+            raise HTTPException(500, "the model failed") from errors
+        finally:
+            metrics.n_characters -= n_characters
         return JSONResponse([task.result() for task in tasks])
 
     @app.websocket("/dialogue")
     async def live(socket: WebSocket) -> None:
+        if not same_site(socket):
+            metrics.refused.labels("request").inc()
+            await socket.close()  # which is a 403, as nothing was accepted
+            return
         await socket.accept()
         if metrics.n_dialogues >= MAX_DIALOGUES:
             metrics.refused.labels("overload").inc()
-            await socket.close(1013, "too many dialogues, try again later")
+            await end(socket, 1013, "too many dialogues, try again later")
             return
         metrics.n_dialogues += 1
         try:
-            with suppress(WebSocketDisconnect):  # it left before its answer
-                await talk(socket, DialogueStream(batcher))
+            await talk(socket, DialogueStream(batcher))
+        except WebSocketDisconnect:
+            pass  # it left before its answer
+        except TimeoutError:  # of the model, or of one who does not read
+            metrics.refused.labels("overload").inc()
+            await end(socket, 1013, BUSY)
+        except Exception as error:  # whatever it is, the model cannot
+            log.error("the model failed: %r", error)
+            metrics.refused.labels("model").inc()
+            await end(socket, 1011, "the model failed")
         finally:
             metrics.n_dialogues -= 1
 
     async def talk(socket: WebSocket, stream: DialogueStream) -> None:
         while (message := await heard(socket)) is not None:
-            try:
-                utterance = Utterance.model_validate_json(message)
-            except ValidationError as error:
-                metrics.refused.labels("input").inc()
-                await socket.send_json({"error": explained(error.errors())})
-                continue
-            await socket.send_json(await answer(stream, utterance))
+            async with asyncio.timeout(PATIENCE):
+                try:
+                    utterance = Utterance.model_validate_json(message)
+                except ValidationError as error:
+                    metrics.refused.labels("input").inc()
+                    await socket.send_json({"error": explained(error.errors())})
+                else:
+                    await socket.send_json(await answer(stream, utterance))
 
     return app
 
@@ -201,26 +240,46 @@ async def heard(socket: WebSocket) -> str | bytes | None:
         async with asyncio.timeout(SILENCE):
             message = await socket.receive()
     except TimeoutError:
-        await socket.close(1001, "nothing was said for a while")
+        await end(socket, 1001, "nothing was said for a while")
         return None
     if message["type"] == "websocket.disconnect":
         return None
     return message.get("text") or message.get("bytes") or ""
 
 
+async def end(socket: WebSocket, code: int, reason: str) -> None:
+    """Say goodbye, to those who read it."""
+    with suppress(TimeoutError, WebSocketDisconnect):
+        async with asyncio.timeout(1):
+            await socket.close(code, reason)
+
+
 def labels_of(found: Prediction) -> tuple:
     return found.label if isinstance(found.label, tuple) else (found.label,)
 
 
+def same_site(socket: WebSocket) -> bool:
+    """Whether no page of another site has opened it; programs say no origin."""
+    origin = socket.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
+
+
 def explained(errors: Any) -> str:
     """What was wrong, without what arrived: that may be long, or private."""
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors[:5])
+    reasons = []
+    for one in errors[:5]:
+        unknown = one["type"] == "extra_forbidden"  # then the last place is what arrived
+        places = one["loc"][:-1] if unknown else one["loc"]
+        message = "an unknown field" if unknown else one["msg"]
+        reasons.append(": ".join([".".join(map(str, places)), message]))
+    return "; ".join(reasons)
 
 
 def security_policy(page: str) -> str:
     """Only the page's own style and script, and connections to where it came from."""
     rules = [
         "default-src 'none'",
+        "frame-ancestors 'none'",
         "connect-src 'self'",
         "img-src data:",
         "base-uri 'none'",

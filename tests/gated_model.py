@@ -13,7 +13,8 @@ PATIENCE = 30  # seconds until a test gives up
 class GatedModel:
     """Its logits are the lengths of a text and of its context; texts with "fail" fail.
 
-    Closed, it keeps each batch until :meth:`open`.  ``sizes`` are the rows of the batches.
+    Closed, it keeps each batch until :meth:`open`.  ``sizes`` are the rows of the batches,
+    ``texts`` what was asked.
     """
 
     context_turns, multilabel_, _n_slots = 1, False, 2
@@ -24,7 +25,7 @@ class GatedModel:
     )
 
     def __init__(self, closed=False):
-        self.sizes, self.broken = [], False
+        self.sizes, self.texts, self.broken = [], [], False
         self._gate = threading.Event()
         if not closed:
             self._gate.set()
@@ -35,6 +36,7 @@ class GatedModel:
     def _of_texts(self, texts, index, keep=True):
         assert not keep
         self.sizes.append(len(index))
+        self.texts += [text for text in texts if text]
         assert self._gate.wait(PATIENCE)
         if self.broken or any("fail" in text for text in texts):
             raise ArithmeticError("failed")

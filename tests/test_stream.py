@@ -1,6 +1,7 @@
 """Live dialogues are labelled as predict labels them, one by one, together, and under load."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -120,12 +121,64 @@ def test_no_more_than_so_many_wait():
         ThreadPoolExecutor(8) as pool,
     ):
         pushed = [pool.submit(DialogueStream(batcher).push, "hi") for _ in range(8)]
-        until(lambda: batcher.n_waiting == 2)
+        until(lambda: model.sizes and batcher.n_waiting == 2 and len(batcher._before) == 5)
         with pytest.raises(TimeoutError, match="no room"):
             DialogueStream(batcher).push("hi", timeout=0.01)
         assert batcher.n_waiting == 2
         model.open()
         assert [one.result().label for one in pushed] == ["a"] * 8
+
+
+@pytest.mark.parametrize("by_coroutines", [False, True])
+def test_those_without_room_come_in_their_order(by_coroutines):
+    model = GatedModel(closed=True)
+    texts = ["x" * at for at in range(1, 9)]
+
+    def asked():
+        return len(model.texts) + batcher.n_waiting + len(batcher._before)
+
+    async def some():
+        tasks = [asyncio.create_task(DialogueStream(batcher).apush(text)) for text in texts]
+        while len(batcher._before) < 6:
+            await asyncio.sleep(0)
+        tasks[4].cancel()
+        await asyncio.sleep(0)
+        model.open()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    with (
+        MicroBatcher(model, max_batch=1, max_pending=1) as batcher,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        if by_coroutines:
+            found = asyncio.run(some())
+            assert isinstance(found.pop(4), asyncio.CancelledError)
+            texts.pop(4)
+        else:
+            pushed = []
+            for text in texts:
+                pushed.append(pool.submit(DialogueStream(batcher).push, text))
+                until(lambda: asked() == len(pushed))
+            model.open()
+            found = [one.result() for one in pushed]
+        assert [one.label for one in found] == ["a"] * len(texts)
+    assert model.texts == texts
+
+
+def test_closing_while_the_model_hangs():
+    model = GatedModel(closed=True)
+    batcher = MicroBatcher(model)
+    with ThreadPoolExecutor(1) as pool:
+        pushed = pool.submit(DialogueStream(batcher).push, "hi")
+        until(lambda: model.sizes)
+        batcher.close(timeout=0.01)
+        assert batcher._thread.is_alive()
+        with pytest.raises(RuntimeError, match="MicroBatcher is closed"):
+            DialogueStream(batcher).push("hi")
+        model.open()
+        assert pushed.result().label == "a"
+    batcher.close()
+    assert not batcher._thread.is_alive()
 
 
 def test_an_error_goes_to_those_who_asked():
@@ -165,7 +218,8 @@ def test_what_nobody_waits_for_is_not_computed():
 
 def test_a_batcher_whose_thread_is_gone():
     batcher = MicroBatcher(GatedModel())
-    batcher._waiting.put(None)
+    batcher._thread = threading.Thread(target=int)  # gone at once, as after a fork
+    batcher._thread.start()
     batcher._thread.join()
     with pytest.raises(RuntimeError, match="make it in the process that uses it"):
         DialogueStream(batcher).push("hi")

@@ -66,8 +66,8 @@ class OnnxReport:
         much accuracy should fall if the classifier's own probabilities are right; multilabel
         without labels: the share of labels that are not the same.
     latency_ms : tuple of float
-        Median and 95th percentile of one utterance with its context, over 200 of ``X_check``,
-        on all cores.
+        Median and 95th percentile of one utterance with its context, over 200 calls with those
+        of ``X_check``, on all cores.
     latency_ms_before : tuple of float
         Of the classifier.
     megabytes : float

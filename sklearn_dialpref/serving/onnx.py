@@ -23,7 +23,8 @@ EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 SERVED, MODEL, TOKENIZER = "serving.json", "model.onnx", "tokenizer.json"
 BATCH_TOKENS = 256  # of a batch, with padding; larger ones leave the processor's cache
 MOST_TURNS = 10_000  # of context
-# on processors three times as slow as the addition and the normalisation that it replaces
+# On a processor it takes three times as long as the sum and the normalisation that it fuses (int8
+# MiniLM, 16 tokens, ONNX Runtime 1.32, its profile: 37 us each, against 4 and 8).
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 

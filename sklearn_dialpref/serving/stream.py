@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,9 +18,14 @@ from sklearn_dialpref._texts import distinct_texts, row_of
 
 __all__ = ["DialogueStream", "MicroBatcher", "Prediction"]
 
-FULL_PAUSE = 0.001  # seconds until a coroutine asks a full queue again
-CLOSED = "the MicroBatcher is closed"
-Request = tuple[tuple[str, ...], "Future[NDArray[np.float64]]"]
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A row, its future logits, and when there is room for it."""
+
+    slots: tuple[str, ...]
+    logits: Future[NDArray[np.float64]] = field(default_factory=Future)
+    room: Future[None] = field(default_factory=Future)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +186,7 @@ class MicroBatcher:
 
     A thread of its own runs the model: one utterance at once when it comes alone, a batch of
     those that came meanwhile when there are many.  When ``max_pending`` wait, further calls wait
-    until there is room.
+    until there is room, in their order.
 
     Parameters
     ----------
@@ -211,52 +213,76 @@ class MicroBatcher:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive int, got {value!r}")
         self.model = checked(model)
-        self._max_batch = max_batch
-        self._waiting: queue.Queue[Request | None] = queue.Queue(max_pending)
-        self._closing = threading.Lock()
+        self._max_batch, self._max_pending = max_batch, max_pending
+        self._before: deque[Request] = deque()  # those that wait for room, in their order
+        self._waiting: deque[Request] = deque()
+        self._change = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="MicroBatcher", daemon=True)
         self._thread.start()
 
     def _submit(self, slots: tuple[str, ...], timeout: float | None = None) -> Future:
         """The future logits of a row, when there is room for it."""
-        future: Future = Future()
-        self._check_open()
+        request = self._enter(slots)
         try:
-            self._waiting.put((slots, future), timeout=timeout)
-        except queue.Full:
-            raise TimeoutError(f"no room among those that wait within {timeout} s") from None
-        self._refuse_if_late()
-        return future
+            request.room.result(timeout)
+        except TimeoutError:
+            if request.room.cancel():
+                raise TimeoutError(f"no room among those that wait within {timeout} s") from None
+        return request.logits
 
     async def _asubmit(self, slots: tuple[str, ...]) -> Future:
         """As :meth:`_submit`, for coroutines."""
-        future: Future = Future()
-        while True:
-            self._check_open()
-            try:
-                self._waiting.put_nowait((slots, future))
-            except queue.Full:
-                await asyncio.sleep(FULL_PAUSE)
-            else:
-                self._refuse_if_late()
-                return future
+        request = self._enter(slots)
+        try:
+            await asyncio.wrap_future(request.room)
+        except asyncio.CancelledError:
+            request.logits.cancel()
+            raise
+        return request.logits
+
+    def _enter(self, slots: tuple[str, ...]) -> Request:
+        request = Request(slots)
+        with self._change:
+            if self._closed:
+                raise RuntimeError("the MicroBatcher is closed")
+            if not self._thread.is_alive():
+                raise RuntimeError(
+                    "the thread of the MicroBatcher is gone: make it in the process that uses "
+                    "it, after a fork"
+                )
+            self._before.append(request)
+            self._admit()
+            self._change.notify()
+        return request
+
+    def _admit(self) -> None:
+        """Let in as many as there is room for."""
+        while self._before and len(self._waiting) < self._max_pending:
+            request = self._before.popleft()
+            if request.room.set_running_or_notify_cancel():
+                self._waiting.append(request)
+                request.room.set_result(None)
 
     @property
     def n_waiting(self) -> int:
-        """Utterances that wait now, those at work not counted."""
-        return self._waiting.qsize()
+        """Utterances that wait now, those at work and those without room not counted."""
+        return len(self._waiting)
 
-    def close(self) -> None:
-        """Answer those that wait, and end the thread.
+    def close(self, timeout: float | None = None) -> None:
+        """Take no more, answer those that wait, and end the thread.
 
         It waits for that: among coroutines, by ``await asyncio.to_thread(batcher.close)``.
+
+        Parameters
+        ----------
+        timeout : float, default=None
+            Seconds to wait; None waits as long as it takes.
         """
-        with self._closing:
-            if not self._closed:
-                self._closed = True
-                self._waiting.put(None)
-        self._refuse_if_late()
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._thread.join(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -269,55 +295,37 @@ class MicroBatcher:
     ) -> None:
         self.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError(CLOSED)
-        if not self._thread.is_alive():
-            raise RuntimeError(
-                "the thread of the MicroBatcher is gone: make it in the process that uses it, "
-                "after a fork"
-            )
-
-    def _refuse_if_late(self) -> None:
-        """Nobody is left to answer what came after the end."""
-        if not self._closed:
-            return
-        self._thread.join()
-        with suppress(queue.Empty):
-            while True:
-                _refuse([self._waiting.get_nowait()])
-
     def _work(self) -> None:
-        """Answer batch after batch, until there is None among the requests."""
-        requests: list[Request | None] = []
-        while None not in requests:
-            requests = [self._waiting.get()]
-            with suppress(queue.Empty):
-                while len(requests) < self._max_batch:
-                    requests.append(self._waiting.get_nowait())
-            end = requests.index(None) if None in requests else len(requests)
-            _refuse(requests[end:])
-            known = [one for one in requests[:end] if one is not None]
+        while requests := self._next():
             # from then on a future can no longer be cancelled, as a cancelled coroutine would
-            self._answer([one for one in known if one[1].set_running_or_notify_cancel()])
+            self._answer([one for one in requests if one.logits.set_running_or_notify_cancel()])
+
+    def _next(self) -> list[Request]:
+        """Those that wait, as many as a batch may have; none at the end."""
+        with self._change:
+            self._change.wait_for(lambda: self._waiting or self._closed)
+            n_requests = min(len(self._waiting), self._max_batch)
+            requests = [self._waiting.popleft() for _ in range(n_requests)]
+            self._admit()
+        return requests
 
     def _answer(self, requests: list[Request]) -> None:
         if not requests:
             return
-        columns = zip(*(slots for slots, _ in requests), strict=True)
+        columns = zip(*(request.slots for request in requests), strict=True)
         try:
             slots = [np.array(column, dtype=object) for column in columns]
             texts, index = distinct_texts(slots)
             logits = self.model._of_texts(texts, index, keep=False)
         except Exception as error:  # of whatever kind, it is for the one who is to blame
             if len(requests) == 1:
-                requests[0][1].set_exception(error)
+                requests[0].logits.set_exception(error)
             else:
                 for request in requests:
                     self._answer([request])
             return
-        for row, (_, future) in enumerate(requests):
-            future.set_result(logits[row : row + 1])
+        for row, request in enumerate(requests):
+            request.logits.set_result(logits[row : row + 1])
 
 
 def checked(model: Any) -> Any:
@@ -337,12 +345,6 @@ def checked(model: Any) -> Any:
             "context_turns instead"
         )
     return model
-
-
-def _refuse(requests: Iterable[Request | None]) -> None:
-    for request in requests:
-        if request is not None and request[1].set_running_or_notify_cancel():
-            request[1].set_exception(RuntimeError(CLOSED))
 
 
 def _left(start: float, timeout: float | None) -> float | None:
