@@ -67,7 +67,8 @@ class SavedAsFolder(BaseEstimator):
 
         Examples
         --------
-        >>>         >>> from sklearn_dialpref import DialoguePreferenceClassifier
+        >>> import tempfile
+        >>> from sklearn_dialpref import DialoguePreferenceClassifier
         >>> clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0)
         >>> X, y = [[0.0], [1.0], [0.0], [1.0]], ["no", "yes", "no", "yes"]
         >>> with tempfile.TemporaryDirectory() as folder:
