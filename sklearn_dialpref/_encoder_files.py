@@ -42,7 +42,7 @@ def check_encoder_files(folder: Path) -> None:
     if (folder / "modules.json").exists():
         for module in _json(folder / "modules.json"):
             kind, path = str(module.get("type")), str(module.get("path", ""))
-            if not kind.startswith(PACKAGE) or kind.rpartition(".")[2] not in MODULES:
+            if not _is_read(kind):
                 raise ValueError(
                     f"modules.json names {kind!r}, which is none of {sorted(MODULES)}"
                 )
@@ -62,6 +62,10 @@ def check_encoder_files(folder: Path) -> None:
                 raise ValueError(f"{file.name} names {value!r}, which is not of torch.nn")
             if key.endswith("attn_implementation") and "/" in value:
                 raise ValueError(f"{file.name} names {value!r}, which would be fetched")
+
+
+def _is_read(kind: str) -> bool:
+    return kind.startswith(PACKAGE) and kind.rpartition(".")[2] in MODULES
 
 
 def _json(file: Path) -> Any:
@@ -86,7 +90,7 @@ def _entries(value: Any) -> Iterator[tuple[str, str]]:
 def is_known(model: Any) -> bool:
     """Whether a SentenceTransformer is of modules that are read from files."""
     kinds = [type(module) for module in model]
-    return all(kind.__module__.startswith(PACKAGE) and kind.__name__ in MODULES for kind in kinds)
+    return all(_is_read(f"{kind.__module__}.{kind.__name__}") for kind in kinds)
 
 
 def files_of(model: Any) -> dict[str, bytes]:
