@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ._compat import quiet_transformers
 from ._folder import check_name
 
-__all__ = ["check_encoder_files", "files_of", "is_known", "written"]
+__all__ = ["check_encoder_files", "files_of", "is_known", "write_encoder", "written"]
 
 PACKAGE = "sentence_transformers."
 MODULES = {
@@ -93,10 +94,15 @@ def is_known(model: Any) -> bool:
     return all(_is_read(f"{kind.__module__}.{kind.__name__}") for kind in kinds)
 
 
+def write_encoder(model: Any, folder: Path) -> None:
+    with quiet_transformers():
+        model.save(str(folder), create_model_card=False)
+
+
 def files_of(model: Any) -> dict[str, bytes]:
     """The files of a SentenceTransformer, by their names."""
     with tempfile.TemporaryDirectory() as folder:
-        model.save(folder, create_model_card=False)
+        write_encoder(model, Path(folder))
         return {
             file.relative_to(folder).as_posix(): file.read_bytes()
             for file in sorted(Path(folder).rglob("*"))

@@ -292,10 +292,8 @@ class TextEncoder(nn.Module):
     # among others, nor on the inner classes of other libraries.
 
     def __getstate__(self) -> dict[str, Any]:
-        with quiet_transformers():
-            files = files_of(self.model) if is_known(self.model) else self.model
         return {
-            "files": files,
+            "files": files_of(self.model) if is_known(self.model) else self.model,
             "trainable_layers": self.trainable_layers,
             "pooling": self.pooling,
         }

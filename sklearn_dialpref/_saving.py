@@ -272,12 +272,11 @@ def _head_weights(estimator: Any) -> dict[str, Any]:
 def _write_student(estimator: Any, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    from ._compat import quiet_transformers
+    from ._encoder_files import write_encoder
 
     save_file(_head_weights(estimator), folder / WEIGHTS)
     if estimator._text_encoder is not None:
-        with quiet_transformers():
-            estimator._text_encoder.model.save(str(folder / ENCODER), create_model_card=False)
+        write_encoder(estimator._text_encoder.model, folder / ENCODER)
 
 
 def _read_student(estimator: Any, folder: Path, n_classes: int, device: str) -> None:

@@ -54,3 +54,20 @@ def tiny_encoder(tmp_path_factory):
     model = SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu")
     model.save(str(folder / "model"))
     return str(folder / "model")
+
+
+@pytest.fixture(scope="module")
+def chats():
+    """A few short dialogues."""
+    from sklearn_dialpref.datasets import make_dialogues
+
+    return make_dialogues(n_dialogues=12, n_turns=(3, 5), human_fraction=0.6, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_encoder, chats):
+    """Fitted on them, with a context of one utterance."""
+    from sklearn_dialpref import DialoguePreferenceClassifier
+
+    clf = DialoguePreferenceClassifier(tiny_encoder, context_turns=1, max_epochs=1, random_state=0)
+    return clf.fit(chats.X, chats.y_human, chats.y_llm)

@@ -21,23 +21,11 @@ from sklearn.metrics import get_scorer
 
 import sklearn_dialpref
 from sklearn_dialpref import DialoguePreferenceClassifier, OnnxDialogueClassifier, export_onnx
-from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.serving import export
 from sklearn_dialpref.serving.onnx import batches
 
 LONG = "where is my parcel " * 40
 TEXTS = ["hi", "Where  is my PARCEL?", LONG, "thanks", "😀 ünknown", "late late late", "x"]
-
-
-@pytest.fixture(scope="module")
-def chats():
-    return make_dialogues(n_dialogues=12, n_turns=(3, 5), human_fraction=0.6, random_state=0)
-
-
-@pytest.fixture(scope="module")
-def classifier(tiny_encoder, chats):
-    clf = DialoguePreferenceClassifier(tiny_encoder, context_turns=1, max_epochs=1, random_state=0)
-    return clf.fit(chats.X, chats.y_human, chats.y_llm)
 
 
 @pytest.fixture(scope="module")

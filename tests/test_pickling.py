@@ -16,12 +16,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_dialpref import DialoguePreferenceClassifier, _encoders
-from sklearn_dialpref.datasets import make_dialogues
-
-
-@pytest.fixture(scope="module")
-def chats():
-    return make_dialogues(n_dialogues=12, n_turns=(3, 5), human_fraction=0.6, random_state=0)
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_dialpref import DialoguePreferenceClassifier, _folder
-from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import hinge
-
-
-@pytest.fixture(scope="module")
-def chats():
-    return make_dialogues(n_dialogues=12, n_turns=(3, 5), human_fraction=0.6, random_state=0)
 
 
 @pytest.fixture(scope="module")

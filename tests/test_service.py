@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 from gated_model import GatedModel, until
 
-from sklearn_dialpref import DialoguePreferenceClassifier, export_onnx
-from sklearn_dialpref.datasets import make_dialogues
+from sklearn_dialpref import export_onnx
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "serve_fastapi.py"
 BROWSERS = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]
@@ -37,17 +36,6 @@ def service():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def chats():
-    return make_dialogues(n_dialogues=12, n_turns=(3, 8), human_fraction=0.6, random_state=0)
-
-
-@pytest.fixture(scope="module")
-def classifier(tiny_encoder, chats):
-    clf = DialoguePreferenceClassifier(tiny_encoder, context_turns=1, max_epochs=1, random_state=0)
-    return clf.fit(chats.X, chats.y_human, chats.y_llm)
 
 
 @contextmanager
