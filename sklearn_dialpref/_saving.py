@@ -147,7 +147,8 @@ class SavedAsFolder(BaseEstimator):
         if "net_" in state:
             device, net = _there(self.device), state["net_"]
             weights = load(net["weights"])
-            self.net_ = _ready_net(weights, len(self.classes_), net["encoder"], device)
+            n_classes = len(self.classes_)
+            self.net_ = _ready_net(weights, n_classes, net["encoder"], device, "the pickle")
             if self._frozen:
                 self._frozen.text_encoder.to(device)
 
@@ -290,10 +291,13 @@ def _read_student(estimator: Any, folder: Path, n_classes: int, device: str) -> 
             estimator._frozen = FrozenEncoder(saved, device, pooling)
         else:
             trained = TextEncoder(load_encoder(saved), layers, pooling)
-    estimator.net_ = _ready_net(_weights(folder / WEIGHTS), n_classes, trained, device)
+    weights = _weights(folder / WEIGHTS)
+    estimator.net_ = _ready_net(weights, n_classes, trained, device, folder / WEIGHTS)
 
 
-def _ready_net(weights: dict[str, Any], n_classes: int, encoder: Any, device: str) -> Any:
+def _ready_net(
+    weights: dict[str, Any], n_classes: int, encoder: Any, device: str, source: Path | str
+) -> Any:
     import torch
 
     from ._net import ready_net
@@ -302,11 +306,11 @@ def _ready_net(weights: dict[str, Any], n_classes: int, encoder: Any, device: st
     with torch.random.fork_rng(devices=[]):
         student = Student(len(weights["mean"]), n_classes, encoder)
     if weights["head.4.bias"].shape != (n_classes,):
-        raise ValueError(f"{WEIGHTS} is damaged: its weights are not of {n_classes} classes")
+        raise ValueError(f"{source} is damaged: its weights are not of {n_classes} classes")
     missing, unexpected = student.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.startswith("encoder.")]
     if missing or unexpected:
-        raise ValueError(f"{WEIGHTS} lacks {missing} and has {unexpected} beside")
+        raise ValueError(f"{source} lacks {missing} and has {unexpected} beside")
     return ready_net(student, device)
 
 
