@@ -20,7 +20,7 @@ __all__ = ["DialogueBatches", "Rows", "segments"]
 
 TOKENS_PER_UTTERANCE = 32  # an utterance of up to this many tokens costs one unit of batch_size
 MAX_SEGMENT = 64  # rows; all pairs of a segment are used, so they stay linear in the rows
-CHUNK = 16  # texts of like length that are padded together
+CPU_CHUNK = 16  # texts of like length that are padded together; a GPU takes a batch as one
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,8 @@ class DialogueBatches(IterableDataset):
         place = np.full(len(self.rows.texts) + 1, len(distinct))
         place[distinct] = np.arange(len(distinct))
         texts = [self.rows.texts[at] for at in distinct]
-        chunks = [texts[at : at + CHUNK] for at in range(0, len(texts), CHUNK)]
+        size = CPU_CHUNK if self.encoder.device.type == "cpu" else max(1, len(texts))
+        chunks = [texts[at : at + size] for at in range(0, len(texts), size)]
         return {
             "tokens": [self.encoder.tokens(chunk) for chunk in chunks],
             "index": torch.from_numpy(place[index]),

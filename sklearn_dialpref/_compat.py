@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ __all__ = [
     "Interval",
     "StrOptions",
     "fast_bfloat16",
+    "plain_attention",
     "quiet_transformers",
     "validate_parameter_constraints",
 ]
@@ -31,6 +33,42 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, yet the only way
     return device.type == "cpu" and known is not None and known()
+
+
+class _Attention:
+    """How many blocks are without cuDNN's attention now, and whether it was on before them."""
+
+    lock = threading.Lock()
+    blocks = 0
+    was_on = True
+
+
+@contextmanager
+def plain_attention(device: torch.device) -> Iterator[None]:
+    """On a GPU, attention by torch's own kernels and not by cuDNN's.
+
+    cuDNN compiles a plan for each new shape, and batches of texts have ever new ones: training
+    took four times as long on an H200 (torch 2.11).  Torch's switch is one for all threads, so
+    the last block to end puts it back.
+    """
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    switch = torch.backends.cuda.enable_cudnn_sdp
+    with _Attention.lock:
+        if not _Attention.blocks:
+            _Attention.was_on = torch.backends.cuda.cudnn_sdp_enabled()
+        _Attention.blocks += 1
+        switch(False)
+    try:
+        yield
+    finally:
+        with _Attention.lock:
+            _Attention.blocks -= 1
+            if not _Attention.blocks:
+                switch(_Attention.was_on)
 
 
 @contextmanager

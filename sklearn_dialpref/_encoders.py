@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._compat import quiet_transformers
+from ._compat import plain_attention, quiet_transformers
 from ._encoder_files import check_encoder_files, files_of, is_known, written
 
 __all__ = ["FrozenEncoder", "TextEncoder", "load_encoder", "resolve_encoder"]
@@ -28,7 +28,7 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 EMBEDDING_CACHE_BYTES = 2**30
 POOLED_STATES = 4  # hidden states that stand for an utterance: the first, the last, two between
-EMBEDDING_BATCH = 64  # texts
+EMBEDDING_BATCH = {"cpu": 64, "gpu": 256}  # texts
 
 
 # -- where encoders come from ---------------------------------------------------------------
@@ -311,6 +311,10 @@ class TextEncoder(nn.Module):
         made.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return made
 
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
+
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Token tensors of some texts, padded to the longest of them."""
         found = self.model.preprocess(list(texts), prompt=self.prompt)
@@ -329,7 +333,8 @@ class TextEncoder(nn.Module):
         return torch.cat(counts).numpy()
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
-        found = self.model(dict(tokens))
+        with plain_attention(self.device):
+            found = self.model(dict(tokens))
         own = found["sentence_embedding"][:, : self.n_context].float()
         if not self.states:
             return own
@@ -355,13 +360,14 @@ class TextEncoder(nn.Module):
             self.eval()
         order = np.argsort([-len(text) for text in texts], kind="stable")
         found = np.empty((len(texts), self.n_outputs), dtype=np.float32)
-        starts = range(0, len(texts), EMBEDDING_BATCH)
+        size = EMBEDDING_BATCH["cpu" if self.device.type == "cpu" else "gpu"]
+        starts = range(0, len(texts), size)
         hidden = not (verbose and len(texts) > 512)
         with torch.inference_mode(), quiet_transformers():
             for start in tqdm(starts, desc="encode", unit="batch", disable=hidden):
-                batch = order[start : start + EMBEDDING_BATCH]
+                batch = order[start : start + size]
                 tokens = self.tokens([texts[at] for at in batch])
-                moved = {name: value.to(self.model.device) for name, value in tokens.items()}
+                moved = {name: value.to(self.device) for name, value in tokens.items()}
                 found[batch] = self(moved).float().cpu().numpy()
         if was_training:
             self.train()

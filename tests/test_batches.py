@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from sklearn_dialpref._batches import (
-    CHUNK,
+    CPU_CHUNK,
     MAX_SEGMENT,
     TOKENS_PER_UTTERANCE,
     DialogueBatches,
@@ -21,6 +21,9 @@ NAN = float("nan")
 
 class CharacterEncoder:
     """Stands in for a text encoder: a text's token is its length."""
+
+    def __init__(self, device):
+        self.device = torch.device(device)
 
     def tokens(self, texts):
         return {"input_ids": torch.tensor([[len(text)] for text in texts])}
@@ -229,7 +232,8 @@ def test_scarce_llm_rows_come_round_again():
     assert torch.equal(torch.bincount(torch.cat(rows)), torch.full((30,), 3))
 
 
-def test_each_text_is_encoded_once_in_a_batch():
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_each_text_is_encoded_once_in_a_batch(device):
     rng = np.random.RandomState(0)
     texts = ["x" * n for n in rng.permutation(np.arange(1, 41))]
     index = rng.randint(-1, 40, size=(60, 2))
@@ -242,13 +246,14 @@ def test_each_text_is_encoded_once_in_a_batch():
         lengths=np.array([len(text) for text in texts]),
     )
     lengths = np.append(rows.lengths, 0)
-    batches = make_batches(rows, 25, seed=0, encoder=CharacterEncoder())
+    batches = make_batches(rows, 25, seed=0, encoder=CharacterEncoder(device))
     found = list(batches)
     for (inputs, _), (batch, _) in zip(
         found, make_batches(rows, 25, seed=0).row_batches(), strict=True
     ):
         chunks = [chunk["input_ids"].ravel() for chunk in inputs["tokens"]]
-        assert max(len(chunk) for chunk in chunks) <= CHUNK
+        assert len(chunks) == 1 or max(len(chunk) for chunk in chunks) <= CPU_CHUNK
+        assert len(chunks) > 1 or device == "cuda"
         encoded = torch.cat(chunks)
         assert len(set(encoded.tolist())) == len(encoded)
         with_none = torch.cat([encoded, torch.zeros(1, dtype=torch.long)])  # last: no context
