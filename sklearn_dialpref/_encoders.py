@@ -28,7 +28,8 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 EMBEDDING_CACHE_BYTES = 2**30
 POOLED_STATES = 4  # hidden states that stand for an utterance: the first, the last, two between
-EMBEDDING_BATCH = {"cpu": 64, "gpu": 256}  # texts
+EMBEDDING_BATCH = 64  # texts
+GPU_EMBEDDING_BATCH = 256
 
 
 # -- where encoders come from ---------------------------------------------------------------
@@ -367,14 +368,15 @@ class TextEncoder(nn.Module):
             self.eval()
         order = np.argsort([-len(text) for text in texts], kind="stable")
         found = np.empty((len(texts), self.n_outputs), dtype=np.float32)
-        size = EMBEDDING_BATCH["cpu" if self.device.type == "cpu" else "gpu"]
+        device = self.device
+        size = EMBEDDING_BATCH if device.type == "cpu" else GPU_EMBEDDING_BATCH
         starts = range(0, len(texts), size)
         hidden = not (verbose and len(texts) > 512)
         with torch.inference_mode(), quiet_transformers():
             for start in tqdm(starts, desc="encode", unit="batch", disable=hidden):
                 batch = order[start : start + size]
                 tokens = self.tokens([texts[at] for at in batch])
-                moved = {name: value.to(self.device) for name, value in tokens.items()}
+                moved = {name: value.to(device) for name, value in tokens.items()}
                 found[batch] = self(moved).float().cpu().numpy()
         if was_training:
             self.train()

@@ -11,10 +11,10 @@ from sklearn_dialpref.serving import DialogueStream, OnnxDialogueClassifier, exp
 pytestmark = pytest.mark.usefixtures("gpu")
 
 
-def fit(encoder, chats, device, *labels, **options):
+def fit(encoder, chats, device, **options):
     options = {"max_epochs": 1, "device": device, "random_state": 0, **options}
-    y_human, y_llm = labels or (chats.y_human, chats.y_llm)
-    return DialoguePreferenceClassifier(encoder, **options).fit(chats.X, y_human, y_llm)
+    clf = DialoguePreferenceClassifier(encoder, **options)
+    return clf.fit(chats.X, chats.y_human, chats.y_llm)
 
 
 def devices(clf):

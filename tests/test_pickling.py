@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_dialpref import DialoguePreferenceClassifier, _encoders
+from sklearn_dialpref import DialoguePreferenceClassifier, _encoders, _saving
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,14 @@ def test_a_pickle_of_a_device_that_is_not_here(tiny_encoder, chats, trainable_la
         again = pickle.loads(content)
     same(again, clf, chats.X)
     assert again.device == device
+
+
+def test_a_gpu_by_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert [_saving._there(device) for device in ("cuda", "cuda:0")] == ["cuda", "cuda:0"]
+    with pytest.warns(UserWarning, match="device='cuda:1' is not there"):
+        assert _saving._there("cuda:1") == "cpu"
 
 
 def test_what_was_encoded_is_not_encoded_again(fitted, chats, monkeypatch):
