@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-__all__ = ["IMPOSSIBLE", "level_shift", "scale_and_shift", "temperature"]
+__all__ = ["IMPOSSIBLE", "best_temperature", "level_shift", "scale_and_shift", "temperature"]
 
 IMPOSSIBLE = -1e4  # a logit; with an infinite one, 0 · log 0 would be NaN
 LARGEST_TEMPERATURE = 20.0
@@ -50,20 +51,29 @@ def scale_and_shift(
 def temperature(logits: Tensor, scores: Tensor, multilabel: bool) -> float:
     """What to divide the logits by, for the least cross-entropy with the scores; at least 1.
 
-    After Guo et al., "On calibration of modern neural networks", 2017, arXiv:1706.04599.  The
-    rows are ones that were trained on, which makes a student look surer than it may be: so logits
-    are only ever cooled.
+    The rows are ones that were trained on, which makes a student look surer than it may be: so
+    logits are only ever cooled.
     """
     known = ~scores.isnan()
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits * math.exp(-log_temperature)
+    def loss(temperature: float) -> float:
+        scaled = logits / temperature
         if multilabel:
             return float(binary_cross_entropy_with_logits(scaled[known], scores[known]))
         return float(cross_entropy(scaled, scores))
 
-    best = minimize_scalar(loss, bounds=(0.0, math.log(LARGEST_TEMPERATURE)), method="bounded")
-    return math.exp(best.x) if best.fun < loss(0.0) else 1.0
+    return best_temperature(loss, 1.0)[0]
+
+
+def best_temperature(loss: Callable[[float], float], least: float) -> tuple[float, float]:
+    """The temperature from ``least`` on of the least loss, and that loss.
+
+    After Guo et al., "On calibration of modern neural networks", 2017, arXiv:1706.04599.
+    """
+    bounds = (math.log(least), math.log(LARGEST_TEMPERATURE))
+    best = minimize_scalar(lambda log: loss(math.exp(log)), bounds=bounds, method="bounded")
+    plain = loss(1.0)
+    return (math.exp(best.x), best.fun) if best.fun < plain else (1.0, plain)
 
 
 def level_shift(

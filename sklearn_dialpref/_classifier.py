@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,13 +193,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
 
     _parameter_constraints: dict[str, Any] = {
         "encoder": "no_validation",
-        "schedule": [
-            StrOptions({"two_rounds", "pretrain_finetune", "joint", "distill_then_joint"})
-        ],
+        "schedule": [StrOptions({"pretrain_finetune", "joint", "distill_then_joint"})],
         "margin_scale": [Interval(Real, 0, None, closed="left")],
         "min_gap": [Interval(Real, 0, 1, closed="left")],
         "smoothing": [Interval(Real, 0, 0.5, closed="left")],
         "loss_weight": [Interval(Real, 0, None, closed="left")],
+        "pair_weight": [Interval(Real, 0, None, closed="left")],
         "context_turns": [Interval(Integral, 0, None, closed="left")],
         "trainable_layers": [Interval(Integral, 0, None, closed="left"), None],
         "pooling": [StrOptions({"layers", "model"})],
@@ -223,11 +223,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         encoder: Any = "sentence-transformers/all-MiniLM-L6-v2",
         *,
         loss: str | Callable[..., Any] = "soft_cross_entropy",
-        schedule: str = "two_rounds",
+        schedule: str = "pretrain_finetune",
         margin_scale: float = 1.0,
         min_gap: float = 0.0,
         smoothing: float = 0.1,
         loss_weight: float = 1.0,
+        pair_weight: float = 0.0,
         context_turns: int = 0,
         trainable_layers: int | None = 0,
         pooling: str = "layers",
@@ -250,6 +251,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         self.min_gap = min_gap
         self.smoothing = smoothing
         self.loss_weight = loss_weight
+        self.pair_weight = pair_weight
         self.context_turns = context_turns
         self.trainable_layers = trainable_layers
         self.pooling = pooling
@@ -295,8 +297,11 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         OSError
             If the encoder cannot be found.
         """
-        from . import _net, _rounds, _stages
+        from . import _net, _stages
+        from ._recipe import Recipe
+        from ._teacher import teacher_bias, teacher_status
         from ._thresholds import f1_thresholds
+        from ._train import train_student
 
         self._check_parameters()
         for stale in ("n_features_in_", "feature_names_in_", "thresholds_"):  # of another fit
@@ -318,7 +323,10 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
             held_out = np.zeros(len(rows.group), dtype=bool)
             if self.early_stopping:
                 held_out = _net.hold_out(rows, self.validation_fraction, seed)
-            recipe = _stages.Recipe.of(self, student, seed, device, multilabel=targets.multilabel)
+            bias = teacher_bias(rows, seed)
+            if bias is not None and bias.counts:
+                rows = replace(rows, scores=bias.corrected(rows.scores))
+            recipe = Recipe.of(self, student, seed, device, multilabel=targets.multilabel)
             stages = _stages.plan_stages(
                 self.schedule,
                 loss,
@@ -331,16 +339,22 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
                 class_weights(targets, self.class_weight),
                 with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
             )
-            net, history, unseen = _rounds.train_student(
-                student, rows, held_out, stages, recipe, facts
-            )
+            trained = train_student(student, rows, held_out, stages, recipe, facts)
+        net = trained.net
         net.trim_for_prediction()
         if targets.multilabel:
-            self.thresholds_ = f1_thresholds(rows.human, unseen, seed)
+            self.thresholds_ = f1_thresholds(rows.human, trained.unseen, seed)
         self.classes_ = targets.classes
         self.multilabel_ = targets.multilabel
         self.net_ = net
-        self.history_ = history
+        self.history_ = trained.history
+        self.teacher_status_ = teacher_status(
+            bool(targets.has_score.any()), trained.teacher_used, bias
+        )
+        self.teacher_bias_ = None if bias is None else bias.towards
+        self.teacher_bias_gain_ = None if bias is None else bias.gain
+        self.human_weight_ = trained.human_weight
+        self.temperature_ = trained.temperature
         self._of_speakers = of_speakers
         self._n_slots = len(slots)
         self._data_summary = data_summary(targets, dialogues.group)

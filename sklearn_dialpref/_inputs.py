@@ -45,6 +45,7 @@ def student_and_rows(
 
     from ._batches import Rows
     from ._encoders import TextEncoder, load_encoder
+    from ._recipe import dropout_rate
     from ._stages import initial_level
     from ._student import Student, embedded_rows
 
@@ -70,7 +71,7 @@ def student_and_rows(
         else:
             assert not isinstance(source, tuple)
             inputs = embedded_rows(source, *distinct_texts(slots))
-        student = Student(inputs.shape[1], n_classes)
+        student = Student(inputs.shape[1], n_classes, dropout=dropout_rate(len(order)))
         student.standardise_by(inputs)
         rows = Rows(**labels, features=inputs)
         student.head.start_at(initial_level(rows))
@@ -83,7 +84,7 @@ def student_and_rows(
     embedded = trained.to(device).embed([texts[at] for at in np.sort(sample)])
     contexts = [embedded[:, -trained.n_context :]] * (len(slots) - 1)
     inputs = torch.from_numpy(np.concatenate([embedded, *contexts], axis=1))
-    student = Student(inputs.shape[1], n_classes, trained)
+    student = Student(inputs.shape[1], n_classes, trained, dropout_rate(len(order)))
     student.standardise_by(inputs)
     rows = Rows(**labels, texts=texts, index=index, lengths=trained.lengths(texts))
     student.head.start_at(initial_level(rows))

@@ -25,21 +25,22 @@ from tqdm.auto import tqdm
 from ._batches import DialogueBatches, Rows, segments
 from ._calibration import scale_and_shift
 from ._encoders import TextEncoder
-from ._stages import LabelFacts, Recipe, Stage, StageLoss, among_possible, rate_share
+from ._recipe import (
+    JOINT_HUMAN_SHARE,
+    LARGEST_GRADIENT,
+    PATIENCE,
+    RATE_BESIDE_ENCODER,
+    Recipe,
+    auto_epochs,
+    rate_after,
+    rate_share,
+    weight_decay,
+)
+from ._stages import LabelFacts, Stage, StageLoss, among_possible
 from ._student import Student
 
-__all__ = ["hold_out", "ready_net", "seeded", "torch_device", "train"]
+__all__ = ["Plan", "hold_out", "plan_training", "ready_net", "seeded", "torch_device", "train"]
 
-PATIENCE = 3  # epochs without improvement, with early_stopping
-HEAD_LEARNING_RATE = 3e-4  # beside a fine-tuned encoder
-HUMAN_SHARE = 8  # in a joint stage, at least batch_size / 8 human-labelled rows join each batch
-HUMAN_ROUNDS = {"frozen": 20, "fine_tuned": 6}  # at least, of the human rows in a joint stage
-FROZEN_DISTILL_STEPS = 300  # at least, in a first stage on LLM labels and fixed features
-FROZEN_STEPS = 200  # at least, in a first stage on human labels and fixed features
-FINE_TUNED_STEPS = 90  # at least, in a first stage that trains the encoder
-WEIGHT_DECAY = {"frozen": 0.1, "fine_tuned": 0.01}
-FROZEN_JOINT_STEPS = 150  # at least, in a joint stage that follows another
-AFTER_DISTILLATION = 0.2  # share of the learning rate, at least, in a joint stage after another
 CALIBRATION_ROWS = 2048
 
 SEEDING = threading.RLock()  # torch's random state is one for all threads
@@ -190,7 +191,7 @@ def stage_batches(
     beside = None
     if stage.human:
         share = min(1.0, human.sum() / llm.sum())
-        beside = human_batches(max(1, batch_size // HUMAN_SHARE, round(batch_size * share)))
+        beside = human_batches(max(1, batch_size // JOINT_HUMAN_SHARE, round(batch_size * share)))
     chosen = np.flatnonzero(llm)
     segment = np.full(len(llm), -1)
     segment[chosen] = segments(
@@ -202,31 +203,6 @@ def stage_batches(
     if beside is not None:  # where LLM labels are the scarce ones, they come round again
         batches.passes = max(1, round(beside.n_batches() / batches.n_batches()))
     return batches
-
-
-def auto_epochs(stage: Stage, batches: DialogueBatches, *, first: bool, frozen: bool) -> int:
-    """Epochs of a stage where ``max_epochs`` leaves them open; see the estimator's notes."""
-    n_batches = batches.n_batches()
-    if frozen and first and stage.llm is not None:
-        epochs = max(5, -(-FROZEN_DISTILL_STEPS // n_batches))
-    elif frozen and first:
-        epochs = max(15, -(-FROZEN_STEPS // n_batches))
-    elif frozen:
-        epochs = 20 if stage.llm is None else max(3, -(-FROZEN_JOINT_STEPS // n_batches))
-    elif stage.llm is not None:
-        epochs = max(1, -(-FINE_TUNED_STEPS // n_batches)) if first else 1
-    else:
-        epochs = max(6, -(-FINE_TUNED_STEPS // n_batches)) if first else 3
-    if batches.beside is None:
-        return epochs
-    rounds = HUMAN_ROUNDS["frozen" if frozen else "fine_tuned"]
-    return max(epochs, -(-rounds * batches.beside.n_batches() // n_batches))
-
-
-def rate_after_distillation(batches: DialogueBatches) -> float:
-    """Share of the learning rate in a joint stage that follows another."""
-    n_human = 0 if batches.beside is None else len(batches.beside.members)
-    return max(AFTER_DISTILLATION, n_human / (n_human + len(batches.members)))
 
 
 @dataclass(frozen=True)
@@ -261,11 +237,24 @@ def plan_training(
     held_out: NDArray[np.bool_],
     stages: Sequence[Stage],
     recipe: Recipe,
+    n_done: int = 0,
 ) -> list[Plan]:
-    """The stages with their batches, before anything is trained."""
+    """The stages with their batches, before anything is trained.
+
+    Parameters
+    ----------
+    student : Student
+    rows : Rows
+    held_out : ndarray of bool, shape (n,)
+        Rows that are not trained on; early stopping watches them.
+    stages : sequence of Stage
+    recipe : Recipe
+    n_done : int, default=0
+        How many stages the student has gone through before.
+    """
     encoder = student.encoder
     plans = []
-    for number, stage in enumerate(stages):
+    for number, stage in enumerate(stages, start=n_done):
         rng = np.random.RandomState((recipe.seed + number) % 2**32)
         batches = stage_batches(rows, ~held_out, stage, recipe.batch_size, encoder, rng)
         if batches is None:
@@ -273,24 +262,21 @@ def plan_training(
                 f"stage {stage.name!r} has no row to train on: all rows with its labels are held "
                 "out for early stopping; label more dialogues, or lower validation_fraction"
             )
-        watched = replace(stage, llm=None) if stage.human else stage
-        valid = stage_batches(rows, held_out, watched, recipe.batch_size, encoder, None)
+        valid = None
+        if recipe.early_stopping:
+            watched = replace(stage, llm=None) if stage.human else stage
+            valid = stage_batches(rows, held_out, watched, recipe.batch_size, encoder, None)
         first = number == 0
         epochs = recipe.max_epochs or auto_epochs(
             stage, batches, first=first, frozen=encoder is None
         )
-        share = 1.0 if first or stage.llm is None else rate_after_distillation(batches)
+        share = 1.0 if first else rate_after(stage, batches)
         plans.append(Plan(stage, batches, valid, epochs, share * recipe.learning_rate))
     return plans
 
 
 def train(
-    student: Student,
-    rows: Rows,
-    held_out: NDArray[np.bool_],
-    stages: Sequence[Stage],
-    recipe: Recipe,
-    labels: LabelFacts,
+    student: Student, plans: Sequence[Plan], recipe: Recipe, labels: LabelFacts, bar: tqdm
 ) -> tuple[DialogueNet, list[dict[str, Any]]]:
     """Train the student through the stages; the caller has seeded torch.
 
@@ -298,12 +284,11 @@ def train(
     ----------
     student : Student
         Trained in place.
-    rows : Rows
-    held_out : ndarray of bool, shape (n,)
-        Rows for early stopping, which are not trained on.
-    stages : sequence of Stage
+    plans : sequence of Plan
     recipe : Recipe
     labels : LabelFacts
+    bar : tqdm
+        Moves on with each step.
 
     Returns
     -------
@@ -312,20 +297,17 @@ def train(
     history : list of dict
         One entry per epoch: epoch, stage, losses and duration in seconds.
     """
-    plans = plan_training(student, rows, held_out, stages, recipe)
     history: list[dict[str, Any]] = []
-    total = sum(plan.steps for plan in plans)
-    with tqdm(total=total, unit="step", disable=not recipe.verbose) as bar:
-        for plan in plans:
-            stage = plan.stage
-            net = _stage_net(student, plan, recipe, labels)
-            net.callbacks = [*net.callbacks, ("progress", Progress(bar, stage.name))]
-            net.run(plan.batches)
-            history.extend(_history_rows(net, stage, len(history)))
-            if stage.pairwise and not stage.distil:
-                free = labels.unlabelled if stage.human else torch.ones_like(labels.unlabelled)
-                calibrate(net, plan.batches, free)
-    net.callbacks = [named for named in net.callbacks if named[0] != "progress"]
+    for plan in plans:
+        stage = plan.stage
+        net = _stage_net(student, plan, recipe, labels)
+        net.callbacks = [*net.callbacks, ("progress", Progress(bar, stage.name))]
+        net.run(plan.batches)
+        history.extend(_history_rows(net, stage, len(history)))
+        if stage.pairwise:
+            free = labels.unlabelled if stage.human else torch.ones_like(labels.unlabelled)
+            calibrate(net, plan.batches, free)
+        net.callbacks = [named for named in net.callbacks if named[0] != "progress"]
     return net, history
 
 
@@ -334,7 +316,7 @@ def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelFacts)
     rate = partial(rate_share, total=plan.steps)
     callbacks: list[Any] = [
         ("schedule", LRScheduler(LambdaLR, lr_lambda=rate, step_every="batch")),
-        ("clip", GradientNormClipping(1.0)),
+        ("clip", GradientNormClipping(LARGEST_GRADIENT)),
     ]
     if recipe.early_stopping and plan.valid is not None:
         callbacks.append(("stop", EarlyStopping(patience=PATIENCE, load_best=True, sink=noop)))
@@ -345,9 +327,9 @@ def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelFacts)
         criterion=StageLoss(plan.stage, recipe, labels),
         optimizer=torch.optim.AdamW,
         optimizer__fused=True,
-        optimizer__weight_decay=WEIGHT_DECAY["frozen" if frozen else "fine_tuned"],
+        optimizer__weight_decay=weight_decay(frozen=frozen),
         optimizer__param_groups=[("encoder.*", {"lr": peak})],
-        lr=peak if frozen else max(HEAD_LEARNING_RATE * recipe.head_pace, peak),
+        lr=peak if frozen else max(RATE_BESIDE_ENCODER * recipe.head_pace, peak),
         max_epochs=plan.epochs,
         batch_size=None,
         train_split=None if plan.valid is None else predefined_split(plan.valid),

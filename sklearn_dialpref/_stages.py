@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from ._calibration import IMPOSSIBLE
-from .losses import LOSSES, POINTWISE
+from .losses import LOSSES, POINTWISE, noise_reduced
 
 if TYPE_CHECKING:
     from ._batches import Rows
-    from ._student import Student
+    from ._recipe import Recipe
 
 __all__ = [
-    "HEAD_BATCH",
     "HUMAN_STAGE",
     "SCHEDULES",
     "LabelFacts",
-    "Recipe",
     "Stage",
     "StageLoss",
     "among_possible",
@@ -33,17 +30,8 @@ __all__ = [
     "label_facts",
     "named_loss",
     "plan_stages",
-    "rate_share",
     "smoothed",
 ]
-
-HEAD_BATCH = 128
-HEAD_RATE = 5e-4  # of many inputs and few classes
-MANY_INPUTS = 1920
-MOST_PACE = 8.0
-MOST_HEAD_RATE = 4e-3
-WARMUP = 0.1  # share of a stage's steps in which the learning rate rises
-
 
 # -- stages ---------------------------------------------------------------------------------
 
@@ -60,14 +48,14 @@ class Stage:
         Loss on the teacher's scores; "loss" stands for the estimator's parameter.
     human : bool
         Whether the cross-entropy on human labels is a term.
-    distil : bool, default=False
-        Whether soft cross-entropy on the teacher's scores is a term beside ``llm``.
+    pairs : bool, default=False
+        Whether the noise-reduced pair loss may be a term beside a pointwise ``llm``.
     """
 
     name: str
     llm: str | Callable[..., Tensor] | None
     human: bool
-    distil: bool = False
+    pairs: bool = False
 
     @property
     def pairwise(self) -> bool:
@@ -78,23 +66,13 @@ class Stage:
 HUMAN_STAGE = Stage("finetune", None, True)
 
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
-    "two_rounds": (
-        Stage("distill", "soft_cross_entropy", False),
-        Stage("refine", "loss", False, distil=True),
-    ),
-    "pretrain_finetune": (Stage("pretrain", "loss", False), HUMAN_STAGE),
+    "pretrain_finetune": (Stage("pretrain", "loss", False, pairs=True), HUMAN_STAGE),
     "joint": (Stage("joint", "loss", True),),
     "distill_then_joint": (
-        Stage("distill", "soft_cross_entropy", False),
+        Stage("distill", "soft_cross_entropy", False, pairs=True),
         Stage("joint", "loss", True),
     ),
 }
-
-
-def rate_share(step: int, total: int) -> float:
-    """Share of the peak learning rate in a step: it rises over the first tenth, and then falls."""
-    warm = max(1.0, WARMUP * total)
-    return min((step + 1) / warm, max(0.0, (total - step) / max(1.0, total - warm)))
 
 
 def named_loss(loss: str | Callable[..., Tensor]) -> str | Callable[..., Tensor]:
@@ -112,8 +90,6 @@ def plan_stages(
     """
     if not has_llm:
         return [HUMAN_STAGE]
-    if schedule == "two_rounds":
-        return _rounds(loss, has_human=has_human)
     stages = [
         replace(stage, llm=loss if stage.llm == "loss" else stage.llm)
         for stage in SCHEDULES[schedule]
@@ -123,93 +99,11 @@ def plan_stages(
     return stages
 
 
-def _rounds(loss: str | Callable[..., Tensor], *, has_human: bool) -> list[Stage]:
-    """Both rounds; a pointwise loss takes the place of distillation in the first."""
-    first, second = SCHEDULES["two_rounds"]
-    if isinstance(loss, str) and loss in POINTWISE:
-        first = replace(first, llm=loss)
-        second = replace(second, llm="soft_cross_entropy", distil=False)
-    else:
-        second = replace(second, llm=loss)
-    return [first, second] if has_human else [first]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of the training.
-
-    ``max_epochs`` is None where :func:`sklearn_dialpref._net.auto_epochs` decides;
-    ``learning_rate`` is that of a first stage; ``head_pace`` is how much faster than among few
-    classes a head has to learn.
-    """
-
-    head_pace: float
-    margin_scale: float
-    min_gap: float
-    smoothing: float
-    loss_weight: float
-    max_epochs: int | None
-    learning_rate: float
-    batch_size: int
-    early_stopping: bool
-    callbacks: Sequence[Callback]
-    device: str
-    seed: int
-    verbose: int
-
-    @classmethod
-    def of(
-        cls, estimator: Any, student: Student, seed: int, device: str, *, multilabel: bool
-    ) -> Recipe:
-        """From the parameters of the estimator."""
-        frozen = student.encoder is None
-        pace = head_pace(student.head.output.out_features, multilabel=multilabel)
-        n_inputs = len(student.mean) if estimator.schedule == "two_rounds" else MANY_INPUTS
-        frozen_rate = head_rate(n_inputs, pace)
-
-        def chosen(value: Any, for_frozen: Any, for_fine_tuned: Any) -> Any:
-            if value != "auto":
-                return value
-            return for_frozen if frozen else for_fine_tuned
-
-        return cls(
-            head_pace=pace,
-            margin_scale=estimator.margin_scale,
-            min_gap=estimator.min_gap,
-            smoothing=estimator.smoothing,
-            loss_weight=estimator.loss_weight,
-            max_epochs=None if estimator.max_epochs == "auto" else int(estimator.max_epochs),
-            learning_rate=chosen(estimator.learning_rate, frozen_rate, 1e-4),
-            batch_size=chosen(estimator.batch_size, HEAD_BATCH, 32),
-            early_stopping=estimator.early_stopping,
-            callbacks=estimator.callbacks or [],
-            device=device,
-            seed=seed,
-            verbose=int(estimator.verbose),
-        )
-
-    def for_head(self, n_inputs: int) -> Recipe:
-        """The same for a head on its own."""
-        rate = head_rate(n_inputs, self.head_pace)
-        return replace(self, learning_rate=rate, batch_size=HEAD_BATCH)
-
-
-def head_pace(n_classes: int, *, multilabel: bool) -> float:
-    """How much faster than among few classes a head has to learn: of many, most are rare."""
-    return 2.0 if multilabel else min(MOST_PACE, max(1.0, n_classes / 4 - 1))
-
-
-def head_rate(n_inputs: int, pace: float) -> float:
-    """Peak learning rate of a head alone; a step moves the logits the less, the fewer inputs."""
-    for_inputs = min(4.0, max(1.0, MANY_INPUTS / n_inputs))
-    return min(MOST_HEAD_RATE, HEAD_RATE * pace * for_inputs)
-
-
 # -- the loss of a stage --------------------------------------------------------------------
 
 
 class StageLoss(nn.Module):
-    """Cross-entropy on the human rows of a batch + weight · the LLM loss on the others.
+    """Cross-entropy on the human rows of a batch + weight · the LLM losses on the others.
 
     The batch's rows are ``scores``' rows first, ``human``'s after them.
     """
@@ -223,9 +117,9 @@ class StageLoss(nn.Module):
         llm = LOSSES[stage.llm] if isinstance(stage.llm, str) else stage.llm
         self.llm: Callable[..., Tensor] | None = llm
         self.pairwise = stage.pairwise
-        self.distil = LOSSES["soft_cross_entropy"] if stage.distil else None
-        self.weight = recipe.loss_weight if stage.human or stage.distil else 1.0
-        self.options = {
+        self.weight = recipe.loss_weight if stage.human else 1.0
+        self.pair_weight = recipe.pair_weight if stage.pairs and not stage.pairwise else 0.0
+        self.options: dict[str, Any] = {
             "margin_scale": recipe.margin_scale,
             "min_gap": recipe.min_gap,
             "smoothing": recipe.smoothing,
@@ -242,18 +136,19 @@ class StageLoss(nn.Module):
         if len(human):
             loss = loss + self.human_loss(sure[len(scores) :], human)
         if self.llm is not None and len(scores):
-            said = scores
-            if self.pairwise and "possible" in target:  # no order in what cannot be
-                said = scores.masked_fill(~target["possible"][: len(scores)], float("nan"))
-            loss = loss + self.weight * self.llm(
-                (logits if self.pairwise else sure)[: len(scores)],
-                said,
-                target["pairs"],
-                confusion=self.confusion,
-                **self.options,
-            )
-        if self.distil is not None and len(scores):
-            loss = loss + self.distil(sure[: len(scores)], scores, target["pairs"], **self.options)
+            some = slice(len(scores))
+            ordered = scores  # no order in classes that cannot be
+            if "possible" in target:
+                ordered = scores.masked_fill(~target["possible"][some], float("nan"))
+            options: dict[str, Any] = {**self.options, "confusion": self.confusion}
+            if self.pairwise:
+                teacher = self.llm(logits[some], ordered, target["pairs"], **options)
+            else:
+                teacher = self.llm(sure[some], scores, target["pairs"], **options)
+            if self.pair_weight:
+                pairs = noise_reduced(logits[some], ordered, target["pairs"], **options)
+                teacher = teacher + self.pair_weight * pairs
+            loss = loss + self.weight * teacher
         return loss
 
     def human_loss(self, logits: Tensor, human: Tensor) -> Tensor:

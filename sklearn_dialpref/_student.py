@@ -10,15 +10,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ._calibration import IMPOSSIBLE
 from ._compat import fast_bfloat16
 from ._encoders import FrozenEncoder, TextEncoder
+from ._recipe import MOST_DROPOUT, WIDTH
 
 if TYPE_CHECKING:
     from ._batches import Rows
 
-__all__ = ["Head", "Student", "embedded_rows", "head_inputs", "side_by_side"]
-
-HIDDEN_WIDTH = 128
+__all__ = [
+    "Head",
+    "Student",
+    "between",
+    "embedded_rows",
+    "logits_of",
+    "side_by_side",
+    "state_of",
+]
 
 
 def embedded_rows(
@@ -29,12 +37,39 @@ def embedded_rows(
     return side_by_side(embedded, torch.from_numpy(index), encoder.n_context)
 
 
-def head_inputs(student: Student, rows: Rows) -> Tensor:
-    """Ready-made features, or embeddings as the encoder now gives them; not standardised."""
-    if rows.features is not None:
-        return rows.features
-    assert student.encoder is not None and rows.index is not None
-    return embedded_rows(student.encoder, rows.texts, rows.index)
+def logits_of(student: Student, rows: Rows, chosen: NDArray[np.bool_]) -> Tensor:
+    """Logits of the chosen rows, (n_chosen, n_classes), next to nothing where impossible."""
+    student.eval()
+    with torch.inference_mode():
+        if rows.features is not None:
+            inputs = rows.features[chosen]
+        else:
+            assert student.encoder is not None and rows.index is not None
+            used, places = np.unique(rows.index[chosen], return_inverse=True)
+            texts = [rows.texts[at] for at in used[used >= 0]]
+            places = places.reshape(-1, rows.index.shape[1]) - int((used < 0).any())
+            inputs = embedded_rows(student.encoder, texts, places)
+        device = student.mean.device
+        parts = [student(part.to(device)).cpu() for part in inputs.split(8192)]
+    logits = torch.cat(parts).clone()
+    if rows.possible is not None:
+        logits[~rows.possible[chosen]] = IMPOSSIBLE
+    return logits
+
+
+def between(
+    before: dict[str, Tensor], after: dict[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """The weights that lie this share of the way from one state of a student to another."""
+    return {
+        name: torch.lerp(old, after[name], share) if old.is_floating_point() else after[name]
+        for name, old in before.items()
+    }
+
+
+def state_of(student: Student) -> dict[str, Tensor]:
+    """A copy of its weights."""
+    return {name: weight.detach().clone() for name, weight in student.state_dict().items()}
 
 
 def side_by_side(embedded: Tensor, index: Tensor, n_context: int) -> Tensor:
@@ -55,15 +90,15 @@ def side_by_side(embedded: Tensor, index: Tensor, n_context: int) -> Tensor:
     return torch.cat([own, context[index[:, 1:]].flatten(1)], dim=1)
 
 
-class DropHalf(nn.Module):
-    """Dropout of one half, as of :class:`torch.nn.Dropout`, with one random bit per input.
+class Dropout(nn.Dropout):
+    """As torch's, but a half is dropped with one random bit per input.
 
     torch draws a random number for each, which on CPUs takes longer than the rest of a step.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if not self.training:
-            return inputs
+        if not self.training or self.p != 0.5:
+            return super().forward(inputs)
         n = inputs.numel()
         drawn = torch.empty(-(-n // 8), dtype=torch.int64, device=inputs.device).random_()
         # the lowest bit of each byte: the highest of all, the sign, is never set
@@ -82,14 +117,13 @@ class Head(nn.Sequential):
 
     level: Tensor
 
-    def __init__(self, n_inputs: int, n_classes: int) -> None:
-        # the inputs are many for few labels: half of them are dropped in each step
+    def __init__(self, n_inputs: int, n_classes: int, dropout: float = MOST_DROPOUT) -> None:
         super().__init__(
-            DropHalf(),
-            nn.Linear(n_inputs, HIDDEN_WIDTH),
+            Dropout(dropout),
+            nn.Linear(n_inputs, WIDTH),
             nn.ReLU(),
-            DropHalf(),
-            nn.Linear(HIDDEN_WIDTH, n_classes),
+            Dropout(dropout),
+            nn.Linear(WIDTH, n_classes),
         )
         self.register_buffer("level", torch.zeros(n_classes), persistent=False)
 
@@ -101,19 +135,11 @@ class Head(nn.Sequential):
         return layer
 
     def start_at(self, level: Tensor) -> None:
-        """Begin with these logits, now and after forgetting."""
+        """Begin with these logits in place of those that it began with."""
         level = level.to(self.level.device)
         with torch.no_grad():
             self.output.bias.add_(level - self.level)
         self.level = level
-
-    def forget(self) -> None:
-        """Take new random weights."""
-        for layer in self.children():
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
-        with torch.no_grad():
-            self.output.bias.add_(self.level)
 
 
 class Student(nn.Module):
@@ -125,14 +151,22 @@ class Student(nn.Module):
         Width of the features, and number of classes.
     encoder : TextEncoder or None, default=None
         The encoder that is trained with the head; None where features come ready-made.
+    dropout : float, default=0.5
+        Share of its inputs that each layer of the head drops in training.
     """
 
-    def __init__(self, n_inputs: int, n_classes: int, encoder: TextEncoder | None = None) -> None:
+    def __init__(
+        self,
+        n_inputs: int,
+        n_classes: int,
+        encoder: TextEncoder | None = None,
+        dropout: float = MOST_DROPOUT,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("mean", torch.zeros(n_inputs))
         self.register_buffer("scale", torch.ones(n_inputs))
-        self.head = Head(n_inputs, n_classes)
+        self.head = Head(n_inputs, n_classes, dropout)
 
     def standardise_by(self, features: Tensor) -> None:
         """Set mean and scale of the inputs; that of columns constant but for rounding is ≥ 1."""

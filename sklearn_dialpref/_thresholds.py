@@ -2,76 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from ._batches import Rows
-from ._heads import folds
-from ._net import train
-from ._stages import HUMAN_STAGE, LabelFacts, Recipe, Stage
-from ._student import Student, head_inputs
+__all__ = ["f1_thresholds"]
 
-__all__ = ["f1_thresholds", "unseen_logits"]
-
-N_FOLDS = 3
 DRAWS = 100
 COMMON_POSITIVES = 10
 DRAWN_ROWS = 1_000_000  # at most in all draws together; of more rows one draw is enough
-
-
-def unseen_logits(
-    student: Student,
-    rows: Rows,
-    stages: Sequence[Stage],
-    recipe: Recipe,
-    labels: LabelFacts,
-) -> Tensor:
-    """Logits of human-labelled rows by students that have not seen their dialogues.
-
-    An encoder that is to be trained stays as it is: these students have its features.
-
-    Parameters
-    ----------
-    student : Student
-        Not trained yet, and left so.
-    rows : Rows
-    stages : sequence of Stage
-    recipe : Recipe
-    labels : LabelFacts
-
-    Returns
-    -------
-    Tensor of shape (n, K)
-        NaN in rows without a human label, and everywhere if people labelled a single row.
-    """
-    inputs = head_inputs(student, rows)
-    logits = torch.full(rows.scores.shape, float("nan"))
-    human = rows.has_human
-    fold, n_folds = folds(rows.group, human, N_FOLDS, recipe.seed)
-    if n_folds < 2:
-        return logits
-    how = recipe if student.encoder is None else recipe.for_head(len(student.mean))
-    quiet = replace(how, callbacks=[], early_stopping=False, verbose=0)
-    for number in range(n_folds):
-        seen = fold != number
-        other = Student(inputs.shape[1], rows.scores.shape[1])
-        other.mean, other.scale = student.mean.cpu(), student.scale.cpu()
-        other.head.start_at(student.head.level.cpu())
-        part = Rows(rows.group[seen], rows.human[seen], rows.scores[seen], features=inputs[seen])
-        possible = [stage for stage in stages if stage.llm is None or part.has_score.any()]
-        possible = possible or [HUMAN_STAGE]  # all that the LLM labelled is held out
-        net, _ = train(other, part, np.zeros(len(part.group), dtype=bool), possible, quiet, labels)
-        unseen = torch.from_numpy(human & ~seen)
-        with torch.inference_mode():
-            net.module_.eval()
-            logits[unseen] = net.infer({"features": inputs[unseen]}).cpu()
-    return logits
 
 
 def f1_thresholds(human: Tensor, unseen: Tensor | None, seed: int) -> NDArray[np.float64]:

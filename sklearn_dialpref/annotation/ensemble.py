@@ -11,7 +11,15 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.model_selection import GroupKFold
 
-__all__ = ["Combination", "agreement", "combine", "fit_combination", "votes", "weighted_mean"]
+__all__ = [
+    "Combination",
+    "agreement",
+    "combine",
+    "fit_bias",
+    "fit_combination",
+    "votes",
+    "weighted_mean",
+]
 
 Scores = NDArray[np.float64]
 
@@ -164,6 +172,24 @@ def fit_combination(
         if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
             chosen, losses = (*chosen, part), tried
     return _fit(scores, y, chosen)
+
+
+def fit_bias(scores: Scores, y: NDArray[np.int64]) -> Combination:
+    """Temperature and a bias per class, for the least log-loss on human labels.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, A, K)
+        Each row has an answer.
+    y : ndarray of int, shape (n,)
+        Position of the human label among the classes.
+
+    Returns
+    -------
+    Combination
+        All members weigh the same.
+    """
+    return _fit(scores, y, ("temperature", "bias"))
 
 
 def _held_out_losses(
