@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from .baselines import BASELINES
 from .intervals import DRAWS, Truth, differences
 from .names import named
-from .opponents import OPPONENTS
 from .ours import OURS
 from .run import read_predictions, read_results
 
@@ -27,8 +27,8 @@ HUMAN_ONLY = [
     "self_training",
 ]
 MEASURES = {"macro_f1": "Macro-F1", "accuracy": "Accuracy", "brier": "Brier score"}
-PLOTTED_OPPONENTS = 5
-GIVEN_LAYERS = "_layers"  # ends the names of opponents that see more than sentence embeddings
+PLOTTED_BASELINES = 5
+GIVEN_LAYERS = "_layers"  # ends the names of baselines that see more than sentence embeddings
 
 
 def write_report(csv_path: Path, student: str, truth: dict[str, Truth]) -> str:
@@ -153,15 +153,15 @@ def _rows_note(part: pd.DataFrame) -> str:
     )
 
 
-def opponents(frame: pd.DataFrame) -> pd.DataFrame:
-    """Results of the opponents; the LLM itself is no student."""
-    known = {name for methods in OPPONENTS.values() for name in methods} - {"llm_votes"}
+def baselines(frame: pd.DataFrame) -> pd.DataFrame:
+    """Results of the baselines; the LLM itself is no student."""
+    known = {name for methods in BASELINES.values() for name in methods} - {"llm_votes"}
     return frame[frame["method"].isin(known)]
 
 
-def best_opponent(done: pd.DataFrame, at: str) -> str | None:
-    """The opponent with the best macro-F1, mean over tasks: the same one for all."""
-    part = opponents(done[done["budget"] == at])
+def best_baseline(done: pd.DataFrame, at: str) -> str | None:
+    """The baseline with the best macro-F1, mean over tasks: the same one for all."""
+    part = baselines(done[done["budget"] == at])
     means = part.groupby(["method", "task"])["macro_f1"].mean().unstack()
     means = means.mean(axis=1, skipna=False).dropna()
     return None if means.empty else means.idxmax()
@@ -171,13 +171,13 @@ def _by_budget(done: pd.DataFrame, at: str) -> Section:
     """Budgets × tasks: the default, and the best others of some kinds."""
     means = done.groupby(["method", "budget", "task"], sort=False)["macro_f1"].mean()
     means = means.unstack("task")
-    single = best_opponent(done, at)
+    single = best_baseline(done, at)
     kinds = {
         named("default"): ["default"],
         named(single or ""): [single],
         "best others that are not given layers, of each task": [
             name
-            for name in opponents(done)["method"].unique()
+            for name in baselines(done)["method"].unique()
             if name not in HUMAN_ONLY and not name.endswith(GIVEN_LAYERS)
         ],
         "best on human labels only, of each task": HUMAN_ONLY,
@@ -271,8 +271,8 @@ def plot(done: pd.DataFrame, path: Path, at: str) -> bool:
     except ImportError:
         return False
     tasks = done["task"].unique()
-    others = opponents(done[done["budget"] == at]).groupby("method")["macro_f1"].mean()
-    names = others.sort_values(ascending=False).index[:PLOTTED_OPPONENTS].tolist()
+    others = baselines(done[done["budget"] == at]).groupby("method")["macro_f1"].mean()
+    names = others.sort_values(ascending=False).index[:PLOTTED_BASELINES].tolist()
     names += [name for name in HUMAN_ONLY[:2] if name in others and name not in names]
     figure, axes = plt.subplots(
         1, len(tasks), figsize=(4 * len(tasks) + 1, 4.5), squeeze=False, layout="constrained"

@@ -16,9 +16,9 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from threadpoolctl import threadpool_limits
 
+from .baselines import BASELINES
 from .data import Cell, Split, Task, load_split, make_cell
 from .features import prepare
-from .opponents import OPPONENTS
 from .ours import ABLATIONS, OURS, Method
 
 __all__ = [
@@ -41,7 +41,7 @@ PREDICTED = [*KEY, "predicted"]
 # numbers of labels whose predictions are kept, for the intervals of the report
 KEPT = (100, 400)
 FIRST_CODE = ord("0")
-METHODS = {student: {**OURS[student], **OPPONENTS[student]} for student in OURS}
+METHODS = {student: {**OURS[student], **BASELINES[student]} for student in OURS}
 
 
 @dataclass(frozen=True)

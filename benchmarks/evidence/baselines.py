@@ -20,7 +20,7 @@ from .head import (
 )
 from .linear import LINEAR
 
-__all__ = ["OPPONENTS"]
+__all__ = ["BASELINES"]
 
 STEPS = {"sentence": 1500, "layers": 300}
 HUMAN_STEPS = 300
@@ -98,7 +98,7 @@ def _distilled(cell, seed, shares, kind, then_human, loss=soft_loss):
     return predict(head, evaluated)
 
 
-OPPONENTS = {
+BASELINES = {
     "frozen": {
         **LINEAR,
         "mlp_human": mlp_human("sentence"),
