@@ -214,8 +214,11 @@ def _by_budget(done: pd.DataFrame, at: str) -> Section:
         for kind, methods in kinds.items():
             part = done[(done["budget"] == budget) & done["method"].isin(methods)]
             parts.append(_best_of_each_task(part).assign(row=f"{budget}, {kind}"))
-    table = _pairs(_means(pd.concat(parts), "row")).rename_axis("human labels, trained by")
-    return Section("budgets", "Accuracy / macro-F1 by number of human labels", markdown(table))
+    rows, title = pd.concat(parts), "Accuracy / macro-F1 by number of human labels"
+    if rows.empty:
+        return Section("budgets", title, "")
+    table = _pairs(_means(rows, "row")).rename_axis("human labels, trained by")
+    return Section("budgets", title, markdown(table))
 
 
 def _best_of_each_task(part: pd.DataFrame) -> pd.DataFrame:
