@@ -2,6 +2,6 @@
 
     python -m benchmarks.evidence --data-dir DIR
 
-``data`` makes the cells, ``features`` embeds their texts, ``opponents`` and ``ours`` are the
+``data`` makes the cells, ``features`` embeds their texts, ``baselines`` and ``ours`` are the
 methods, ``run`` fits them and keeps the results, ``report`` makes tables and plots of these.
 """

@@ -27,7 +27,8 @@ def parse() -> argparse.Namespace:
         prog="python -m benchmarks.evidence", description=__doc__.splitlines()[0]
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data-dir", type=Path, help="meld.parquet, deli.parquet, p4g.parquet")
+    files = ", ".join(dict.fromkeys(task.file for task in TASKS.values()))
+    source.add_argument("--data-dir", type=Path, help=f"folder of {files}")
     source.add_argument("--data", type=Path, help="another file, with --human and --llm")
     parser.add_argument("--human", help="its column of human labels")
     parser.add_argument("--llm", nargs="+", help="its columns of LLM labels")

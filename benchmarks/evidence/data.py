@@ -22,6 +22,13 @@ __all__ = [
 
 LLMS_DELI = ("gpt4omini", "qwen25_32b", "gemini20flash")
 LLMS_P4G = ("qwen3_30b", "mistral_small32", "phi4")
+# a bank of prompts (zs, zsv2, ...) and models; no zsv4 of Gemini 3 Pro
+LLMS_TALKMOVES = tuple(
+    f"{prompt}_{model}"
+    for prompt in ("zs", "zsv2", "zsv3", "zsv4")
+    for model in ("claude45sonnet", "gemini25pro", "gemini3pro", "gpt5", "o3")
+    if (prompt, model) != ("zsv4", "gemini3pro")
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,22 @@ TASKS = {
             "persuader_gold_coarse",
             tuple(f"llm_{n}_coarse" for n in LLMS_P4G),
         ),
+        # A weak teacher: its answers were mapped from another scheme, which knows 15 of the 27
+        # classes, and are right in about 30 % of the utterances.
+        Task(
+            "p4g_strategy",
+            "p4g.parquet",
+            "persuader_gold",
+            tuple(f"llm_{n}_mapped" for n in LLMS_P4G),
+        ),
+        # The string "None" is a class here: no talk move.
+        Task(
+            "talkmoves_bank",
+            "talkmoves.parquet",
+            "talkmove",
+            tuple(f"llm_full_{n}" for n in LLMS_TALKMOVES),
+        ),
+        Task("talkmoves_gpt5", "talkmoves.parquet", "talkmove", ("llm_full_zs_gpt5",)),
     )
 }
 

@@ -1,4 +1,4 @@
-"""Opponents that train the encoder itself."""
+"""Baselines that train the encoder itself."""
 
 import logging
 import tempfile

@@ -54,7 +54,7 @@ def differences(
     truth : dict of Truth
         By task.
     ours : dict
-        The methods of this package, which are named after the opponents.
+        The methods of this package, which are named after the baselines.
 
     Yields
     ------

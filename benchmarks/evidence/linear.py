@@ -1,4 +1,4 @@
-"""Opponents with logistic regression on frozen features: labels of people, of LLMs, of both."""
+"""Baselines with logistic regression on frozen features: labels of people, of LLMs, of both."""
 
 import warnings
 

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from .baselines import BASELINES
 from .intervals import DRAWS, Truth, differences
 from .names import named
-from .opponents import OPPONENTS
 from .ours import OURS
-from .run import read_predictions, read_results
+from .run import KEPT, read_predictions, read_results
 
 __all__ = ["write_report"]
 
-AT = "100"
-BUDGETS = ["25", "50", "100", "200", "400", "all"]
 HUMAN_ONLY = [
     "lr_human",
     "mlp_human",
@@ -26,9 +24,9 @@ HUMAN_ONLY = [
     "setfit",
     "self_training",
 ]
-MEASURES = {"macro_f1": "Macro-F1", "accuracy": "Accuracy", "brier": "Brier score"}
-PLOTTED_OPPONENTS = 5
-GIVEN_LAYERS = "_layers"  # ends the names of opponents that see more than sentence embeddings
+MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+PLOTTED_BASELINES = 5
+GIVEN_LAYERS = "_layers"  # ends the names of baselines that see more than sentence embeddings
 
 
 def write_report(csv_path: Path, student: str, truth: dict[str, Truth]) -> str:
@@ -54,22 +52,27 @@ def write_report(csv_path: Path, student: str, truth: dict[str, Truth]) -> str:
     results = results.sort_values("order", kind="stable")
     failed = results[results["error"] != ""]
     done = results[results["error"] == ""]
+    done = done.assign(both=done[list(MEASURES)].mean(axis=1))
     part = csv_path.stem.removeprefix("cells_")
     stem = f"{student}_{part}"
     if len(tasks) == 1:
         stem += f"_{tasks[0]}"
     sections = []
     if len(done):
-        at = AT if AT in set(done["budget"]) else _by_size(done["budget"].unique())[0]
+        sizes = _by_size(done["budget"].unique())
+        budgets = [size for size in sizes if size in map(str, KEPT)] or sizes[:1]
+        at = budgets[0]
+        sections += [_at_budget(done, size) for size in budgets]
+        for size in budgets:
+            sections += _leads(done, predictions, truth, size, OURS[student])
         sections += [
-            *(_at_budget(done, at, measure) for measure in MEASURES),
             _by_budget(done, at),
-            *_leads(done, predictions, truth, at, OURS[student]),
-            _labels_needed(done),
+            _n_human(done),
             _useless_teacher(done, at),
+            _brier(done, at),
         ]
-        if done["budget"].nunique() > 1 and plot(done, csv_path.parent / f"{stem}.png", at):
-            picture = f"![Macro-F1 against human labels]({stem}.png)"
+        if len(sizes) > 1 and plot(done, csv_path.parent / f"{stem}.png", at):
+            picture = f"![Accuracy and macro-F1 against human labels]({stem}.png)"
             sections.append(Section("plot", "Plot", picture))
         methods = [f"- `{name}`: {named(name)}" for name in done["method"].unique()]
         sections.append(Section("methods", "Methods, as --methods takes them", "\n".join(methods)))
@@ -116,27 +119,54 @@ def _number(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.3f}".replace("0.", ".", 1)
 
 
-def _at_budget(done: pd.DataFrame, at: str, measure: str) -> Section:
-    """Methods × tasks: mean ± deviation over seeds, and the mean over tasks."""
+def _means(done: pd.DataFrame, by: str) -> dict[str, pd.DataFrame]:
+    """Accuracy, macro-F1 and the mean of both over seeds, by task and over the tasks."""
+    rows, tasks = done[by].unique(), done["task"].unique()
+    means = {}
+    for kind in (*MEASURES, "both"):
+        table = done.groupby([by, "task"])[kind].mean().unstack("task").loc[rows, tasks]
+        means[kind] = table.assign(mean=table.mean(axis=1, skipna=False))
+    return means
+
+
+def _pairs(means: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Strings "accuracy / macro-F1", and the mean of both over the tasks."""
+    accuracy, macro_f1, both = means.values()
+    table = accuracy.map(_number) + " / " + macro_f1.map(_number)
+    return table.assign(**{"mean of both": both["mean"].map(_number)})
+
+
+def _at_budget(done: pd.DataFrame, at: str) -> Section:
+    """Methods × tasks, the best first."""
     part = done[done["budget"] == at]
-    by = part.groupby(["method", "task"], sort=False)[measure]
-    mean, deviation = by.mean().unstack(), by.std().unstack()
-    order = part["task"].unique()
-    mean, deviation = mean[order], deviation[order]
-    table = pd.DataFrame(index=mean.index)
-    for task in order:
-        table[task] = [
-            _number(m) if pd.isna(s) else f"{_number(m)} ± {_number(s)}"
-            for m, s in zip(mean[task], deviation[task], strict=True)
-        ]
-    average = mean.mean(axis=1, skipna=False)
-    table["mean"] = average.map(_number)
-    table["seeds"] = part.groupby("method")["seed"].nunique().reindex(table.index)
-    table["seconds"] = part.groupby("method")["seconds"].median().round(1).reindex(table.index)
-    table = table.loc[average.sort_values(ascending=measure == "brier").index]
-    table = table.rename(index=named).rename_axis("trained by")
-    title = f"{MEASURES[measure]} at {at} human labels"
-    return Section(measure, title, markdown(table) + _rows_note(part))
+    means = _means(part, "method")
+    of_method = part.groupby("method")
+    table = _pairs(means).assign(
+        seeds=of_method["seed"].nunique(), seconds=of_method["seconds"].median().round(1)
+    )
+    order = means["both"]["mean"].sort_values(ascending=False).index
+    table = table.loc[order].rename(index=named).rename_axis("trained by")
+    what = "Accuracy / macro-F1, mean over seeds; seconds of one core for a fit."
+    body = f"{what}\n\n{markdown(table)}{_rows_note(part)}"
+    return Section(f"results_{at}", f"Accuracy and macro-F1 at {at} human labels", body)
+
+
+def _brier(done: pd.DataFrame, at: str) -> Section:
+    part = done[done["budget"] == at]
+    means = part.groupby(["method", "task"], sort=False)["brier"].mean().unstack("task")
+    means = means.assign(mean=means.mean(axis=1, skipna=False)).sort_values("mean")
+    table = means.map(_number).rename(index=named).rename_axis("trained by")
+    return Section("brier", f"Brier score at {at} human labels", markdown(table))
+
+
+def _n_human(done: pd.DataFrame) -> Section:
+    """How many labels the whole dialogues of each budget have."""
+    by = done.groupby(["budget", "task"], sort=False)["n_human"].agg(["min", "mean", "max"])
+    cells = [f"{mean:.0f} ({low:.0f} to {high:.0f})" for low, mean, high in by.to_numpy()]
+    table = pd.Series(cells, by.index).unstack("task", fill_value="–")
+    table = table.loc[_by_size(table.index), done["task"].unique()].rename_axis("asked for")
+    what = "Those of whole dialogues, drawn until there are enough; mean over seeds and range."
+    return Section("n_human", "Number of human labels", f"{what}\n\n{markdown(table)}")
 
 
 def _rows_note(part: pd.DataFrame) -> str:
@@ -153,45 +183,49 @@ def _rows_note(part: pd.DataFrame) -> str:
     )
 
 
-def opponents(frame: pd.DataFrame) -> pd.DataFrame:
-    """Results of the opponents; the LLM itself is no student."""
-    known = {name for methods in OPPONENTS.values() for name in methods} - {"llm_votes"}
+def baselines(frame: pd.DataFrame) -> pd.DataFrame:
+    """Results of the baselines; the LLM itself is no student."""
+    known = {name for methods in BASELINES.values() for name in methods} - {"llm_votes"}
     return frame[frame["method"].isin(known)]
 
 
-def best_opponent(done: pd.DataFrame, at: str) -> str | None:
-    """The opponent with the best macro-F1, mean over tasks: the same one for all."""
-    part = opponents(done[done["budget"] == at])
-    means = part.groupby(["method", "task"])["macro_f1"].mean().unstack()
-    means = means.mean(axis=1, skipna=False).dropna()
+def best_baseline(done: pd.DataFrame, at: str) -> str | None:
+    """The baseline with the best mean of accuracy and macro-F1 over all tasks."""
+    part = baselines(done[done["budget"] == at])
+    means = _means(part, "method")["both"]["mean"].dropna()
     return None if means.empty else means.idxmax()
 
 
 def _by_budget(done: pd.DataFrame, at: str) -> Section:
     """Budgets × tasks: the default, and the best others of some kinds."""
-    means = done.groupby(["method", "budget", "task"], sort=False)["macro_f1"].mean()
-    means = means.unstack("task")
-    single = best_opponent(done, at)
+    single = best_baseline(done, at)
     kinds = {
         named("default"): ["default"],
         named(single or ""): [single],
         "best others that are not given layers, of each task": [
             name
-            for name in opponents(done)["method"].unique()
+            for name in baselines(done)["method"].unique()
             if name not in HUMAN_ONLY and not name.endswith(GIVEN_LAYERS)
         ],
         "best on human labels only, of each task": HUMAN_ONLY,
     }
-    rows = {}
+    parts = []
     for budget in _by_size(done["budget"].unique()):
         for kind, methods in kinds.items():
-            there = [(name, budget) for name in methods if (name, budget) in means.index]
-            if there:
-                best = means.loc[there].max()
-                rows[f"{budget}, {kind}"] = [*map(_number, best), _number(best.mean(skipna=False))]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*means.columns, "mean"])
-    table.index.name = "human labels, trained by"
-    return Section("budgets", "Macro-F1 by number of human labels", markdown(table))
+            part = done[(done["budget"] == budget) & done["method"].isin(methods)]
+            parts.append(_best_of_each_task(part).assign(row=f"{budget}, {kind}"))
+    rows, title = pd.concat(parts), "Accuracy / macro-F1 by number of human labels"
+    if rows.empty:
+        return Section("budgets", title, "")
+    table = _pairs(_means(rows, "row")).rename_axis("human labels, trained by")
+    return Section("budgets", title, markdown(table))
+
+
+def _best_of_each_task(part: pd.DataFrame) -> pd.DataFrame:
+    """The results of the method with the highest mean of both, for each task."""
+    means = part.groupby(["task", "method"])["both"].mean()
+    best = means.groupby("task").idxmax()
+    return part[pd.MultiIndex.from_frame(part[["task", "method"]]).isin(best)]
 
 
 def _leads(
@@ -200,9 +234,8 @@ def _leads(
     """The default against each other method, a section for each measure."""
     return [
         Section(
-            f"lead_{measure}",
-            f"Lead of the default at {at} human labels, points of "
-            f"{MEASURES[measure][0].lower()}{MEASURES[measure][1:]}",
+            f"lead_{measure}_{at}",
+            f"Lead of the default at {at} human labels, points of {MEASURES[measure]}",
             f"Mean over seeds, 95 % interval of {DRAWS:,} paired bootstrap draws of evaluation "
             f"dialogues.  The LLM's own labels: on the rows that have one.\n\n"
             f"{markdown(table.rename(index=named))}",
@@ -211,44 +244,16 @@ def _leads(
     ]
 
 
-def _labels_needed(done: pd.DataFrame) -> Section:
-    """Where the default at b labels reaches the best human-only training at 4 b."""
-    means = done.groupby(["method", "budget", "task"], sort=False)["macro_f1"].mean()
-    means = means.unstack("task")
-    known = means.index.get_level_values("method")
-    pairs = [(b, str(4 * int(b))) for b in BUDGETS if b != "all" and str(4 * int(b)) in BUDGETS]
-    rows = {}
-    for task in means:
-        answers, smallest = [], "none"
-        for few, many in pairs:
-            humans = [m for m in HUMAN_ONLY if m in known and (m, many) in means.index]
-            if ("default", few) not in means.index or not humans:
-                answers.append("–")
-                continue
-            ours = means.loc[("default", few), task]
-            theirs = max(means.loc[(m, many), task] for m in humans)
-            answers.append(f"{_number(ours)} / {_number(theirs)}")
-            if ours >= theirs and smallest == "none":
-                smallest = few
-        rows[task] = [*answers, smallest]
-    title = "Labels needed"
-    if all(answer == "–" for row in rows.values() for answer in row[:-1]):
-        return Section("labels_needed", title, "")
-    columns = [*(f"{few} / {many}" for few, many in pairs), "smallest that reaches it"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    what = "Macro-F1 of the default at b human labels / of the best human-only training at 4 b."
-    return Section("labels_needed", title, f"{what}\n\n{markdown(table)}")
-
-
 def _useless_teacher(done: pd.DataFrame, at: str) -> Section:
     part = done[(done["budget"] == at)]
     part = part[part["method"].isin(["default_shuffled", *HUMAN_ONLY])]
     title = f"Useless teacher, {at} human labels"
     if "default_shuffled" not in set(part["method"]):
         return Section("useless", title, "")
-    table = part.groupby(["method", "task"], sort=False)["macro_f1"].mean().unstack("task")
-    table = table.map(_number).rename(index=named)
-    what = "Macro-F1 with the votes shuffled among the voted rows, beside human-only training."
+    table = _pairs(_means(part, "method")).rename(index=named)
+    what = (
+        "Accuracy / macro-F1 with the LLM labels shuffled, beside training on human labels only."
+    )
     return Section("useless", title, f"{what}\n\n{markdown(table)}")
 
 
@@ -262,7 +267,7 @@ def _failures(failed: pd.DataFrame) -> Section:
 
 
 def plot(done: pd.DataFrame, path: Path, at: str) -> bool:
-    """Macro-F1 against the number of human labels, a panel for each task."""
+    """Accuracy and macro-F1 against the number of human labels, a column for each task."""
     try:
         import matplotlib
 
@@ -271,30 +276,34 @@ def plot(done: pd.DataFrame, path: Path, at: str) -> bool:
     except ImportError:
         return False
     tasks = done["task"].unique()
-    others = opponents(done[done["budget"] == at]).groupby("method")["macro_f1"].mean()
-    names = others.sort_values(ascending=False).index[:PLOTTED_OPPONENTS].tolist()
+    others = baselines(done[done["budget"] == at]).groupby("method")["both"].mean()
+    names = others.sort_values(ascending=False).index[:PLOTTED_BASELINES].tolist()
     names += [name for name in HUMAN_ONLY[:2] if name in others and name not in names]
     figure, axes = plt.subplots(
-        1, len(tasks), figsize=(4 * len(tasks) + 1, 4.5), squeeze=False, layout="constrained"
+        2, len(tasks), figsize=(3.5 * len(tasks) + 1, 7), squeeze=False, layout="constrained"
     )
-    for axis, task in zip(axes[0], tasks, strict=True):
-        for name in [*names, "default"]:
-            rows = done[(done["task"] == task) & (done["method"] == name)]
-            by = rows.groupby("budget")[["n_human", "macro_f1"]].mean().sort_values("n_human")
-            style = {"color": "black", "linewidth": 2.5} if name == "default" else {}
-            label = named(name).replace("*", "").replace("`", "")
-            axis.plot(
-                by["n_human"], by["macro_f1"], marker="o", markersize=3, label=label, **style
-            )
-        sizes = done[done["task"] == task].groupby("budget")["n_human"].mean().round().astype(int)
-        axis.set(xscale="log", title=task, xlabel="human labels")
-        axis.set_xticks(sizes, labels=sizes.astype(str), minor=False)
-        axis.minorticks_off()
-    axes[0][0].set_ylabel("macro-F1")
+    for row, measure in zip(axes, MEASURES, strict=True):
+        for axis, task in zip(row, tasks, strict=True):
+            _panel(axis, done[done["task"] == task], measure, [*names, "default"])
+            axis.set(title=task, xlabel="human labels")
+        row[0].set_ylabel(MEASURES[measure])
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(2 * len(tasks), 4), fontsize="small"
     )
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
     return True
+
+
+def _panel(axis, done: pd.DataFrame, measure: str, names: list[str]) -> None:
+    for name in names:
+        by = done[done["method"] == name].groupby("budget")[["n_human", measure]].mean()
+        by = by.sort_values("n_human")
+        style = {"color": "black", "linewidth": 2.5} if name == "default" else {}
+        label = named(name).replace("*", "").replace("`", "")
+        axis.plot(by["n_human"], by[measure], marker="o", markersize=3, label=label, **style)
+    sizes = done.groupby("budget")["n_human"].mean().round().astype(int).unique()
+    axis.set_xscale("log")
+    axis.set_xticks(sizes, labels=sizes.astype(str), minor=False)
+    axis.minorticks_off()

@@ -16,13 +16,14 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from threadpoolctl import threadpool_limits
 
+from .baselines import BASELINES
 from .data import Cell, Split, Task, load_split, make_cell
 from .features import prepare
-from .opponents import OPPONENTS
 from .ours import ABLATIONS, OURS, Method
 
 __all__ = [
     "FIELDS",
+    "KEPT",
     "KEY",
     "METHODS",
     "Job",
@@ -37,7 +38,10 @@ ABLATION_BUDGET = 100
 MEASURES = ["accuracy", "macro_f1", "brier", "seconds"]
 FIELDS = [*KEY, *MEASURES, "n_human", "n_rows", "error"]
 PREDICTED = [*KEY, "predicted"]
-METHODS = {student: {**OURS[student], **OPPONENTS[student]} for student in OURS}
+# numbers of labels whose predictions are kept, for the intervals of the report
+KEPT = (100, 400)
+FIRST_CODE = ord("0")
+METHODS = {student: {**OURS[student], **BASELINES[student]} for student in OURS}
 
 
 @dataclass(frozen=True)
@@ -93,19 +97,22 @@ def run_jobs(jobs: list[Job], csv_path: Path, n_jobs: int, intervals: bool) -> N
     n_jobs : int
         Processes, of one thread each; 1 stays in this process.
     intervals : bool
-        Whether to run a job again that has a result but no stored predictions.
+        Whether to run a job of ``KEPT`` labels again that has a result but no predictions.
     """
     results = read_results(csv_path)
     errors = {_key(row): row["error"] for row in results.to_dict("records")}
     stored = read_predictions(csv_path)
     missing = [
-        job for job in jobs if errors.get(job.key) != "" or (intervals and job.key not in stored)
+        job
+        for job in jobs
+        if errors.get(job.key) != ""
+        or (intervals and job.budget in KEPT and job.key not in stored)
     ]
     _prepare_embeddings(missing)
     for row in _outcomes(missing, n_jobs):
         if not row["error"] or errors.get(_key(row)) != row["error"]:
             _append(csv_path, row, FIELDS)
-            if not row["error"]:
+            if not row["error"] and row["budget"] in map(str, KEPT):
                 _append(_predictions_path(csv_path), row, PREDICTED)
 
 
@@ -123,11 +130,16 @@ def read_predictions(csv_path: Path) -> dict[tuple[str, ...], np.ndarray]:
     path = _predictions_path(csv_path)
     if not path.exists():
         return {}
-    found = pd.read_csv(path, dtype=str)
+    table = pd.read_csv(path, dtype=str)
     return {
-        tuple(row[:-1]): np.array(row[-1].split(), dtype=int)
-        for row in found[PREDICTED].itertuples(index=False)
+        tuple(row[:-1]): np.array([ord(character) - FIRST_CODE for character in row[-1]])
+        for row in table[PREDICTED].itertuples(index=False)
     }
+
+
+def _written(codes: np.ndarray) -> str:
+    """A character for each code, "0" for class 0, ":" for class 10, "/" for none."""
+    return "".join(chr(FIRST_CODE + code) for code in codes)
 
 
 def _predictions_path(csv_path: Path) -> Path:
@@ -198,7 +210,7 @@ def _measured(job: Job) -> dict:
     seconds = time.process_time() - start
     codes = np.where(np.isnan(proba[:, 0]), -1, np.nan_to_num(proba).argmax(axis=1))
     about = {"seconds": seconds, "n_human": int(cell.human.sum())}
-    return score(cell, proba) | about | {"predicted": " ".join(map(str, codes))}
+    return score(cell, proba) | about | {"predicted": _written(codes)}
 
 
 @lru_cache(maxsize=1)

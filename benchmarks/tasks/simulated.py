@@ -15,6 +15,8 @@ from sklearn_dialpref.datasets import simulate_votes
 
 __all__ = ["ErrorProfile", "Simulator", "measured_profiles", "typical_profile"]
 
+# whose LLMs the simulated ones are to be like
+PROFILED = ("meld_sentiment", "meld_emotion", "deli_type", "deli_target", "p4g_coarse")
 N_VOTES = 3
 ROWS = 4000  # on which the simulation is adjusted
 ROUNDS = 3
@@ -97,7 +99,7 @@ def between_share(values: np.ndarray, groups: np.ndarray) -> float:
 def measured_profiles(folder: Path) -> pd.DataFrame:
     """The profile of the real LLMs of each task, a row each."""
     rows = {}
-    for task in TASKS.values():
+    for task in map(TASKS.__getitem__, PROFILED):
         data = pd.read_parquet(folder / task.file)
         table = data[[task.human, *task.llm]].convert_dtypes().astype("string")
         codes, _ = pd.factorize(table.to_numpy(dtype=object, na_value=None).ravel())

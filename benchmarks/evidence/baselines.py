@@ -5,6 +5,7 @@ import pandas as pd
 
 from sklearn_dialpref import votes_to_scores
 
+from .annot_mix import annot_mix
 from .data import Cell
 from .features import cell_features
 from .fine_tuned import FINE_TUNED
@@ -20,7 +21,7 @@ from .head import (
 )
 from .linear import LINEAR
 
-__all__ = ["OPPONENTS"]
+__all__ = ["BASELINES"]
 
 STEPS = {"sentence": 1500, "layers": 300}
 HUMAN_STEPS = 300
@@ -98,7 +99,7 @@ def _distilled(cell, seed, shares, kind, then_human, loss=soft_loss):
     return predict(head, evaluated)
 
 
-OPPONENTS = {
+BASELINES = {
     "frozen": {
         **LINEAR,
         "mlp_human": mlp_human("sentence"),
@@ -108,6 +109,7 @@ OPPONENTS = {
         "joint_cross_entropy": joint_cross_entropy,
         "forward_correction": forward_correction,
         "dawid_skene": dawid_skene,
+        "annot_mix": annot_mix,
         "distillation_layers": distillation("layers", then_human=False),
         "distillation_then_human_layers": distillation("layers", then_human=True),
         "llm_votes": llm_votes,
