@@ -15,12 +15,15 @@ LOSSES = {
     "robust": "robust pairs",
 }
 NAMES = {
-    "default": "**default: two rounds**",
+    "default": "**default: distillation, then human labels as far as they prove right**",
+    "default_and_pairs": "default, with noise-reduced pairs (`pair_weight=0.3`)",
+    "default_and_heavy_pairs": "default, with noise-reduced pairs (`pair_weight=1`)",
+    "former_two_rounds": "former default: two rounds",
+    "former_one_round": "former one round: distillation, then all of the human stage",
     "default_human_only": "our student, human labels only",
     "default_shuffled": "default, LLM labels shuffled",
-    "default_sentence_embedding": 'two rounds on sentence embeddings (`pooling="model"`)',
+    "default_sentence_embedding": 'default on sentence embeddings (`pooling="model"`)',
     "default_one_llm": "default, one LLM only",
-    "noise_reduced-two_rounds": 'two rounds, with pairs (`loss="noise_reduced"`)',
     "pairs_without_margin": "pairs without margin, then human labels",
     "pairs_constant_margin": "pairs with a constant margin, then human labels",
     "pairs_label_smoothing": "pairs with label smoothing, then human labels",
