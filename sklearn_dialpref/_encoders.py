@@ -182,7 +182,7 @@ def _keep_layers(model: Any, n_layers: int) -> None:
         )
     del layers[n_layers:]
     for module in model[0].auto_model.modules():  # some have a copy of the configuration
-        config = getattr(module, "config", None)
+        config: Any = getattr(module, "config", None)
         if getattr(config, "num_hidden_layers", None) == total:
             of_layers = {
                 name: value[:n_layers]
