@@ -368,6 +368,25 @@ def test_layers_that_are_not_one_stack(tiny_encoder, tmp_path):
             load_encoder(model, 2)
 
 
+def test_layers_that_are_pooled_together(tiny_encoder):
+    from sentence_transformers.sentence_transformer.modules import WeightedLayerPooling
+
+    transformer, pooling = load_encoder(tiny_encoder)
+    modules = [transformer, WeightedLayerPooling(32, num_hidden_layers=2, layer_start=0), pooling]
+    with pytest.raises(ValueError, match=r"BertModel cannot be cut.*pooled"):
+        load_encoder(SentenceTransformer(modules=modules, device="cpu"), 1)
+
+
+def test_a_longer_list_inside_a_layer_is_not_taken_for_the_layers(tiny_encoder):
+    model = load_encoder(tiny_encoder)
+    experts = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(3))
+    model[0].auto_model.encoder.layer[0].experts = experts
+    encoder = TextEncoder(load_encoder(model, 1), 1)
+    assert encoder.embed(["hello"]).shape == (1, 64)
+    trained = {name for name, weight in encoder.named_parameters() if weight.requires_grad}
+    assert len(trained) == len(list(model[0].auto_model.encoder.layer[0].parameters()))
+
+
 def test_hidden_states_that_are_not_by_text_and_token_are_refused(tiny_encoder):
     encoder = _encoders.TextEncoder(load_encoder(tiny_encoder))
     encoder.states[0].pop = lambda: torch.zeros(3, 32)
