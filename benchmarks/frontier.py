@@ -145,8 +145,8 @@ def speeds(task: str, plan: Plan, work: Path) -> pd.DataFrame:
 
 def report(scores: pd.DataFrame, speed: pd.DataFrame, options: argparse.Namespace) -> str:
     note = (
-        f"Accuracy and macro-F1: means over {len(options.tasks)} tasks "
-        f"({', '.join(options.tasks)}) and {len(options.seeds)} seeds, {options.part} dialogues, "
+        f"Accuracy and macro-F1: means over tasks ({', '.join(options.tasks)}) and over seeds "
+        f"({', '.join(map(str, options.seeds))}), {options.part} dialogues, "
         "in float32 by the classifier itself, with which its graph agrees, in int8 by its graph. "
         f"ms: the median of {N_CALLS} single utterances of {N_TOKENS} tokens without context; "
         "an utterance before it is a second text. "
