@@ -251,36 +251,50 @@ def main() -> None:
     print(pd.DataFrame(table).T.to_markdown())
 
 
+def in_turns(contenders: dict, calls: list[list[str]]) -> dict[str, np.ndarray]:
+    """Milliseconds of each call by each contender; they take turns, after a call to warm up."""
+    took: dict[str, list] = {name: [] for name in contenders}
+    for at in range(0, len(calls), 20):
+        for name, run in contenders.items():
+            run(calls[at])
+            took[name].append(timed(run, calls[at : at + 20]))
+    return {name: np.concatenate(runs) for name, runs in took.items()}
+
+
+def calls_of_length(texts: list[str], served, n_tokens: int, n_calls: int) -> list[list[str]]:
+    """One text a call, of as many tokens."""
+    some = of_length(texts, served, n_tokens)
+    return [[some[at % len(some)]] for at in range(n_calls)]
+
+
 def one_by_one(contenders: dict, texts: list[str], served, n_calls: int) -> pd.DataFrame:
-    """Percentiles of one utterance, by its tokens; contenders take turns."""
+    """Percentiles of one utterance, by its tokens."""
     table = {}
     for n_tokens in TOKENS:
-        some = of_length(texts, served, n_tokens)
-        calls = [[some[at % len(some)]] for at in range(n_calls)]
-        took: dict[str, list] = {name: [] for name in contenders}
-        for at in range(0, n_calls, 20):
-            for name, run in contenders.items():
-                run(calls[at])
-                took[name].append(timed(run, calls[at : at + 20]))
-        for name, runs in took.items():
-            p50, p95, p99 = np.percentile(np.concatenate(runs), [50, 95, 99])
+        calls = calls_of_length(texts, served, n_tokens, n_calls)
+        for name, took in in_turns(contenders, calls).items():
+            p50, p95, p99 = np.percentile(took, [50, 95, 99])
             table.setdefault(name, {})[f"{n_tokens} tokens, p50 / p95 / p99 ms"] = (
                 f"{p50:.2f} / {p95:.2f} / {p99:.2f}"
             )
     return pd.DataFrame(table).T
 
 
+def per_second(run: Callable, texts: list[str], size: int) -> float:
+    """Utterances per second in batches, of mixed length as they come."""
+    calls = [texts[at : at + size] for at in range(0, min(1024, 256 * size), size)]
+    run(texts[1024 : 1024 + size])
+    seconds = timed(run, calls).sum() / 1e3
+    return sum(map(len, calls)) / seconds
+
+
 def in_batches(contenders: dict, texts: list[str]) -> pd.DataFrame:
-    """Utterances per second, of mixed length as they come."""
     table = {}
     for size in BATCHES:
-        calls = [texts[at : at + size] for at in range(0, min(1024, 256 * size), size)]
         for name, run in contenders.items():
             if not name.startswith(("bare", "stream")):
-                run(texts[1024 : 1024 + size])
-                seconds = timed(run, calls).sum() / 1e3
                 table.setdefault(name, {})[f"batches of {size}, per second"] = (
-                    f"{sum(map(len, calls)) / seconds:.0f}"
+                    f"{per_second(run, texts, size):.0f}"
                 )
     return pd.DataFrame(table).T
 

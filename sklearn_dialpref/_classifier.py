@@ -75,6 +75,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
     trainable_layers : int or None, default=0
         How many of the top layers of the encoder are trained; None trains all of it, 0 freezes
         it: then each distinct text is encoded once per process, across folds and candidates.
+    encoder_layers : int or None, default=None
+        The student keeps this many of the encoder's first transformer layers; None keeps all of
+        them.  The other layers are removed, from saved and exported files too.  Fewer layers make
+        the student smaller and faster, and usually cost some accuracy.  ``trainable_layers``
+        counts down from the last layer that is kept.  The parameter is ignored with
+        ``encoder="precomputed"``, and is an error for static models, which have no layers.
     pooling : {"layers", "model"}, default="layers"
         What the head sees of an utterance: ``"model"``, the encoder's own embedding; ``"layers"``,
         also the token means of three lower layers (four times as wide; not for static models).
@@ -201,6 +207,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         "pair_weight": [Interval(Real, 0, None, closed="left")],
         "context_turns": [Interval(Integral, 0, None, closed="left")],
         "trainable_layers": [Interval(Integral, 0, None, closed="left"), None],
+        "encoder_layers": [Interval(Integral, 1, None, closed="left"), None],
         "pooling": [StrOptions({"layers", "model"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -231,6 +238,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         pair_weight: float = 0.0,
         context_turns: int = 0,
         trainable_layers: int | None = 0,
+        encoder_layers: int | None = None,
         pooling: str = "layers",
         max_epochs: int | str = "auto",
         learning_rate: float | str = "auto",
@@ -254,6 +262,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         self.pair_weight = pair_weight
         self.context_turns = context_turns
         self.trainable_layers = trainable_layers
+        self.encoder_layers = encoder_layers
         self.pooling = pooling
         self.max_epochs = max_epochs
         self.learning_rate = learning_rate
@@ -318,7 +327,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         with _net.seeded(seed, device):
             slots = text_slots(dialogues, self.context_turns)
             frozen = self._frozen_encoder(device)
-            source = frozen or (self.encoder, self.trainable_layers, self.pooling)
+            source = frozen or (
+                self.encoder,
+                self.encoder_layers,
+                self.trainable_layers,
+                self.pooling,
+            )
             student, rows = student_and_rows(dialogues, slots, targets, source, device)
             held_out = np.zeros(len(rows.group), dtype=bool)
             if self.early_stopping:
@@ -395,7 +409,9 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
             return None
         from ._encoders import FrozenEncoder
 
-        return FrozenEncoder(self.encoder, device, self.pooling, verbose=bool(self.verbose))
+        return FrozenEncoder(
+            self.encoder, device, self.pooling, self.encoder_layers, verbose=bool(self.verbose)
+        )
 
     # -- predicting ---------------------------------------------------------------------------
 

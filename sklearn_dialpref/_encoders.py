@@ -103,12 +103,36 @@ def _packaged_default() -> Path | None:
     return folder
 
 
-def load_encoder(encoder: Any) -> Any:
+def load_encoder(encoder: Any, encoder_layers: int | None = None) -> Any:
     """A SentenceTransformer of its own: loaded from a name or folder, or copied.
 
     Weights are read from safetensors only, and no code that comes with a model, or that its
     configuration names, is run.
+
+    Parameters
+    ----------
+    encoder : str, Path or SentenceTransformer
+    encoder_layers : int or None, default=None
+        How many of its first transformer layers are kept; None keeps all of them.
+
+    Returns
+    -------
+    SentenceTransformer
+
+    Raises
+    ------
+    OSError
+        If there is no such model.
+    ValueError
+        If it cannot be cut to so many layers.
     """
+    model = _loaded_or_copied(encoder)
+    if encoder_layers is not None:
+        _keep_layers(model, encoder_layers)
+    return model
+
+
+def _loaded_or_copied(encoder: Any) -> Any:
     from sentence_transformers import SentenceTransformer
 
     if isinstance(encoder, SentenceTransformer):
@@ -129,6 +153,43 @@ def load_encoder(encoder: Any) -> Any:
                 f"encoder {str(encoder)!r}: {folder} does not hold a sentence-transformers model "
                 f"with safetensors weights ({error}); save one there with model.save(…)"
             ) from error
+
+
+def _keep_layers(model: Any, n_layers: int) -> None:
+    """Remove a SentenceTransformer's upper layers, from its modules and its configuration."""
+    total = _n_layers(model)
+    if total is None:
+        raise ValueError(
+            f"encoder_layers={n_layers} but the encoder has no transformer layers: its first "
+            f"module is a {type(model[0]).__name__}; use encoder_layers=None"
+        )
+    if n_layers > total:
+        raise ValueError(
+            f"encoder_layers={n_layers} but the encoder has {total} transformer layers; use "
+            "fewer, or None for all of them"
+        )
+    if n_layers == total:
+        return
+    layers = _layers(model)
+    inner = set(layers.modules())
+    beside = any(len(stack) == total and stack not in inner for stack in _stacks(model))
+    all_are_read = any(hasattr(module, "num_hidden_layers") for module in model)
+    if len(layers) != total or beside or all_are_read:
+        raise ValueError(
+            f"encoder_layers={n_layers} but {type(model[0].auto_model).__name__} cannot be cut: "
+            f"its {total} layers are not one stack of modules, or more than the last of them is "
+            "pooled; use encoder_layers=None, or another encoder"
+        )
+    del layers[n_layers:]
+    for module in model[0].auto_model.modules():  # some have a copy of the configuration
+        config: Any = getattr(module, "config", None)
+        if getattr(config, "num_hidden_layers", None) == total:
+            of_layers = {
+                name: value[:n_layers]
+                for name, value in vars(config).items()
+                if "layer" in name and isinstance(value, list) and len(value) == total
+            }
+            config.update({"num_hidden_layers": n_layers, **of_layers})
 
 
 def on_processor(model: Any) -> Any:
@@ -209,17 +270,25 @@ class FrozenEncoder:
     device : str
     pooling : {"layers", "model"}, default="layers"
         As of :class:`TextEncoder`.
+    encoder_layers : int or None, default=None
+        As of :func:`load_encoder`.
     verbose : bool, default=False
         Whether to show a progress bar over many texts.
     """
 
     def __init__(
-        self, encoder: Any, device: str, pooling: str = "layers", verbose: bool = False
+        self,
+        encoder: Any,
+        device: str,
+        pooling: str = "layers",
+        encoder_layers: int | None = None,
+        verbose: bool = False,
     ) -> None:
-        self.key = f"{_fingerprint(encoder)} {pooling}"
+        self.key = f"{_fingerprint(encoder)} {pooling} {encoder_layers}"
         there = f"{self.key} {device}"
         if there not in _LOADED:  # two stay loaded, for the fits of a search
-            _LOADED[there] = TextEncoder(load_encoder(encoder), 0, pooling).to(device)
+            model = load_encoder(encoder, encoder_layers)
+            _LOADED[there] = TextEncoder(model, 0, pooling).to(device)
             while len(_LOADED) > 2:
                 _LOADED.popitem(last=False)
         self.text_encoder = _LOADED[there]
@@ -383,10 +452,23 @@ class TextEncoder(nn.Module):
         return found
 
 
+def _stacks(model: Any) -> list[nn.ModuleList]:
+    return [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+
+
 def _layers(model: Any) -> nn.ModuleList:
     """The transformer layers of a model; none for a static embedding."""
-    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    stacks, n_layers = _stacks(model), _n_layers(model)
+    for stack in stacks:  # from outside: layers may hold as many or more of something
+        if len(stack) == n_layers:
+            return stack
     return max(stacks, key=len, default=nn.ModuleList())
+
+
+def _n_layers(model: Any) -> int | None:
+    """How many transformer layers a model's configuration names; None without any."""
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    return getattr(config, "num_hidden_layers", None)
 
 
 class LayerInput:
@@ -407,7 +489,7 @@ class LayerInput:
 
 def _watch_states(model: Any) -> list[LayerInput]:
     """Hooks on the hidden states that are pooled, but the last; the first is the embeddings."""
-    layers = _layers(model[0]) if hasattr(model[0], "auto_model") else nn.ModuleList()
+    layers = _layers(model) if hasattr(model[0], "auto_model") else nn.ModuleList()
     places = np.linspace(0, len(layers), POOLED_STATES).round().astype(int)
     states = []
     for at in np.unique(places)[:-1]:

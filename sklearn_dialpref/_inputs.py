@@ -33,13 +33,13 @@ def student_and_rows(
     dialogues: Dialogues,
     slots: list[NDArray[Any]],
     targets: Targets,
-    source: FrozenEncoder | tuple[Any, int | None, str],
+    source: FrozenEncoder | tuple[Any, int | None, int | None, str],
     device: str,
 ) -> tuple[Student, Rows]:
     """An untrained student, and the training rows, those with a label, in canonical order.
 
-    The student has an encoder to train, made from ``source`` (encoder, trainable layers, pooling),
-    unless there are features or ``source`` is a frozen encoder.
+    The student has an encoder to train, made from ``source`` (encoder, its layers, trainable
+    layers, pooling), unless there are features or ``source`` is a frozen encoder.
     """
     import torch
 
@@ -77,8 +77,8 @@ def student_and_rows(
         student.head.start_at(initial_level(rows))
         return student, rows
 
-    encoder, trainable_layers, pooling = source
-    trained = TextEncoder(load_encoder(encoder), trainable_layers, pooling)
+    encoder, encoder_layers, trainable_layers, pooling = source
+    trained = TextEncoder(load_encoder(encoder, encoder_layers), trainable_layers, pooling)
     texts, index = distinct_texts(slots)
     sample = np.random.RandomState(0).permutation(len(texts))[:1024]
     embedded = trained.to(device).embed([texts[at] for at in np.sort(sample)])

@@ -16,6 +16,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import get_scorer
 
@@ -76,6 +77,18 @@ def test_text(tiny_encoder, chats, tmp_path, trainable_layers, pooling, context_
         torch.testing.assert_close(weight, before[name])
     assert agrees_on_texts(served, clf)
     assert served.context_turns == context_turns
+
+
+def test_fewer_layers(classifier, exported, chats, tmp_path):
+    clf = clone(classifier).set_params(encoder_layers=1)
+    clf.fit(chats.X, chats.y_human, chats.y_llm)
+    assert agrees_on_texts(agrees(clf, chats.X, tmp_path / "model"), clf)
+    kept, whole = (
+        sum(np.prod(weight.dims) for weight in onnx.load(path / "model.onnx").graph.initializer)
+        for path in (tmp_path / "model", exported)
+    )
+    layer = classifier._text_encoder.model[0].auto_model.encoder.layer[1]
+    assert whole - kept >= sum(weight.numel() for weight in layer.parameters())
 
 
 def agrees_on_texts(served, clf):

@@ -48,7 +48,16 @@ def same(again, clf, X):
 
 
 @pytest.mark.parametrize("way", [by_pickle, by_joblib, by_skops])
-@pytest.mark.parametrize("options", [{}, {"context_turns": 1}, {"trainable_layers": None}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"context_turns": 1},
+        {"trainable_layers": None},
+        {"encoder_layers": 1},
+        {"encoder_layers": 1, "trainable_layers": None},
+    ],
+)
 def test_ways_of_pickling(tiny_encoder, chats, tmp_path, way, options):
     clf = DialoguePreferenceClassifier(
         str(tiny_encoder), max_epochs=1, random_state=0, **options

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sklearn.base import clone
@@ -68,6 +69,54 @@ def test_text(tiny_encoder, chats, tmp_path, trainable_layers, pooling):
     assert again.get_params() == clf.get_params()
     refit = clone(again).fit(chats.X, chats.y_human, chats.y_llm)
     np.testing.assert_array_equal(refit.predict_proba(chats.X), clf.predict_proba(chats.X))
+
+
+@pytest.mark.parametrize("trainable_layers", [0, None])
+@pytest.mark.parametrize("as_object", [False, True])
+def test_fewer_layers(tiny_encoder, chats, tmp_path, trainable_layers, as_object):
+    encoder = SentenceTransformer(tiny_encoder, device="cpu") if as_object else tiny_encoder
+    clf = DialoguePreferenceClassifier(
+        encoder,
+        trainable_layers=trainable_layers,
+        encoder_layers=1,
+        max_epochs=1,
+        random_state=0,
+    )
+    clf.fit(chats.X, chats.y_human, chats.y_llm)
+    again = agrees(clf, chats.X, tmp_path / "clf")
+    config = json.loads((tmp_path / "clf" / "encoder" / "config.json").read_text())
+    assert config["num_hidden_layers"] == 1
+    weights = load_file(tmp_path / "clf" / "encoder" / "model.safetensors")
+    assert any("layer.0." in name for name in weights)
+    assert not any("layer.1." in name for name in weights)
+    assert again.encoder_layers == 1
+    once_more = agrees(again, chats.X, tmp_path / "once more")
+    refit = clone(once_more).fit(chats.X, chats.y_human, chats.y_llm)
+    if not (as_object and trainable_layers is None):  # that one starts from the fine-tuned one
+        np.testing.assert_allclose(
+            refit.predict_proba(chats.X), clf.predict_proba(chats.X), atol=1e-5
+        )
+    refit.set_params(encoder_layers=2)
+    if as_object:  # the saved one has only the layer that was kept
+        with pytest.raises(ValueError, match="encoder_layers=2 but the encoder has 1 trans"):
+            refit.fit(chats.X, chats.y_human)
+    else:
+        assert "layer.1." in str(
+            list(refit.fit(chats.X, chats.y_human)._text_encoder.state_dict())
+        )
+
+
+def test_a_folder_from_before_encoders_could_be_cut(tiny_encoder, chats, tmp_path):
+    clf = DialoguePreferenceClassifier(tiny_encoder, max_epochs=1, random_state=0)
+    clf.fit(chats.X, chats.y_human).save(tmp_path / "clf")
+    file = tmp_path / "clf" / "classifier.json"
+    state = json.loads(file.read_text())
+    assert state["parameters"].pop("encoder_layers", "none") is None
+    file.write_text(json.dumps(state))
+    resign(tmp_path / "clf")
+    again = load(tmp_path / "clf")
+    assert again.get_params() == clf.get_params()
+    np.testing.assert_array_equal(again.predict_proba(chats.X), clf.predict_proba(chats.X))
 
 
 def test_it_needs_nothing_outside_the_folder(tiny_encoder, chats, tmp_path):

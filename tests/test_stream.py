@@ -58,6 +58,17 @@ def test_answers_are_those_of_predict(classifier, chats):
         assert all(one.latency_ms > 0 for one in found)
 
 
+def test_an_encoder_of_fewer_layers(tiny_encoder, chats):
+    clf = DialoguePreferenceClassifier(
+        tiny_encoder, encoder_layers=1, context_turns=1, max_epochs=1, random_state=0
+    )
+    proba = clf.fit(chats.X, chats.y_human, chats.y_llm).predict_proba(chats.X)
+    for rows in dialogues(chats.X)[:3]:
+        stream = DialogueStream(clf)
+        found = [stream.push(text).scores for text in rows["text"]]
+        np.testing.assert_allclose(found, proba[rows.index], rtol=0, atol=1e-5)
+
+
 def test_many_dialogues_at_once(served, chats):
     proba = served.predict_proba(chats.X)
 

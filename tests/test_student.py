@@ -142,14 +142,17 @@ def test_too_many_layers(tiny_encoder, chats):
         student(tiny_encoder, trainable_layers=3).fit(chats.X, chats.y_human)
 
 
-@pytest.mark.parametrize("trainable_layers", [0, None])
-def test_static_embeddings_as_an_object(tiny_encoder, chats, trainable_layers):
+def static_embeddings(tiny_encoder):
     tokenizer = load_encoder(tiny_encoder).tokenizer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        static = SentenceTransformer(
-            modules=[StaticEmbedding(tokenizer, embedding_dim=16)], device="cpu"
-        )
+        embedding = StaticEmbedding(tokenizer, embedding_dim=16)
+    return SentenceTransformer(modules=[embedding], device="cpu")
+
+
+@pytest.mark.parametrize("trainable_layers", [0, None])
+def test_static_embeddings_as_an_object(tiny_encoder, chats, trainable_layers):
+    static = static_embeddings(tiny_encoder)
     before = {name: weight.clone() for name, weight in static.state_dict().items()}
     clf = student(static, trainable_layers=trainable_layers)
     clf.fit(chats.X, chats.y_human, chats.y_llm)
@@ -238,6 +241,150 @@ def test_layers_are_pooled_over_the_tokens_of_each_text(tiny_encoder):
         found[:, -32:],
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("pooling", ["layers", "model"])
+def test_the_first_layers_are_kept(tiny_encoder, pooling):
+    texts = ["hello hello parcel late", "thanks"]
+    model = load_encoder(tiny_encoder)
+    tokens = model.preprocess(texts)
+    with torch.inference_mode():
+        embedded, own, _ = (
+            model[0]
+            .auto_model(
+                input_ids=tokens["input_ids"],
+                attention_mask=tokens["attention_mask"],
+                output_hidden_states=True,
+            )
+            .hidden_states
+        )
+    mask = tokens["attention_mask"][..., None]
+    lower, expected = ((state * mask).sum(1) / mask.sum(1) for state in (embedded, own))
+    if pooling == "layers":
+        expected = torch.cat([torch.nn.functional.normalize(lower, dim=1), expected], dim=1)
+    whole = _encoders.FrozenEncoder(tiny_encoder, "cpu", pooling).embed(texts)
+    for encoder in (tiny_encoder, model):  # neither is taken for the other number of layers
+        found = _encoders.FrozenEncoder(encoder, "cpu", pooling, encoder_layers=1).embed(texts)
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+        again = _encoders.FrozenEncoder(encoder, "cpu", pooling).embed(texts)
+        np.testing.assert_allclose(again, whole, atol=1e-6)
+    assert not np.allclose(whole[:, -32:], found[:, -32:], atol=1e-2)
+
+
+@pytest.mark.parametrize("trainable_layers", [0, 1, None])
+def test_a_student_of_fewer_layers(tiny_encoder, chats, trainable_layers):
+    encoder = load_encoder(tiny_encoder)
+    before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
+    clf = student(encoder, trainable_layers, encoder_layers=1)
+    clf.fit(chats.X, chats.y_human, chats.y_llm)
+    own = clf._text_encoder.model
+    assert own[0].auto_model.config.num_hidden_layers == 1
+    assert set(own.state_dict()) == {name for name in before if "layer.1." not in name}
+    changed = {n for n, w in own.state_dict().items() if not torch.equal(w, before[n])}
+    if trainable_layers == 1:
+        assert changed
+        assert all("layer.0." in name for name in changed)
+    else:
+        assert bool(changed) == (trainable_layers is None)
+    # the user's object is as it was
+    assert encoder[0].auto_model.config.num_hidden_layers == 2
+    after = encoder.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    by_name = clone(clf).set_params(encoder=tiny_encoder)
+    by_name.fit(chats.X, chats.y_human, chats.y_llm)
+    np.testing.assert_allclose(
+        by_name.predict_proba(chats.X), clf.predict_proba(chats.X), atol=1e-5
+    )
+
+
+def test_as_many_layers_as_there_are(tiny_encoder, chats):
+    clf = student(tiny_encoder, 0).fit(chats.X, chats.y_human)
+    every = student(tiny_encoder, 0, encoder_layers=2).fit(chats.X, chats.y_human)
+    np.testing.assert_array_equal(every.predict_proba(chats.X), clf.predict_proba(chats.X))
+
+
+def test_layers_that_cannot_be_kept(tiny_encoder, chats):
+    def fit(encoder=tiny_encoder, trainable_layers=0, encoder_layers=1):
+        clf = student(encoder, trainable_layers, encoder_layers=encoder_layers)
+        clf.fit(chats.X, chats.y_human)
+
+    for trainable_layers in (0, None):
+        with pytest.raises(ValueError, match=r"encoder_layers=3 but .* has 2 .*; use fewer"):
+            fit(trainable_layers=trainable_layers, encoder_layers=3)
+    with pytest.raises(ValueError, match=r"trainable_layers=2 but the encoder has 1 trans"):
+        fit(trainable_layers=2)
+    with pytest.raises(ValueError, match=r"no transformer layers.*a StaticEmbedding; use enc"):
+        fit(static_embeddings(tiny_encoder))
+    with pytest.raises(ValueError, match="'encoder_layers' parameter"):
+        fit(encoder_layers=0)
+
+
+def test_layers_of_precomputed_features_are_ignored():
+    X, y = [[0.0], [1.0], [0.0], [1.0]], ["no", "yes", "no", "yes"]
+    clf = student("precomputed", encoder_layers=7).fit(X, y)
+    expected = student("precomputed").fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(clf.predict_proba(X), expected)
+
+
+def of_transformer(config, tiny_encoder, folder):
+    """A SentenceTransformer around a random transformer."""
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import AutoModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModel.from_config(config).save_pretrained(folder)
+    load_encoder(tiny_encoder).tokenizer.save_pretrained(folder)
+    return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(32)], device="cpu")
+
+
+SMALL = {"vocab_size": 41, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+
+
+def test_settings_by_layer_are_cut_too(tiny_encoder, tmp_path):
+    from transformers import ModernBertConfig
+
+    special = dict.fromkeys(("bos_token_id", "cls_token_id"), 2)
+    special |= {**dict.fromkeys(("eos_token_id", "sep_token_id"), 3), "pad_token_id": 0}
+    config = ModernBertConfig(num_hidden_layers=4, **SMALL, **special)
+    kept = load_encoder(of_transformer(config, tiny_encoder, tmp_path / "modern"), 2)
+    kept.save(str(tmp_path / "kept"), create_model_card=False)
+    again = load_encoder(tmp_path / "kept")
+    assert again[0].auto_model.config.layer_types == config.layer_types[:2]
+    texts = ["hello parcel", "thanks"]
+    expected = TextEncoder(kept).embed(texts)
+    np.testing.assert_array_equal(TextEncoder(again).embed(texts), expected)
+
+
+def test_layers_that_are_not_one_stack(tiny_encoder, tmp_path):
+    from transformers import AlbertConfig, XLMConfig
+
+    shared = AlbertConfig(num_hidden_layers=4, embedding_size=16, **SMALL)
+    parallel = XLMConfig(vocab_size=41, emb_dim=32, n_layers=4, n_heads=2)
+    for config in (shared, parallel):
+        model = of_transformer(config, tiny_encoder, tmp_path / config.model_type)
+        with pytest.raises(ValueError, match=r"encoder_layers=2 but \w+Model cannot be cut"):
+            load_encoder(model, 2)
+
+
+def test_layers_that_are_pooled_together(tiny_encoder):
+    from sentence_transformers.sentence_transformer.modules import WeightedLayerPooling
+
+    transformer, pooling = load_encoder(tiny_encoder)
+    modules = [transformer, WeightedLayerPooling(32, num_hidden_layers=2, layer_start=0), pooling]
+    with pytest.raises(ValueError, match=r"BertModel cannot be cut.*pooled"):
+        load_encoder(SentenceTransformer(modules=modules, device="cpu"), 1)
+
+
+def test_a_longer_list_inside_a_layer_is_not_taken_for_the_layers(tiny_encoder):
+    model = load_encoder(tiny_encoder)
+    experts = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(3))
+    model[0].auto_model.encoder.layer[0].experts = experts
+    encoder = TextEncoder(load_encoder(model, 1), 1)
+    assert encoder.embed(["hello"]).shape == (1, 64)
+    trained = {name for name, weight in encoder.named_parameters() if weight.requires_grad}
+    assert len(trained) == len(list(model[0].auto_model.encoder.layer[0].parameters()))
 
 
 def test_hidden_states_that_are_not_by_text_and_token_are_refused(tiny_encoder):

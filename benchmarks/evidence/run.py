@@ -31,6 +31,7 @@ __all__ = [
     "read_predictions",
     "read_results",
     "run_jobs",
+    "score",
 ]
 
 KEY = ["task", "part", "student", "budget", "seed", "method"]
