@@ -1,4 +1,4 @@
-"""A teacher that is biased towards a class: which schedule lets human labels mend it.
+"""A teacher that is biased towards a class: which way of training lets human labels mend it.
 
 Synthetic dialogues with ready-made features, half of them for training, about 100 human labels,
 five votes of a simulated teacher whose bias towards one of three classes grows.  Accuracy on the
@@ -18,11 +18,11 @@ from sklearn_dialpref.datasets import make_dialogues
 
 ROWS = {
     "human labels only": None,
-    "pairs, pretrain_finetune": {"loss": "noise_reduced", "schedule": "pretrain_finetune"},
-    "pairs, joint": {"loss": "noise_reduced", "schedule": "joint"},
-    "pairs, distill_then_joint": {"loss": "noise_reduced", "schedule": "distill_then_joint"},
-    "pairs, two_rounds": {"loss": "noise_reduced"},
     "default": {},
+    "default and pairs": {"pair_weight": 0.3},
+    "pairs, then human labels": {"loss": "noise_reduced"},
+    "joint": {"schedule": "joint"},
+    "distil, then joint": {"schedule": "distill_then_joint"},
 }
 
 

@@ -22,12 +22,10 @@ METHODS = {
     HUMAN_ONLY: {"context_turns": 1},
     "distillation, then human labels": {
         "context_turns": 1,
-        "schedule": "pretrain_finetune",
         "pooling": "model",
     },
     "distillation, then human labels, given layers": {
         "context_turns": 1,
-        "schedule": "pretrain_finetune",
     },
     "default": {"context_turns": 1},
 }
