@@ -143,7 +143,7 @@ def test_the_card(saved):
     card = (saved / "README.md").read_text()
     for part in ("`no`, `so-so`, `yes`", "with a human label | 30", "test dialogues | 0.75"):
         assert part in card
-    assert "| torch | " in card and "two_rounds" in card
+    assert "| torch | " in card and "pretrain_finetune" in card
 
 
 def test_no_pickle_and_private_files(saved):
