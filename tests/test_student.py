@@ -120,7 +120,7 @@ def test_an_encoder_does_not_learn_from_a_useless_teacher(tiny_encoder, chats, m
     assert any(not torch.equal(weight, before[name]) for name, weight in changed.items())
     # as far from where it began as one that never saw the teacher
     distance = [
-        sum((state[name] - before[name]).norm() for name in before if "weight" in name)
+        sum(float((state[name] - before[name]).norm()) for name in before if "weight" in name)
         for state in (changed, weights_of(alone))
     ]
     assert distance[0] == pytest.approx(distance[1], rel=0.2)
@@ -377,7 +377,7 @@ def test_text_and_features_are_not_mixed_up(tiny_encoder, chats):
 
 
 def test_half_of_the_inputs_are_dropped():
-    drop, inputs = _student.DropHalf(), torch.ones(300, 320, requires_grad=True)
+    drop, inputs = _student.Dropout(0.5), torch.ones(300, 320, requires_grad=True)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(0)
         once, again = drop(inputs), drop(inputs)
