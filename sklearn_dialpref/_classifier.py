@@ -325,7 +325,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
                 held_out = _net.hold_out(rows, self.validation_fraction, seed)
             bias = teacher_bias(rows, seed)
             if bias is not None and bias.counts:
-                rows = replace(rows, scores=bias.corrected(rows.scores))
+                rows = replace(rows, scores=bias.corrected(rows))
             recipe = Recipe.of(self, student, seed, device, multilabel=targets.multilabel)
             stages = _stages.plan_stages(
                 self.schedule,
