@@ -117,6 +117,8 @@ def train_student(
                     stacklevel=3,
                 )
                 rows = replace(rows, scores=torch.full_like(rows.scores, float("nan")))
+                # nobody is left who knows the classes without human labels
+                labels = replace(labels, absent=torch.zeros_like(labels.absent))
                 student.load_state_dict(untrained)
                 student.head.start_at(initial_level(rows))
                 stages, n_teacher = [HUMAN_STAGE], 0
