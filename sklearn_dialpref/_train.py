@@ -106,7 +106,7 @@ def train_student(
         if n_teacher:
             net, history = train(student, plans[:n_teacher], recipe, labels, bar)
             if n_teacher == len(stages):
-                return Trained(net, history, True)
+                return Trained(net, history, True, human_weight=0.0)
             useless = teacher_is_useless(rows, human, logits_of(student, rows, human))
             if useless:
                 warnings.warn(
