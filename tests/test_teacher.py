@@ -63,7 +63,9 @@ def test_permutation_z_within_strata():
     """Values that only tell the strata apart say nothing."""
     truth = torch.eye(2)[torch.tensor([0, 1] * 10)][:, None]
     stratum = torch.tensor([0, 0] * 5 + [1, 1] * 5)
-    values = torch.eye(2)[stratum][:, None] + 0.01 * torch.eye(2)[torch.arange(20) % 3 % 2][:, None]
+    values = (
+        torch.eye(2)[stratum][:, None] + 0.01 * torch.eye(2)[torch.arange(20) % 3 % 2][:, None]
+    )
     told = torch.eye(2)[stratum][:, None]
     assert permutation_z(values, told) > 3
     assert permutation_z(values, told, stratum) == float("inf")  # nothing can change places
@@ -110,6 +112,7 @@ def test_a_useless_teacher_is_left_out(schedule):
     assert clf.score(data.X, data.y_true) > alone.score(data.X, data.y_true) - 0.03
 
 
+@pytest.mark.filterwarnings("ignore:y_human has no example")
 def test_a_class_that_only_a_useless_teacher_knows_is_not_predicted():
     data = make_dialogues(100, n_features=5, human_fraction=0.2, class_bias=0, random_state=1)
     y_human = np.where(data.y_human == "class_2", None, data.y_human)
