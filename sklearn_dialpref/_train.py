@@ -138,7 +138,7 @@ def train_student(
     if follows:
         student.load_state_dict(between(before, state_of(student), weight))
         student.rescale(1 / temperature, torch.zeros(len(labels.absent), device=net.device))
-        if weight and labels.absent.any():
+        if labels.absent.any():
             _keep_level(student, rows, rows.has_score & ~held_out, labels.absent)
     history += [{**record, "epoch": len(history) + record["epoch"]} for record in more]
     return Trained(net, history, not useless, weight, temperature, unseen)

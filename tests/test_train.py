@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from skorch.callbacks import Callback
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
+from skorch.callbacks import Callback
 
 from sklearn_dialpref import DialoguePreferenceClassifier, _thresholds, _train, votes_to_scores
 from sklearn_dialpref._net import hold_out
