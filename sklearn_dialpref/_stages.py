@@ -230,7 +230,7 @@ def _warn_of_classes_without_labels(
     ]
     if parts:
         warnings.warn(
-            f"y_human has no {kind} {', nor '.join(parts)}; label some utterances of these classes",
+            f"y_human has no {kind} {', nor '.join(parts)}; label some utterances of them",
             UserWarning,
             stacklevel=4,
         )
