@@ -190,10 +190,13 @@ def test_the_temperature_makes_a_student_that_is_too_sure_less_so():
     y_human = np.where(np.arange(len(X)) < 200, noisy, None)
     clf = student().fit(X, y_human, truth)  # an LLM that knows no doubt
     assert clf.temperature_ > 1.5
-    proba = clf.predict_proba(X)[200:]
-    surer = proba**clf.temperature_
-    surer /= surer.sum(axis=1, keepdims=True)
-    assert log_loss(noisy[200:], proba) < log_loss(noisy[200:], surer) - 0.05
+
+    def loss(temperature):
+        proba = clf.predict_proba(X)[200:] ** (1 / temperature)
+        return log_loss(noisy[200:], proba / proba.sum(axis=1, keepdims=True))
+
+    assert loss(1 / clf.temperature_) > loss(1) + 0.05
+    assert loss(1) < min(loss(0.5), loss(0.7), loss(1.5), loss(2), loss(4)) + 0.01
 
 
 # -- folds ----------------------------------------------------------------------------------
