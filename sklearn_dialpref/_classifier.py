@@ -52,11 +52,10 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         (pair losses ``"noise_reduced"``, ``"hinge"``, ``"ranknet"``, ``"margin_mse"``,
         ``"conservative"``, ``"robust"``; pointwise losses ``"soft_cross_entropy"``,
         ``"cross_entropy"``, ``"forward_corrected"``), or a function with their signature.
-    schedule : {"two_rounds", "pretrain_finetune", "joint", "distill_then_joint"}, \
-            default="two_rounds"
-        ``"two_rounds"``: LLM, then human labels, and again from what LLM, student and people say
-        together, see Notes.  ``"pretrain_finetune"``: ``loss`` on the LLM's labels, then
-        cross-entropy on the human ones.  ``"joint"``: both at once.
+    schedule : {"pretrain_finetune", "joint", "distill_then_joint"}, \
+            default="pretrain_finetune"
+        ``"pretrain_finetune"``: ``loss`` on the LLM's labels, then cross-entropy on the human
+        ones, as far as held-out human labels bear it.  ``"joint"``: both at once.
         ``"distill_then_joint"``: soft cross-entropy on the LLM's labels, then both at once.
     margin_scale : float, default=1.0
         Margin of a pair in logits per unit of score gap.
@@ -66,8 +65,11 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         Share of orders held wrong, in [0, 0.5), for the losses ``"conservative"`` and
         ``"robust"``; the others do not use it.
     loss_weight : float, default=1.0
-        Weight of ``loss`` beside the cross-entropy on human labels in a joint stage, and of a
-        pair loss beside distillation in the second of two rounds.
+        Weight of ``loss`` beside the cross-entropy on human labels in a joint stage.
+    pair_weight : float, default=0.0
+        Weight of the noise-reduced pair loss beside a pointwise loss in the stage on LLM labels
+        that comes before the human ones.  It has no effect where that stage's loss is itself on
+        pairs, or ``X`` has no dialogues.
     context_turns : int, default=0
         Previous utterances of the dialogue that are encoded as context; not with a ``context``
         column in ``X``, which is used instead.  In cross-validation make that column with
@@ -105,7 +107,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         Whether each stage ends when its loss on held-out dialogues has not improved for 3
         epochs, and returns to its best weights.
     callbacks : list of skorch.callbacks.Callback or None, default=None
-        Called during each stage, but not in the human stage of two rounds.
+        Called during each stage, but not in the folds that set ``human_weight_``.
     device : str, default="auto"
         Torch device; ``"auto"`` takes a GPU if there is one.
     random_state : int, RandomState instance or None, default=None
@@ -122,8 +124,23 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
     thresholds_ : ndarray of shape (n_classes,)
         Multilabel only: probability from which on a label is predicted, see Notes.
     history_ : list of dict
-        One record per epoch (the human stage of two rounds has one in all): ``epoch``, ``stage``,
-        ``train_loss``, ``valid_loss`` (NaN where no early stopping) and ``duration`` in seconds.
+        One record per epoch: ``epoch``, ``stage``, ``train_loss``, ``valid_loss`` (NaN where no
+        early stopping) and ``duration`` in seconds.
+    teacher_status_ : {"absent", "used", "corrected", "left out"}
+        What became of the LLM's labels: used as they are, with their bias towards some classes
+        corrected, or left out as they say nothing about the human ones.
+    teacher_bias_ : ndarray of shape (n_classes,), or None
+        Log-odds by which the LLM leans towards each class, summing to 0, fitted on the rows with
+        both labels.  None for multilabel problems, and with fewer than 20 such rows.
+    teacher_bias_gain_ : float or None
+        Accuracy of the LLM that correcting this bias gains on held-out dialogues; None likewise.
+    human_weight_ : float
+        Share, from 0 to 1, of the way from the student that learned from the LLM to the one that
+        went on with the human labels; 1 without LLM labels or in joint stages, 0 without human
+        ones.
+    temperature_ : float
+        What the logits were divided by, so that probabilities fit held-out human labels; 1 where
+        there was no stage on human labels after the LLM's.
     net_ : skorch.NeuralNet
         The trained net of the last stage.
     n_features_in_ : int
@@ -320,7 +337,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
                 held_out = _net.hold_out(rows, self.validation_fraction, seed)
             bias = teacher_bias(rows, seed)
             if bias is not None and bias.counts:
-                rows = replace(rows, scores=bias.corrected(rows.scores))
+                rows = replace(rows, scores=bias.corrected(rows))
             recipe = Recipe.of(self, student, seed, device, multilabel=targets.multilabel)
             stages = _stages.plan_stages(
                 self.schedule,

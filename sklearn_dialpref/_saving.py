@@ -24,6 +24,7 @@ __all__ = ["SavedAsFolder", "data_summary"]
 
 KIND = "classifier"
 STATE, WEIGHTS, ENCODER, CARD = "classifier.json", "student.safetensors", "encoder", "README.md"
+STATUSES = ("absent", "used", "corrected", "left out")  # of the teacher
 PACKAGES = ("sklearn-dialpref", "scikit-learn", "torch", "sentence-transformers", "numpy")
 
 
@@ -110,6 +111,11 @@ class SavedAsFolder(BaseEstimator):
             If there is no such folder.
         ValueError
             If it was not saved by this package or by a later version, is damaged or changed.
+
+        Warns
+        -----
+        UserWarning
+            If the folder names a device or a schedule that is not there.
         """
         folder = checked_folder(path, KIND)
         try:
@@ -210,6 +216,14 @@ def _parameters_from(saved: dict[str, Any], folder: Path) -> dict[str, Any]:
         name: dict(value["pairs"]) if isinstance(value, dict) else value
         for name, value in saved.items()
     }
+    if parameters.get("schedule") == "two_rounds":
+        del parameters["schedule"]
+        warnings.warn(
+            "schedule='two_rounds' of an earlier version is no longer there: the classifier "
+            "predicts as it was saved, and has the default schedule if it is fitted again",
+            UserWarning,
+            stacklevel=3,
+        )
     if parameters["encoder"] is None:
         from ._encoders import load_encoder
 
@@ -237,9 +251,29 @@ def _state(estimator: Any) -> dict[str, Any]:
             {k: None if _is_nan(v) else v for k, v in record.items()}
             for record in estimator.history_
         ],
+        "training": _training_as_json(estimator),
         "data": estimator._data_summary,
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def _training_as_json(estimator: Any) -> dict[str, Any]:
+    """What the human labels decided, None where it is not known."""
+    bias = getattr(estimator, "teacher_bias_", None)
+    numbers = {
+        name: getattr(estimator, f"{name}_", None)
+        for name in ("teacher_bias_gain", "human_weight", "temperature")
+    }
+    return {
+        "teacher_status": getattr(estimator, "teacher_status_", None),
+        "teacher_bias": None if bias is None else [_finite(value) for value in bias],
+        **{name: _finite(value) for name, value in numbers.items()},
+    }
+
+
+def _finite(value: Any) -> float | None:
+    """A number as JSON has it; None where there is none."""
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _is_nan(value: Any) -> bool:
@@ -259,7 +293,21 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -
         {k: float("nan") if v is None else v for k, v in record.items()}
         for record in state["history"]
     ]
+    _restore_training(estimator, state.get("training") or {}, folder)
     estimator._data_summary = state["data"]
+
+
+def _restore_training(estimator: Any, saved: dict[str, Any], folder: Path) -> None:
+    """What :func:`_training_as_json` took; all None of a folder of an earlier version."""
+    status, bias = saved.get("teacher_status"), saved.get("teacher_bias")
+    other = bias is not None and len(bias) != len(estimator.classes_)
+    if other or status not in (None, *STATUSES):
+        raise ValueError(f"{folder} is damaged: what it says of the teacher is not of its classes")
+    estimator.teacher_status_ = status
+    estimator.teacher_bias_ = None if bias is None else np.array(bias, dtype=np.float64)
+    for name in ("teacher_bias_gain", "human_weight", "temperature"):
+        value = saved.get(name)
+        setattr(estimator, f"{name}_", None if value is None else float(value))
 
 
 # -- the student and its encoder as files -----------------------------------------------------
@@ -367,12 +415,39 @@ def _card(state: dict[str, Any], metrics: Mapping[str, float]) -> str:
             "small head that learned from human labels and from those of a large language model. "
             "Load it with `DialoguePreferenceClassifier.load(folder)`.",
             labels_card(state),
-            "## Training data\n\n" + _table(state["data"]),
+            "## Training data\n\n" + _table(state["data"]) + _how_it_learned(state),
             "## Measured\n\n" + (_table(measured) if measured else "Nothing was given."),
             "## Parameters\n\n" + _table({k: v for k, v in parameters.items() if v is not None}),
             "## Versions\n\n" + _table(state["versions"]),
         ]
     ) + ("\n")
+
+
+def _how_it_learned(state: dict[str, Any]) -> str:
+    """A sentence or two on what became of the LLM's and the human labels."""
+    training, schedule = state["training"], state["parameters"].get("schedule")
+    status, gain = training["teacher_status"], training["teacher_bias_gain"]
+    if status is None:
+        return ""
+    alone = "It learned from the human labels alone."
+    if status == "absent":
+        return f"\n\n{alone}"
+    if status == "left out":
+        return f"\n\nThe LLM's labels said nothing about the human ones. {alone}"
+    if not state["data"]["with a human label"]:
+        return "\n\nIt learned from the LLM's labels alone."
+    text = "\n\nIt learned from the LLM's labels and from the human ones"
+    if schedule == "pretrain_finetune":
+        text += (
+            f": of the way between the two it went {training['human_weight']:.0%} (at a "
+            f"temperature of {training['temperature']:.2f}), as served held-out dialogues best"
+        )
+    if status == "corrected":
+        text += (
+            ". The LLM's leaning towards some classes was corrected first, which gained "
+            f"{100 * gain:.1f} points of accuracy on held-out dialogues"
+        )
+    return text + "."
 
 
 def _table(entries: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ __all__ = [
     "plan_stages",
     "smoothed",
 ]
+
+MOST_NAMES = 10  # of classes in a warning
 
 # -- stages ---------------------------------------------------------------------------------
 
@@ -203,8 +206,39 @@ def label_facts(
     weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
     unlabelled = unlabelled_classes(rows, classes)
     absent = unlabelled & (rows.scores > 0).any(dim=0)
+    _warn_of_classes_without_labels(rows, classes, unlabelled, absent)
     confusion = teacher_confusion(rows, classes) if with_confusion else None
     return LabelFacts(rows.multilabel, weight, unlabelled, absent, confusion)
+
+
+def _warn_of_classes_without_labels(
+    rows: Rows, classes: NDArray[Any], unlabelled: Tensor, absent: Tensor
+) -> None:
+    """Say what becomes of classes without a human label, or multilabel without a positive one."""
+    if not rows.has_human.any():
+        return
+    without = ~(rows.human == 1).any(dim=0) if rows.multilabel else unlabelled
+    kind = "positive example" if rows.multilabel else "example"
+    outcomes = {
+        "keeps the level that the LLM gave it": absent,
+        "will hardly be predicted": without & ~absent,
+    }
+    parts = [
+        f"of {_some_names(classes[which.numpy()])}, so that each {outcome}"
+        for outcome, which in outcomes.items()
+        if which.any()
+    ]
+    if parts:
+        warnings.warn(
+            f"y_human has no {kind} {', nor '.join(parts)}; label some utterances of them",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _some_names(classes: NDArray[Any]) -> str:
+    rest = len(classes) - MOST_NAMES
+    return f"{classes[:MOST_NAMES].tolist()}" + (f" and {rest} more" if rest > 0 else "")
 
 
 def unlabelled_classes(rows: Rows, classes: NDArray[Any]) -> Tensor:

@@ -62,8 +62,10 @@ def between(
 ) -> dict[str, Tensor]:
     """The weights that lie this share of the way from one state of a student to another."""
     return {
-        name: torch.lerp(old, after[name], share) if old.is_floating_point() else after[name]
-        for name, old in before.items()
+        name: torch.lerp(before[name].to(new.device), new, share)
+        if new.is_floating_point()
+        else new
+        for name, new in after.items()
     }
 
 

@@ -143,10 +143,14 @@ class TeacherBias:
         """Log-odds by which the teacher leans towards each class, of shape (K,), summing to 0."""
         return -self.how.bias
 
-    def corrected(self, scores: Tensor) -> Tensor:
-        """The scores without the bias."""
-        found = combine(scores[:, None].double().numpy(), self.how)
-        return torch.from_numpy(found).to(scores.dtype)
+    def corrected(self, rows: Rows) -> Tensor:
+        """The scores of the rows without the bias."""
+        scores = rows.scores
+        found = torch.from_numpy(combine(scores[:, None].double().numpy(), self.how))
+        # the correction smooths: what no row was given, or this one cannot have, stays at 0
+        kept = (scores > 0).any(dim=0)
+        found = found * (kept if rows.possible is None else kept & rows.possible)
+        return (found / found.sum(dim=1, keepdim=True)).to(scores.dtype)
 
 
 def teacher_bias(rows: Rows, seed: int) -> TeacherBias | None:

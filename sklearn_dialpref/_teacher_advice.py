@@ -109,8 +109,8 @@ def _class_bias(report: TeacherReport) -> list[str]:
         )
     if sentences:
         sentences[-1] += (
-            " Label more utterances of these classes by hand: the default schedule corrects a "
-            "class as far as human labels show its confusions."
+            " Label more utterances of these classes by hand: the student corrects a grave bias "
+            "as far as human labels show it."
         )
     return sentences
 

@@ -105,7 +105,7 @@ def train_student(
         if n_teacher:
             net, history = train(student, plans[:n_teacher], recipe, labels, bar)
             if n_teacher == len(stages):
-                return Trained(net, history, True)
+                return Trained(net, history, True, human_weight=0.0)
             useless = teacher_is_useless(rows, human, logits_of(student, rows, human))
             if useless:
                 warnings.warn(
@@ -116,6 +116,8 @@ def train_student(
                     stacklevel=3,
                 )
                 rows = replace(rows, scores=torch.full_like(rows.scores, float("nan")))
+                # nobody is left who knows the classes without human labels
+                labels = replace(labels, absent=torch.zeros_like(labels.absent))
                 student.load_state_dict(untrained)
                 student.head.start_at(initial_level(rows))
                 stages, n_teacher = [HUMAN_STAGE], 0

@@ -17,6 +17,18 @@ def fit(encoder, chats, device, **options):
     return clf.fit(chats.X, chats.y_human, chats.y_llm)
 
 
+@pytest.mark.parametrize("schedule", ["pretrain_finetune", "joint"])
+@pytest.mark.parametrize("with_llm", [True, False])
+def test_multilabel_thresholds(gpu, schedule, with_llm):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 5))
+    y = (X[:, :2] > 0.5).astype(float)
+    clf = DialoguePreferenceClassifier(
+        "precomputed", schedule=schedule, max_epochs=2, device=gpu, random_state=0
+    )
+    assert np.isfinite(clf.fit(X, y, y if with_llm else None).thresholds_).all()
+
+
 def devices(clf):
     return {weight.device.type for weight in clf.net_.module_.parameters()}
 

@@ -19,6 +19,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_dialpref import DialoguePreferenceClassifier, _folder
+from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import hinge
 
 
@@ -192,7 +193,74 @@ def test_the_card(saved):
     card = (saved / "README.md").read_text()
     for part in ("`no`, `so-so`, `yes`", "with a human label | 30", "test dialogues | 0.75"):
         assert part in card
-    assert "| torch | " in card and "two_rounds" in card
+    assert "| torch | " in card and "pretrain_finetune" in card
+
+
+LEARNED = (
+    "teacher_status_",
+    "teacher_bias_",
+    "teacher_bias_gain_",
+    "human_weight_",
+    "temperature_",
+)
+
+
+@pytest.fixture(scope="module")
+def biased():
+    return make_dialogues(
+        60, n_features=4, class_bias=[0, 2.5, 0], human_fraction=0.3, random_state=0
+    )
+
+
+def cases(data):
+    truth = np.stack([data.y_true == "class_0", data.y_true != "class_1"], axis=1).astype(float)
+    shuffled = np.random.RandomState(1).permutation(np.asarray(data.y_llm))
+    return {
+        "corrected": (data.y_human, data.y_llm),
+        "absent": (data.y_human, None),
+        "alone": (None, data.y_llm),
+        "left out": (data.y_human, shuffled),
+        "multilabel": (truth, truth * 0.9),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:the LLM's labels say nothing")
+@pytest.mark.parametrize(
+    ("case", "sentence"),
+    [
+        ("corrected", "The LLM's leaning towards some classes was corrected first, which gained"),
+        ("absent", "It learned from the human labels alone."),
+        ("alone", "It learned from the LLM's labels alone."),
+        ("left out", "The LLM's labels said nothing about the human ones. It learned from the"),
+        ("multilabel", "of the way between the two it went"),
+    ],
+)
+def test_what_the_human_labels_decided(biased, tmp_path, case, sentence):
+    clf = DialoguePreferenceClassifier("precomputed", max_epochs=3, random_state=0)
+    clf.fit(biased.X, *cases(biased)[case])
+    kept = agrees(clf, biased.X, tmp_path / "clf"), pickle.loads(pickle.dumps(clf))
+    for again in kept:
+        for name in LEARNED:
+            np.testing.assert_equal(getattr(again, name), getattr(clf, name))
+    assert sentence in (tmp_path / "clf" / "README.md").read_text()
+
+
+def test_a_folder_of_an_earlier_version(saved, copied):
+    file = copied / "classifier.json"
+    state = json.loads(file.read_text())
+    del state["training"], state["parameters"]["pair_weight"]
+    state["parameters"]["schedule"] = "two_rounds"
+    file.write_text(json.dumps(state))
+    resign(copied)
+    with pytest.warns(UserWarning, match="'two_rounds' of an earlier version"):
+        again = load(copied)
+    assert again.get_params() == load(saved).get_params()
+    assert [getattr(again, name) for name in LEARNED] == [None] * 5
+    X = np.random.default_rng(1).normal(size=(9, 3))
+    np.testing.assert_array_equal(again.predict_proba(X), load(saved).predict_proba(X))
+    again.save(copied)  # no warning: it has the new schedule
+    assert load(copied).schedule == "pretrain_finetune"
+    again.fit(X, ["a", "b", "c"] * 3)
 
 
 def test_no_pickle_and_private_files(saved):
@@ -400,6 +468,10 @@ def test_nonsense_in_the_state(copied):
         {"classes": {"values": ["a"], "dtype": "<U1"}},
         {"classes": {"values": ["no", "so-so", "yes"], "dtype": "no such"}},
         {"history": 5},
+        {"training": {"teacher_status": "asleep"}},
+        {"training": {"teacher_bias": [0.5]}},
+        {"training": {"human_weight": "much"}},
+        {"training": 5},
         {"n_slots": None},
         {"multilabel": True, "thresholds": [0.5]},
         {"of_speakers": [["agent", [True]]]},

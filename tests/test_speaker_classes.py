@@ -10,7 +10,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, with_context
-from sklearn_dialpref._stages import LabelFacts, Recipe, Stage, StageLoss
+from sklearn_dialpref._recipe import Recipe
+from sklearn_dialpref._stages import LabelFacts, Stage, StageLoss
 from sklearn_dialpref._student import Student
 
 OF_SPEAKERS = {"agent": ["offer", "other"], "customer": ["ask", "other"]}
@@ -36,7 +37,7 @@ def student(**parameters):
 
 
 @pytest.mark.parametrize("loss", ["soft_cross_entropy", "noise_reduced"])
-@pytest.mark.parametrize("schedule", ["two_rounds", "pretrain_finetune", "joint"])
+@pytest.mark.parametrize("schedule", ["pretrain_finetune", "joint"])
 def test_impossible_classes_are_neither_learned_nor_predicted(chats, schedule, loss):
     X, y, y_llm = chats
     y_human = np.where(np.arange(len(y)) < 100, y, None)
@@ -118,7 +119,7 @@ def test_in_pipelines_and_searches(tiny_encoder):
 
 @pytest.mark.parametrize("with_human", [True, False])
 @pytest.mark.parametrize("loss", ["soft_cross_entropy", "noise_reduced"])
-@pytest.mark.parametrize("schedule", ["two_rounds", "pretrain_finetune", "distill_then_joint"])
+@pytest.mark.parametrize("schedule", ["pretrain_finetune", "joint", "distill_then_joint"])
 def test_a_class_of_an_absent_speaker_is_no_nan(chats, schedule, loss, with_human):
     X, y, y_llm = chats
     y_human = np.where(np.arange(len(y)) < 60, y, None) if with_human else None

@@ -23,8 +23,8 @@ from sklearn_dialpref import (
     DialoguePreferenceClassifier,
     LabelledGroupKFold,
     _encoders,
-    _rounds,
     _student,
+    _train,
 )
 from sklearn_dialpref._encoders import TextEncoder, load_encoder, resolve_encoder
 from sklearn_dialpref._student import Student
@@ -88,33 +88,42 @@ def test_what_is_trained(tiny_encoder, chats, trainable_layers):
         assert any("embeddings" in name for name in changed)
 
 
-def test_an_encoder_learns_once_and_from_the_second_rounds_labels(
-    tiny_encoder, chats, monkeypatch
-):
-    train, calls = _rounds.train, []
+def weights_of(clf):
+    return {name: w.clone() for name, w in clf.net_.module_.encoder.model.state_dict().items()}
 
-    def noted(pupil, rows, *rest):
-        calls.append((pupil.encoder is not None, rows))
-        return train(pupil, rows, *rest)
 
-    monkeypatch.setattr(_rounds, "train", noted)
-    clf = student(tiny_encoder).fit(chats.X, chats.y_human, chats.y_llm)
-    assert [row["stage"] for row in clf.history_] == ["distill", "refine", "refine", "finetune"]
-    assert [trains_encoder for trains_encoder, _ in calls] == [False, False, True]
-    first, _, last = (rows for _, rows in calls)
-    human = last.human >= 0
-    assert (last.scores[human] == torch.eye(3)[last.human[human]]).all()
-    assert not torch.equal(last.scores[~human], first.scores[~human])
+def test_an_encoder_goes_part_of_the_way_to_the_human_labels(tiny_encoder, chats, monkeypatch):
+    fitted = {}
+    for share in (0.0, 0.5, 1.0):
+        best = (share, 1.0, None)
+        monkeypatch.setattr(_train, "_best_share", lambda *args, best=best: best)
+        fitted[share] = student(tiny_encoder).fit(chats.X, chats.y_human, chats.y_llm)
+        assert fitted[share].human_weight_ == share
+        assert [row["stage"] for row in fitted[share].history_] == ["pretrain", "finetune"]
+    none, half, all_the_way = map(weights_of, fitted.values())
+    moved = [name for name in none if not torch.equal(none[name], all_the_way[name])]
+    assert moved
+    for name in moved:
+        torch.testing.assert_close(half[name], (none[name] + all_the_way[name]) / 2)
 
 
 def test_an_encoder_does_not_learn_from_a_useless_teacher(tiny_encoder, chats, monkeypatch):
-    monkeypatch.setattr(_rounds, "teacher_is_useless", lambda heads, head: True)
+    alone = student(tiny_encoder).fit(chats.X, chats.y_human)
+    monkeypatch.setattr(_train, "teacher_is_useless", lambda rows, chosen, logits: True)
+    known = pd.notna(pd.Series(chats.y_human, dtype=object)).to_numpy()
+    y_llm = np.where(known[:, None], np.asarray(chats.y_llm, dtype=object), None)
     with pytest.warns(UserWarning, match="left out"):
-        clf = student(tiny_encoder).fit(chats.X, chats.y_human, chats.y_llm)
-    assert [row["stage"] for row in clf.history_] == ["distill", "finetune"]
+        clf = student(tiny_encoder).fit(chats.X, chats.y_human, y_llm)
+    assert [row["stage"] for row in clf.history_] == ["pretrain", "finetune"]
     before = load_encoder(tiny_encoder).state_dict()
-    changed = clf.net_.module_.encoder.model.state_dict()
+    changed = weights_of(clf)
     assert any(not torch.equal(weight, before[name]) for name, weight in changed.items())
+    # as far from where it began as one that never saw the teacher
+    distance = [
+        sum(float((state[name] - before[name]).norm()) for name in before if "weight" in name)
+        for state in (changed, weights_of(alone))
+    ]
+    assert distance[0] == pytest.approx(distance[1], rel=0.2)
 
 
 def test_bfloat16_in_training_only_and_where_it_is_fast(tiny_encoder, chats, monkeypatch):
@@ -433,7 +442,7 @@ def test_quiet_unless_asked(tiny_encoder, chats, capfd, recwarn):
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
     student(tiny_encoder, verbose=1).fit(chats.X, chats.y_human, chats.y_llm)
-    assert "refine" in capfd.readouterr().err
+    assert "finetune" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("trainable_layers", [0, None])
@@ -515,7 +524,7 @@ def test_text_and_features_are_not_mixed_up(tiny_encoder, chats):
 
 
 def test_half_of_the_inputs_are_dropped():
-    drop, inputs = _student.DropHalf(), torch.ones(300, 320, requires_grad=True)
+    drop, inputs = _student.Dropout(0.5), torch.ones(300, 320, requires_grad=True)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(0)
         once, again = drop(inputs), drop(inputs)

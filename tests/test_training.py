@@ -187,6 +187,7 @@ def test_pairs_stay_within_a_dialogue_and_settings_reach_the_loss(data, schedule
         return noise_reduced(logits, scores, pairs, **options)
 
     y_human = np.where(data.y_human == "class_2", None, data.y_human)
+    y_human[np.flatnonzero(pd.notna(y_human))[15:]] = None  # too few to call the scores useless
     wanted = {"margin_scale": 3.0, "min_gap": 0.1, "smoothing": 0.2}
     student(loss=spy, schedule=schedule, max_epochs=1, **wanted).fit(
         data.X, y_human, np.column_stack([share, 1 - share])
@@ -372,7 +373,7 @@ class StopAt(Callback):
 def test_a_callback_can_end_a_stage_at_its_edges(data, event, n_epochs):
     clf = student(callbacks=[StopAt(event)], max_epochs=2)
     clf.fit(data.X, data.y_human, data.y_llm)
-    assert len([row for row in clf.history_ if row["stage"] != "finetune"]) == n_epochs
+    assert len(clf.history_) == n_epochs
     assert np.isfinite(clf.predict_proba(data.X)).all()
 
 

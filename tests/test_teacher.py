@@ -1,0 +1,216 @@
+"""What human labels say of the teacher: of no use, or leaning towards a class."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref._batches import Rows
+from sklearn_dialpref._teacher import (
+    FEWEST_TO_JUDGE,
+    GRAVE,
+    permutation_z,
+    teacher_bias,
+    teacher_is_useless,
+)
+from sklearn_dialpref.datasets import make_dialogues
+
+NAN = float("nan")
+
+
+def student(**parameters):
+    return DialoguePreferenceClassifier(
+        **{"encoder": "precomputed", "random_state": 0, **parameters}
+    )
+
+
+def shuffled(y_llm, seed=0):
+    return np.random.RandomState(seed).permutation(np.asarray(y_llm))
+
+
+# -- is it of use ---------------------------------------------------------------------------
+
+
+def test_permutation_z_against_all_permutations():
+    rng = np.random.RandomState(0)
+    values = torch.from_numpy(rng.normal(size=(5, 1, 3)))
+    truth = np.array([0, 2, 2, 1, 0])
+    sums = [
+        float(values[np.arange(5), 0, truth[list(order)]].sum())
+        for order in itertools.permutations(range(5))
+    ]
+    found = permutation_z(values, torch.eye(3)[truth][:, None])
+    assert found == pytest.approx((sums[0] - np.mean(sums)) / np.std(sums))
+
+
+def test_permutation_z_leaves_out_what_is_missing_and_sums_labels():
+    rng = np.random.RandomState(0)
+    values = torch.from_numpy(rng.normal(size=(30, 2, 2)))
+    truth = torch.eye(2)[torch.from_numpy(rng.randint(2, size=(30, 2)))]
+    alone = [permutation_z(values[:, [at]], truth[:, [at]]) for at in (0, 1)]
+    both = permutation_z(values, truth)
+    assert min(alone) < both * 2**0.5 / 2 < max(alone)
+    missing = truth.clone()
+    missing[20:] = NAN
+    assert permutation_z(values, missing) == permutation_z(values[:20], truth[:20])
+    assert permutation_z(values, truth * NAN) == float("inf")
+
+
+def test_permutation_z_within_strata():
+    """Values that only tell the strata apart say nothing."""
+    truth = torch.eye(2)[torch.tensor([0, 1] * 10)][:, None]
+    stratum = torch.tensor([0, 0] * 5 + [1, 1] * 5)
+    values = (
+        torch.eye(2)[stratum][:, None] + 0.01 * torch.eye(2)[torch.arange(20) % 3 % 2][:, None]
+    )
+    told = torch.eye(2)[stratum][:, None]
+    assert permutation_z(values, told) > 3
+    assert permutation_z(values, told, stratum) == float("inf")  # nothing can change places
+    assert permutation_z(truth, truth, stratum) > 3
+
+
+def judged(flip, n, learned=None, seed=0):
+    """Whether a teacher of two classes is useless, and a student that repeats it or a value."""
+    rng = np.random.RandomState(seed)
+    truth = torch.from_numpy(rng.randint(2, size=n))
+    said = torch.where(torch.from_numpy(rng.rand(n) < flip), 1 - truth, truth)
+    rows = Rows(np.arange(n), truth, torch.eye(2)[said])
+    logits = 2 * torch.eye(2)[said if learned is None else truth]
+    return teacher_is_useless(rows, np.ones(n, dtype=bool), logits)
+
+
+def test_a_useful_teacher_is_kept_and_any_where_people_labelled_little():
+    assert not judged(0.3, 120)
+    assert not judged(0.0, FEWEST_TO_JUDGE)
+    assert not judged(1.0, FEWEST_TO_JUDGE - 1)
+    assert judged(1.0, FEWEST_TO_JUDGE)
+
+
+def test_a_weak_teacher_is_kept_where_its_student_knows_more():
+    assert judged(0.5, 200, seed=1)
+    assert not judged(0.5, 200, learned="truth", seed=1)
+
+
+def test_chance_calls_a_teacher_useful_rarely():
+    assert sum(not judged(0.5, 120, seed=seed) for seed in range(40)) <= 4
+
+
+@pytest.mark.parametrize("schedule", ["pretrain_finetune", "distill_then_joint"])
+def test_a_useless_teacher_is_left_out(schedule):
+    data = make_dialogues(100, n_features=5, human_fraction=0.2, random_state=1)
+    clf = student(schedule=schedule)
+    with pytest.warns(UserWarning, match="say nothing about the human ones"):
+        clf.fit(data.X, data.y_human, shuffled(data.y_llm))
+    assert clf.teacher_status_ == "left out"
+    assert clf.history_[-1]["stage"] == "finetune"
+    assert [row["epoch"] for row in clf.history_] == list(range(1, len(clf.history_) + 1))
+    alone = student().fit(data.X, data.y_human)
+    assert alone.teacher_status_ == "absent"
+    assert clf.score(data.X, data.y_true) > alone.score(data.X, data.y_true) - 0.03
+
+
+@pytest.mark.filterwarnings("ignore:y_human has no example")
+def test_a_class_that_only_a_useless_teacher_knows_is_not_predicted():
+    data = make_dialogues(100, n_features=5, human_fraction=0.2, class_bias=0, random_state=1)
+    y_human = np.where(data.y_human == "class_2", None, data.y_human)
+    with pytest.warns(UserWarning, match="say nothing about the human ones"):
+        clf = student().fit(data.X, y_human, shuffled(data.y_llm))
+    assert clf.predict_proba(data.X)[:, 2].mean() < 0.02
+
+
+# -- does it lean towards a class -----------------------------------------------------------
+
+
+def biased(size, n_dialogues=120, seed=0, **options):
+    options = {"n_features": 6, "class_bias": [0, size, 0], "human_fraction": 0.2, **options}
+    return make_dialogues(n_dialogues, random_state=seed, **options)
+
+
+def test_a_grave_bias_is_corrected():
+    data = biased(2.5)
+    clf = student().fit(data.X, data.y_human, data.y_llm)
+    assert clf.teacher_status_ == "corrected"
+    assert clf.teacher_bias_.shape == (3,)
+    assert clf.teacher_bias_.sum() == pytest.approx(0, abs=1e-6)
+    assert clf.teacher_bias_.argmax() == 1 and clf.teacher_bias_[1] > 1
+    assert GRAVE < clf.teacher_bias_gain_ < 1
+    said = pd.DataFrame(data.y_llm).mode(axis=1)[0]
+    teacher = (said.to_numpy() == data.y_true).mean()
+    assert clf.score(data.X, data.y_true) > teacher + 0.2
+    alone = student().fit(data.X, data.y_human)
+    assert clf.score(data.X, data.y_true) > alone.score(data.X, data.y_true) - 0.01
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_unbiased_teacher_is_left_as_it_is(seed):
+    data = biased(0.0, seed=seed)
+    clf = student(max_epochs=1).fit(data.X, data.y_human, data.y_llm)
+    assert clf.teacher_status_ == "used"
+    assert np.abs(clf.teacher_bias_).max() < 1
+    assert clf.teacher_bias_gain_ < GRAVE
+
+
+def test_too_few_labels_to_judge_a_bias():
+    data = biased(2.5)
+    known = np.flatnonzero(pd.notna(data.y_human))
+    y_human = np.full(len(data.X), None, dtype=object)
+    y_human[known[: FEWEST_TO_JUDGE - 1]] = data.y_true[known[: FEWEST_TO_JUDGE - 1]]
+    clf = student(max_epochs=1).fit(data.X, y_human, data.y_llm)
+    assert clf.teacher_status_ == "used"
+    assert clf.teacher_bias_ is None and clf.teacher_bias_gain_ is None
+
+
+@pytest.mark.parametrize("labels", ["human", "LLM"])
+def test_without_labels_of_both_kinds_there_is_nothing_to_judge(labels):
+    data = biased(2.5)
+    y_human, y_llm = (data.y_human, None) if labels == "human" else (None, data.y_llm)
+    clf = student(max_epochs=1).fit(data.X, y_human, y_llm)
+    assert clf.teacher_status_ == ("absent" if labels == "human" else "used")
+    assert clf.teacher_bias_ is None and clf.teacher_bias_gain_ is None
+
+
+def rows_with_bias(n=200, n_classes=4, never=3, seed=0):
+    """A teacher that says class 1 too often, never class 3, and answers not every row."""
+    rng = np.random.RandomState(seed)
+    truth = torch.from_numpy(rng.randint(never, size=n))
+    said = torch.where(torch.from_numpy(rng.rand(n) < 0.6), 1, truth)
+    scores = 0.8 * torch.eye(n_classes)[said] + 0.2 * torch.eye(n_classes)[truth]
+    scores[-5:] = NAN
+    possible = torch.ones(n, n_classes, dtype=torch.bool)
+    possible[::2, 0] = truth[::2] == 0
+    scores = torch.where(possible, scores, 0 * scores)
+    return Rows(np.arange(n) // 10, truth, scores, possible=possible)
+
+
+def test_what_the_teacher_cannot_or_never_says_stays_so_when_it_is_corrected():
+    rows = rows_with_bias()
+    bias = teacher_bias(rows, 0)
+    assert bias.counts
+    corrected = bias.corrected(rows)
+    answered = torch.from_numpy(rows.has_score)
+    assert corrected[~answered].isnan().all()
+    assert (corrected[answered][:, 3] == 0).all()
+    assert (corrected[answered][~rows.possible[answered]] == 0).all()
+    torch.testing.assert_close(corrected[answered].sum(dim=1), torch.ones(int(answered.sum())))
+    assert corrected[answered][:, 1].mean() < rows.scores[answered][:, 1].mean() - 0.1
+
+
+def test_a_class_that_nobody_knows_is_not_invented_by_the_correction():
+    data = biased(2.5)
+    clf = student(classes=["class_0", "class_1", "class_2", "never"])
+    with pytest.warns(UserWarning, match=r"\['never'\], so that each will hardly be predicted"):
+        clf.fit(data.X, data.y_human, data.y_llm)
+    assert clf.teacher_status_ == "corrected"
+    assert clf.predict_proba(data.X)[:, 3].max() < 0.01
+
+
+def test_multilabel_teachers_are_not_corrected():
+    data = biased(2.5)
+    truth = np.stack([data.y_true == "class_0", data.y_true != "class_1"], axis=1).astype(float)
+    y_human = np.where(np.arange(len(truth))[:, None] < 100, truth, NAN)
+    clf = student(max_epochs=1).fit(data.X, y_human, truth.clip(0.3, 1.0))
+    assert clf.teacher_status_ == "used"
+    assert clf.teacher_bias_ is None and clf.teacher_bias_gain_ is None
