@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ._batches import Rows
-from ._calibration import best_temperature
+from ._calibration import best_temperature, level_shift
 from ._net import DialogueNet, plan_training, train
 from ._recipe import Recipe
 from ._stages import HUMAN_STAGE, LabelFacts, Stage, StageLoss, initial_level
@@ -33,6 +33,7 @@ MANY_LABELS = 1000  # human-labelled rows from which on one fold tells enough
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the teacher's student to people's
 CAUTIOUS = 0.25  # the share where people labelled a single row, so that none can be held out
 LEAST_TEMPERATURE = 0.5
+LEVEL_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ def train_student(
     if follows:
         student.load_state_dict(between(before, state_of(student), weight))
         student.rescale(1 / temperature, torch.zeros(len(labels.absent), device=net.device))
+        if labels.absent.any():
+            _keep_level(student, rows, rows.has_score & ~held_out, labels.absent)
     history += [{**record, "epoch": len(history) + record["epoch"]} for record in more]
     return Trained(net, history, not useless, weight, temperature, unseen)
 
@@ -224,3 +227,17 @@ def _best_share(
     best = int(np.argmin([value for _, value in found]))
     temperature = found[best][0]
     return SHARES[best], temperature, logits[best] / temperature
+
+
+def _keep_level(student: Student, rows: Rows, scored: NDArray[np.bool_], absent: Tensor) -> None:
+    """Classes that no person used keep the mean score that the teacher gave them."""
+    places = np.flatnonzero(scored)
+    if not len(places):
+        return
+    chosen = np.zeros_like(scored)
+    n = min(LEVEL_ROWS, len(places))
+    chosen[places[np.linspace(0, len(places) - 1, n).astype(int)]] = True
+    logits = logits_of(student, rows, chosen).double()
+    scores = rows.scores[torch.from_numpy(chosen)].double()
+    shift = level_shift(logits, scores, rows.multilabel, absent)
+    student.rescale(1.0, shift.float().to(student.mean.device))
