@@ -172,7 +172,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
     ``batch_size``                              128                         32
     ``max_epochs``, LLM labels first            5 (300)                     1 (90)
     ``max_epochs``, human labels alone          15 (200)                    6 (90)
-    ``max_epochs``, human labels after          20                          3
+    ``max_epochs``, human labels after          20 (40)                     3
     ``max_epochs``, joint stage after           3 (150)                     1
     ==========================================  ==========================  ==================
 

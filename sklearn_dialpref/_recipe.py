@@ -35,7 +35,7 @@ LARGEST_GRADIENT = 1.0  # its norm
 # -- length of the stages: epochs, and steps at least
 TEACHER_STAGE = {"frozen": (5, 300), "fine_tuned": (1, 90)}
 HUMAN_STAGE_ALONE = {"frozen": (15, 200), "fine_tuned": (6, 90)}
-HUMAN_STAGE_AFTER = {"frozen": (20, 0), "fine_tuned": (3, 0)}
+HUMAN_STAGE_AFTER = {"frozen": (20, 40), "fine_tuned": (3, 0)}
 JOINT_STAGE_AFTER = {"frozen": (3, 150), "fine_tuned": (1, 0)}
 JOINT_HUMAN_ROUNDS = {"frozen": 20, "fine_tuned": 6}  # of the human rows, at least
 JOINT_HUMAN_SHARE = 8  # at least a batch's eighth are human-labelled rows beside it
