@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ._encoders import TextEncoder
+from ._recipe import MAX_SEGMENT, TOKENS_PER_UTTERANCE
 from .pairs import dialogue_pairs
 
 __all__ = ["DialogueBatches", "Rows", "segments"]
 
-TOKENS_PER_UTTERANCE = 32  # an utterance of up to this many tokens costs one unit of batch_size
-MAX_SEGMENT = 64  # rows; all pairs of a segment are used, so they stay linear in the rows
 CPU_CHUNK = 16  # texts of like length that are padded together; a GPU takes a batch as one
 
 

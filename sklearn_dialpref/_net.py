@@ -26,6 +26,7 @@ from ._batches import DialogueBatches, Rows, segments
 from ._calibration import scale_and_shift
 from ._encoders import TextEncoder
 from ._recipe import (
+    CALIBRATION_ROWS,
     JOINT_HUMAN_SHARE,
     LARGEST_GRADIENT,
     PATIENCE,
@@ -41,7 +42,6 @@ from ._student import Student
 
 __all__ = ["Plan", "hold_out", "plan_training", "ready_net", "seeded", "torch_device", "train"]
 
-CALIBRATION_ROWS = 2048
 
 SEEDING = threading.RLock()  # torch's random state is one for all threads
 

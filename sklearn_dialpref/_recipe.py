@@ -48,6 +48,33 @@ MOST_DROPOUT = 0.5
 LEAST_DROPOUT = 0.1
 MANY_ROWS = 50_000  # labelled rows up to which the head drops half of its inputs
 
+# -- how far the human labels are followed
+N_FOLDS = 3
+MANY_LABELS = 1000  # human-labelled rows from which on one fold tells enough
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the teacher's student to people's
+CAUTIOUS = 0.25  # the share where people labelled a single row, so that none can be held out
+LEAST_TEMPERATURE = 0.5
+LEVEL_ROWS = 2048  # that tell the teacher's level of classes without human labels
+CALIBRATION_ROWS = 2048  # that tell scale and level after a stage on pairs
+
+# -- the teacher: of no use, or biased
+FEWEST_TO_JUDGE = 20  # human-labelled rows
+SIGNIFICANT = 2.0  # standard scores
+SMALL_EFFECT = 0.2  # standard deviations of a row
+BIAS_FOLDS = 5
+BIAS_DRAWS = 1000
+SURE = 0.975  # share of the draws in which correcting the teacher has to help
+GRAVE = 0.05  # gain in accuracy on held-out dialogues from which on a bias is corrected
+
+# -- thresholds of multilabel problems
+THRESHOLD_DRAWS = 100
+DRAWN_ROWS = 1_000_000  # at most in all draws together; of more rows one draw is enough
+COMMON_POSITIVES = 10
+
+# -- batches
+TOKENS_PER_UTTERANCE = 32  # an utterance of up to this many tokens costs one unit of batch_size
+MAX_SEGMENT = 64  # rows; all pairs of a segment are used, so they stay linear in the rows
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -13,18 +13,18 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ._batches import Rows
+from ._recipe import (
+    BIAS_DRAWS,
+    BIAS_FOLDS,
+    FEWEST_TO_JUDGE,
+    GRAVE,
+    SIGNIFICANT,
+    SMALL_EFFECT,
+    SURE,
+)
 from .annotation.ensemble import Combination, combine, fit_bias
 
 __all__ = ["TeacherBias", "permutation_z", "teacher_bias", "teacher_is_useless", "teacher_status"]
-
-FEWEST_TO_JUDGE = 20  # human-labelled rows
-SIGNIFICANT = 2.0  # standard scores
-SMALL_EFFECT = 0.2  # standard deviations of a row
-FOLDS = 5
-DRAWS = 1000
-SURE = 0.975  # share of the draws in which correcting the teacher has to help
-GRAVE = 0.05  # gain in accuracy on held-out dialogues from which on a bias is corrected
-
 
 # -- is it of use -------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ def teacher_bias(rows: Rows, seed: int) -> TeacherBias | None:
         return None
     both = rows.has_human & rows.has_score
     unit = rows.group[both]
-    if len(np.unique(unit)) < FOLDS:  # of few dialogues each row stands for itself
+    if len(np.unique(unit)) < BIAS_FOLDS:  # of few dialogues each row stands for itself
         unit = np.arange(both.sum())
     if both.sum() < FEWEST_TO_JUDGE:
         return None
@@ -171,7 +171,7 @@ def teacher_bias(rows: Rows, seed: int) -> TeacherBias | None:
     truth = rows.human[both].numpy()
     right = _share_right(scores[:, 0], truth)
     corrected = np.empty(len(truth))
-    folds = GroupKFold(min(FOLDS, len(np.unique(unit))), shuffle=True, random_state=seed)
+    folds = GroupKFold(min(BIAS_FOLDS, len(np.unique(unit))), shuffle=True, random_state=seed)
     for train, test in folds.split(truth, truth, unit):
         how = fit_bias(scores[train], truth[train])
         corrected[test] = _share_right(combine(scores[test], how), truth[test])
@@ -199,5 +199,5 @@ def _low_end(gain: NDArray[np.float64], unit: NDArray[np.int64], seed: int) -> f
     _, place, size = np.unique(unit, return_inverse=True, return_counts=True)
     total = np.bincount(place, gain)
     even = np.full(len(size), 1 / len(size))
-    drawn = np.random.RandomState(seed).multinomial(len(size), even, size=DRAWS)
+    drawn = np.random.RandomState(seed).multinomial(len(size), even, size=BIAS_DRAWS)
     return float(np.quantile(drawn @ total / (drawn @ size), 1 - SURE))

@@ -7,11 +7,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-__all__ = ["f1_thresholds"]
+from ._recipe import COMMON_POSITIVES, DRAWN_ROWS, THRESHOLD_DRAWS
 
-DRAWS = 100
-COMMON_POSITIVES = 10
-DRAWN_ROWS = 1_000_000  # at most in all draws together; of more rows one draw is enough
+__all__ = ["f1_thresholds"]
 
 
 def f1_thresholds(human: Tensor, unseen: Tensor | None, seed: int) -> NDArray[np.float64]:
@@ -63,7 +61,7 @@ def _mean_best_threshold(
     # halfway to the next score; there is none between equal ones, and the last takes all rows
     between = np.append((score[:-1] + score[1:]) / 2, score[-1])
     possible = np.append(score[:-1] > score[1:], True)
-    n_draws = min(DRAWS, DRAWN_ROWS // n)
+    n_draws = min(THRESHOLD_DRAWS, DRAWN_ROWS // n)
     weight = np.ones((1, n))
     if n_draws > 1:
         weight = rng.multinomial(n, np.full(n, 1 / n), size=n_draws).astype(np.float64)

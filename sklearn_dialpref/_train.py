@@ -21,19 +21,20 @@ from tqdm.auto import tqdm
 from ._batches import Rows
 from ._calibration import best_temperature, level_shift
 from ._net import DialogueNet, plan_training, train
-from ._recipe import Recipe
+from ._recipe import (
+    CAUTIOUS,
+    LEAST_TEMPERATURE,
+    LEVEL_ROWS,
+    MANY_LABELS,
+    N_FOLDS,
+    SHARES,
+    Recipe,
+)
 from ._stages import HUMAN_STAGE, LabelFacts, Stage, StageLoss, initial_level
 from ._student import Student, between, logits_of, state_of
 from ._teacher import teacher_is_useless
 
 __all__ = ["Trained", "folds", "train_student"]
-
-N_FOLDS = 3
-MANY_LABELS = 1000  # human-labelled rows from which on one fold tells enough
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from the teacher's student to people's
-CAUTIOUS = 0.25  # the share where people labelled a single row, so that none can be held out
-LEAST_TEMPERATURE = 0.5
-LEVEL_ROWS = 2048
 
 
 @dataclass(frozen=True)
