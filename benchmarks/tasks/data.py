@@ -20,13 +20,8 @@ TEST_ROWS = 5_000
 HUMAN_ONLY = "human labels only"
 METHODS = {
     HUMAN_ONLY: {"context_turns": 1},
-    "distillation, then human labels": {
-        "context_turns": 1,
-        "pooling": "model",
-    },
-    "distillation, then human labels, given layers": {
-        "context_turns": 1,
-    },
+    "joint": {"context_turns": 1, "schedule": "joint"},
+    'default, `pooling="model"`': {"context_turns": 1, "pooling": "model"},
     "default": {"context_turns": 1},
 }
 # of each domain one service: what users say does not tell Buses_1 from Buses_2
@@ -143,8 +138,6 @@ def intents(folder: Path, simulator: Simulator) -> Problem:
         for part in (train, test)
     )
     groups = train["dialogue_id"].to_numpy()
-    # on other dialogues of the training part the sentence embedding alone was better
-    methods = {**METHODS, 'two rounds, pooling="model"': {"context_turns": 1, "pooling": "model"}}
     return Problem(
         "intents",
         "class",
@@ -153,7 +146,6 @@ def intents(folder: Path, simulator: Simulator) -> Problem:
         _utterances(test),
         y_test,
         _class_votes(y, groups, simulator),
-        methods,
     )
 
 
