@@ -9,20 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from .data import Cell
 from .features import ENCODER
 from .linear import all_classes
-from .ours import STUDENTS, Method
 
 __all__ = ["FINE_TUNED", "setfit"]
 
 # SetFit's default makes all pairs of the labels, whose number grows with their square
 SETFIT_MAX_STEPS = 2000
 SETFIT_BATCH = 16
-# This package's student, as its users trained it before there were two rounds.
-PLAIN = {
-    **STUDENTS["fine-tuned"],
-    "loss": "soft_cross_entropy",
-    "schedule": "pretrain_finetune",
-    "pooling": "model",
-}
 
 
 def setfit(cell: Cell, seed: int, max_steps: int = SETFIT_MAX_STEPS) -> np.ndarray:
@@ -63,9 +55,5 @@ def setfit(cell: Cell, seed: int, max_steps: int = SETFIT_MAX_STEPS) -> np.ndarr
 
 
 FINE_TUNED = {
-    "human_only": Method(PLAIN, use_llm=False),
     "setfit": setfit,
-    "distillation_then_human": Method(PLAIN),
-    "distillation_then_human_layers": Method({**PLAIN, "pooling": "layers"}),
-    "forward_correction": Method({**PLAIN, "loss": "forward_corrected"}),
 }
