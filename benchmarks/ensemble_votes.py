@@ -1,10 +1,12 @@
 """An ensemble's votes: their mean, weights learned from 100 human labels, and the best member.
 
 Real votes of language models on MELD's test split (emotion; up to 17 combinations of model and
-context window), DeliData (type, target) and Persuasion for Good (coarse strategies), through the
-code by which ``LLMAnnotator`` combines the answers of its prompts.  Per seed about 100 human
-labels (whole dialogues) are drawn to learn from; the rows of all other dialogues are scored.
-"Best member" is chosen by accuracy on the same 100 labels.
+context window), DeliData (type, target), Persuasion for Good (coarse and fine strategies) and talk
+moves (19 combinations of prompt and model), through the code by which ``LLMAnnotator`` combines
+the answers of its prompts.  Per seed some human labels (whole dialogues) are drawn to learn from;
+the rows of all other dialogues are scored.  "Weights alone" leaves out what the annotator learns
+beside them, temperature and bias, and its test of whether they help.  "Best member" is chosen by
+accuracy on the same labels.
 
     python benchmarks/ensemble_votes.py --data ../shared/data
 """
@@ -18,13 +20,21 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from sklearn_dialpref.annotation.ensemble import FLOOR, Combination, combine, fit_combination
+from sklearn_dialpref.annotation.ensemble import (
+    FLOOR,
+    Combination,
+    _fit,
+    combine,
+    fit_combination,
+)
 
 SETS = {
     "MELD emotion": ("meld", "emotion", lambda c: "sentiment" not in c),
     "DeliData type": ("deli", "type", lambda c: c.endswith("_type")),
     "DeliData target": ("deli", "target", lambda c: c.endswith("_target")),
     "P4G coarse": ("p4g", "persuader_gold_coarse", lambda c: c.endswith("_coarse")),
+    "P4G strategy": ("p4g", "persuader_gold", lambda c: c.endswith("_mapped")),
+    "talk moves": ("talkmoves", "talkmove", lambda c: c.startswith("llm_full_")),
 }
 
 
@@ -58,14 +68,15 @@ def measures(proba: np.ndarray, y: np.ndarray) -> list[float]:
     ]
 
 
-def one_seed(scores, y, groups, seed: int) -> dict[str, list[float]]:
+def one_seed(scores, y, groups, seed: int, n_labels: int) -> dict[str, list[float]]:
     order = np.random.default_rng(seed).permutation(groups.max() + 1)
     sizes = np.bincount(groups)[order].cumsum()
-    chosen = order[: int(np.searchsorted(sizes, 100)) + 1]
+    chosen = order[: int(np.searchsorted(sizes, n_labels)) + 1]
     known = np.isin(groups, chosen)
     n_members, n_classes = scores.shape[1:]
     plain = Combination.plain(n_members, n_classes)
     learned = fit_combination(scores[known], y[known], groups[known], seed=seed)
+    weights = _fit(scores[known], y[known], ("weights",))
     filled = np.nan_to_num(scores[known])
     best = int((filled.argmax(axis=2) == y[known, None]).mean(axis=0).argmax())
     single = np.where(
@@ -73,7 +84,8 @@ def one_seed(scores, y, groups, seed: int) -> dict[str, list[float]]:
     )
     return {
         "mean vote": measures(combine(scores[~known], plain), y[~known]),
-        "learned from 100 labels": measures(combine(scores[~known], learned), y[~known]),
+        "weights alone": measures(combine(scores[~known], weights), y[~known]),
+        "as LLMAnnotator learns it": measures(combine(scores[~known], learned), y[~known]),
         "best member": measures(single, y[~known]),
     }
 
@@ -82,19 +94,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the parquet files")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--labels", type=int, nargs="+", default=[100, 400])
     options = parser.parse_args()
-    print("| data | members | combination | accuracy | macro-F1 | Brier | log-loss |")
-    print("|---|---|---|---|---|---|---|")
+    print("| data | members | labels | combination | accuracy | macro-F1 | Brier | log-loss |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in SETS:
         scores, y, groups, members = load(options.data, name)
-        runs = [one_seed(scores, y, groups, seed) for seed in range(options.seeds)]
-        for row in runs[0]:
-            table = np.array([run[row] for run in runs])
-            cells = [
-                f"{m:.3f} ± {s:.3f}"
-                for m, s in zip(table.mean(axis=0), table.std(axis=0, ddof=1), strict=True)
-            ]
-            print(f"| {name} | {len(members)} | {row} | {' | '.join(cells)} |", flush=True)
+        for n_labels in options.labels:
+            runs = [one_seed(scores, y, groups, s, n_labels) for s in range(options.seeds)]
+            for row in runs[0]:
+                table = np.array([run[row] for run in runs])
+                cells = [
+                    f"{m:.3f} ± {s:.3f}"
+                    for m, s in zip(table.mean(axis=0), table.std(axis=0, ddof=1), strict=True)
+                ]
+                head = f"| {name} | {len(members)} | {n_labels} | {row} |"
+                print(f"{head} {' | '.join(cells)} |", flush=True)
     print(f"\n{options.seeds} seeds, {platform.machine()}, {time.strftime('%Y-%m-%d')}")
 
 
