@@ -210,7 +210,7 @@ def _by_budget(done: pd.DataFrame, at: str) -> Section:
         "best on human labels only, of each task": HUMAN_ONLY,
     }
     parts = []
-    for budget in _by_size(done["budget"].unique()):
+    for budget in _by_size(done[done["method"] == "default"]["budget"].unique()):
         for kind, methods in kinds.items():
             part = done[(done["budget"] == budget) & done["method"].isin(methods)]
             parts.append(_best_of_each_task(part).assign(row=f"{budget}, {kind}"))
