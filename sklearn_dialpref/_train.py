@@ -100,11 +100,11 @@ def train_student(
     plans = plan_training(student, rows, held_out, stages, recipe)
     n_teacher = next((at for at, stage in enumerate(stages) if stage.human), len(stages))
     human = rows.has_human & ~held_out
-    untrained = state_of(student)
     history: list[dict[str, Any]] = []
     useless = False
     with tqdm(unit="step", disable=not recipe.verbose) as bar:
         if n_teacher:
+            untrained = state_of(student)
             net, history = train(student, plans[:n_teacher], recipe, labels, bar)
             if n_teacher == len(stages):
                 return Trained(net, history, True, human_weight=0.0)
@@ -127,17 +127,19 @@ def train_student(
 
         last = list(stages[n_teacher:])
         follows = n_teacher > 0 and last == [HUMAN_STAGE]
-        before = state_of(student)
         weight, temperature, unseen = 1.0, 1.0, None
         if follows or rows.multilabel:
             shares = SHARES if follows else (1.0,)
             logits = _unseen_logits(
                 student, rows, held_out, last, recipe, labels, shares, n_teacher, bar
             )
-            weight, temperature, unseen = _best_share(logits, rows.human, labels, recipe, follows)
+            unseen = logits[0]
+        if follows:
+            before = state_of(student)
+            weight, temperature, unseen = _best_share(logits, rows.human, labels, recipe)
         net, more = train(student, plans[n_teacher:], recipe, labels, bar)
     if follows:
-        student.load_state_dict(between(before, state_of(student), weight))
+        student.load_state_dict(between(before, student.state_dict(), weight))
         student.rescale(1 / temperature, torch.zeros(len(labels.absent), device=net.device))
         if labels.absent.any():
             _keep_level(student, rows, rows.has_score & ~held_out, labels.absent)
@@ -190,7 +192,7 @@ def _unseen_logits(
     if n_folds < 2:
         return logits
     quiet = replace(recipe, callbacks=[], early_stopping=False)
-    before = state_of(student)
+    before = student.state_dict()  # of which each fold trains a copy
     for number in range(1 if human.sum() > MANY_LABELS else n_folds):
         other = copy.deepcopy(student)
         out = held_out | (fold == number)
@@ -207,14 +209,12 @@ def _unseen_logits(
 
 
 def _best_share(
-    logits: Tensor, human: Tensor, labels: LabelFacts, recipe: Recipe, follows: bool
+    logits: Tensor, human: Tensor, labels: LabelFacts, recipe: Recipe
 ) -> tuple[float, float, Tensor | None]:
     """The share and the temperature of the least loss on unseen labels, and the logits there."""
     known = ~logits[0].isnan().any(dim=1)
     if not known.any():
-        return (CAUTIOUS if follows else 1.0), 1.0, None
-    if not follows:
-        return 1.0, 1.0, logits[0]
+        return CAUTIOUS, 1.0, None
     criterion = StageLoss(HUMAN_STAGE, recipe, labels).double()
     truth = human[known].double() if human.ndim == 2 else human[known]
 
