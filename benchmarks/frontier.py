@@ -117,7 +117,7 @@ def speeds(task: str, plan: Plan, work: Path) -> pd.DataFrame:
     split = load_split(TASKS[task], plan.folder, plan.part)
     rows = split.train[:N_CHECKED]
     labels = np.resize(split.classes, len(rows)).astype(object)
-    quick = {**STUDENTS["frozen"], "schedule": "pretrain_finetune", "max_epochs": 1}
+    quick = {**STUDENTS["frozen"], "max_epochs": 1}
     served = {}
     for encoder, options in plan.encoders.items():
         clf = DialoguePreferenceClassifier(**quick, **options, random_state=0).fit(rows, labels)

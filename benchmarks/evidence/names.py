@@ -45,7 +45,6 @@ NAMES = {
     "forward_correction": "forward-corrected distillation, then human labels",
     "dawid_skene": "Dawid-Skene, then distillation, then human labels",
     "annot_mix": "scikit-activeml's Annot-Mix on both",
-    "human_only": "human labels only",
     "setfit": "SetFit on human labels",
 } | {
     f"{loss}-{schedule}": f"our student: {what}, {when}"

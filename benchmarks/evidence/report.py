@@ -20,7 +20,6 @@ HUMAN_ONLY = [
     "mlp_human",
     "mlp_human_layers",
     "default_human_only",
-    "human_only",
     "setfit",
     "self_training",
 ]
