@@ -1,6 +1,7 @@
 """Shared fixtures; the Hugging Face hub is never asked."""
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -38,6 +39,14 @@ def gpu(on_the_processor, monkeypatch):
         pytest.skip("needs a GPU")
     monkeypatch.setattr(torch.cuda, "is_available", on_the_processor)
     return "cuda"
+
+
+@pytest.fixture
+def default_interrupts():
+    """Python's own handler, also where the test run was started with SIGINT ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture(autouse=True)

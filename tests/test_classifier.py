@@ -234,14 +234,6 @@ def test_a_callback_can_end_a_stage(data):
     assert [row["stage"] for row in clf.history_] == ["pretrain", "finetune"]
 
 
-@pytest.fixture
-def default_interrupts():
-    """Python's own handler, also where the test run was started with SIGINT ignored."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
 @pytest.mark.usefixtures("default_interrupts")
 @pytest.mark.parametrize("inside", ["on_batch_end", "on_epoch_end", "on_grad_computed"])
 def test_ctrl_c_stops_and_raises(data, inside):

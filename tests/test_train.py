@@ -330,13 +330,6 @@ def test_one_bar_for_all(data, capfd):
     assert shown.count("\n") == 1  # a bar that is done ends its line
 
 
-@pytest.fixture
-def default_interrupts():
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
 @pytest.mark.usefixtures("default_interrupts")
 def test_ctrl_c_in_a_fold_stops_and_raises(data, trainings, monkeypatch):
     human_loss = StageLoss.human_loss
