@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
@@ -28,7 +29,10 @@ from ._validation import Dialogues, check_dialogues, label_array, wholly_known
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ._batches import Rows
     from ._encoders import FrozenEncoder
+    from ._teacher import TeacherBias
+    from ._train import Trained
 
 __all__ = ["DialoguePreferenceClassifier"]
 
@@ -305,10 +309,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
             If the encoder cannot be found.
         """
         from . import _net, _stages
-        from ._recipe import Recipe
-        from ._teacher import teacher_bias, teacher_status
+        from ._teacher import teacher_status
         from ._thresholds import f1_thresholds
-        from ._train import train_student
 
         self._check_parameters()
         for stale in ("n_features_in_", "feature_names_in_", "thresholds_"):  # of another fit
@@ -317,20 +319,71 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         names = all_classes(self.classes, y_human)
         targets = check_targets(y_human, y_llm, len(dialogues), names)
         targets, of_speakers = restricted(targets, self.classes, dialogues)
-        loss = _stages.named_loss(self.loss)
-        self._check_pairs(loss, dialogues, targets)
+        self._check_pairs(_stages.named_loss(self.loss), dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         device = _net.torch_device(self.device)
+        slots = text_slots(dialogues, self.context_turns)
+        frozen = self._frozen_encoder(device)
 
-        with _net.seeded(seed, device):
-            slots = text_slots(dialogues, self.context_turns)
-            frozen = self._frozen_encoder(device)
-            source = frozen or (
-                self.encoder,
-                self.encoder_layers,
-                self.trainable_layers,
-                self.pooling,
+        given = bool(targets.has_score.any())
+        summary = data_summary(targets, dialogues.group)
+        trained, rows, bias = self._trained(dialogues, slots, targets, frozen, seed, device)
+        left_out = trained is None
+        if trained is None:
+            warnings.warn(
+                "the LLM's labels say nothing about the human ones: neither they nor a student of "
+                "them are better than chance. y_llm is left out; see teacher_report",
+                UserWarning,
+                stacklevel=2,
             )
+            targets = replace(targets, scores=None)
+            trained, rows, _ = self._trained(dialogues, slots, targets, frozen, seed, device)
+            assert trained is not None
+        _stages.warn_of_classes_without_labels(rows, targets.classes)
+        trained.net.trim_for_prediction()
+        if targets.multilabel:
+            self.thresholds_ = f1_thresholds(rows.human, trained.unseen, seed)
+        self.classes_ = targets.classes
+        self.multilabel_ = targets.multilabel
+        self.net_ = trained.net
+        self.history_ = trained.history
+        self.teacher_status_ = teacher_status(given, left_out, bias)
+        self.teacher_bias_ = None if bias is None else bias.towards
+        self.teacher_bias_gain_ = None if bias is None else bias.gain
+        self.human_weight_ = trained.human_weight
+        self.temperature_ = trained.temperature
+        self._of_speakers = of_speakers
+        self._n_slots = len(slots)
+        self._data_summary = summary
+        self._frozen = frozen
+        return self
+
+    def _trained(
+        self,
+        dialogues: Dialogues,
+        slots: list[NDArray[Any]],
+        targets: Targets,
+        frozen: FrozenEncoder | None,
+        seed: int,
+        device: str,
+    ) -> tuple[Trained | None, Rows, TeacherBias | None]:
+        """A trained student, the rows it has seen, and the teacher's bias.
+
+        No student where the teacher is of no use.
+        """
+        from . import _net, _stages
+        from ._recipe import Recipe
+        from ._teacher import teacher_bias
+        from ._train import train_student
+
+        loss = _stages.named_loss(self.loss)
+        source = frozen or (
+            self.encoder,
+            self.encoder_layers,
+            self.trainable_layers,
+            self.pooling,
+        )
+        with _net.seeded(seed, device):
             student, rows = student_and_rows(dialogues, slots, targets, source, device)
             held_out = np.zeros(len(rows.group), dtype=bool)
             if self.early_stopping:
@@ -352,26 +405,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
                 with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
             )
             trained = train_student(student, rows, held_out, stages, recipe, facts)
-        net = trained.net
-        net.trim_for_prediction()
-        if targets.multilabel:
-            self.thresholds_ = f1_thresholds(rows.human, trained.unseen, seed)
-        self.classes_ = targets.classes
-        self.multilabel_ = targets.multilabel
-        self.net_ = net
-        self.history_ = trained.history
-        self.teacher_status_ = teacher_status(
-            bool(targets.has_score.any()), trained.teacher_used, bias
-        )
-        self.teacher_bias_ = None if bias is None else bias.towards
-        self.teacher_bias_gain_ = None if bias is None else bias.gain
-        self.human_weight_ = trained.human_weight
-        self.temperature_ = trained.temperature
-        self._of_speakers = of_speakers
-        self._n_slots = len(slots)
-        self._data_summary = data_summary(targets, dialogues.group)
-        self._frozen = frozen
-        return self
+        return trained, rows, bias
 
     @property
     def _precomputed(self) -> bool:

@@ -32,6 +32,7 @@ __all__ = [
     "named_loss",
     "plan_stages",
     "smoothed",
+    "warn_of_classes_without_labels",
 ]
 
 MOST_NAMES = 10  # of classes in a warning
@@ -204,19 +205,18 @@ def label_facts(
     with_confusion: bool,
 ) -> LabelFacts:
     weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
-    unlabelled = unlabelled_classes(rows, classes)
+    unlabelled = unlabelled_classes(rows)
     absent = unlabelled & (rows.scores > 0).any(dim=0)
-    _warn_of_classes_without_labels(rows, classes, unlabelled, absent)
     confusion = teacher_confusion(rows, classes) if with_confusion else None
     return LabelFacts(rows.multilabel, weight, unlabelled, absent, confusion)
 
 
-def _warn_of_classes_without_labels(
-    rows: Rows, classes: NDArray[Any], unlabelled: Tensor, absent: Tensor
-) -> None:
+def warn_of_classes_without_labels(rows: Rows, classes: NDArray[Any]) -> None:
     """Say what becomes of classes without a human label, or multilabel without a positive one."""
     if not rows.has_human.any():
         return
+    unlabelled = unlabelled_classes(rows)
+    absent = unlabelled & (rows.scores > 0).any(dim=0)
     without = ~(rows.human == 1).any(dim=0) if rows.multilabel else unlabelled
     kind = "positive example" if rows.multilabel else "example"
     outcomes = {
@@ -232,7 +232,7 @@ def _warn_of_classes_without_labels(
         warnings.warn(
             f"y_human has no {kind} {', nor '.join(parts)}; label some utterances of them",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
@@ -241,17 +241,10 @@ def _some_names(classes: NDArray[Any]) -> str:
     return f"{classes[:MOST_NAMES].tolist()}" + (f" and {rest} more" if rest > 0 else "")
 
 
-def unlabelled_classes(rows: Rows, classes: NDArray[Any]) -> Tensor:
-    if not rows.multilabel:
-        return torch.bincount(rows.human[rows.human >= 0], minlength=len(classes)) == 0
-    unlabelled = rows.human.isnan().all(dim=0)
-    unknown = unlabelled & rows.scores.isnan().all(dim=0)
-    if unknown.any():
-        raise ValueError(
-            f"the labels {classes[unknown.numpy()].tolist()} have neither a human label nor an "
-            "LLM score in any row; label some utterances for them, or leave their columns out"
-        )
-    return unlabelled
+def unlabelled_classes(rows: Rows) -> Tensor:
+    if rows.multilabel:
+        return rows.human.isnan().all(dim=0)
+    return torch.bincount(rows.human[rows.human >= 0], minlength=rows.scores.shape[1]) == 0
 
 
 def initial_level(rows: Rows) -> Tensor:
@@ -264,6 +257,7 @@ def initial_level(rows: Rows) -> Tensor:
     scored = ~rows.scores.isnan().all(dim=0)
     shares = torch.where(scored, rows.scores, rows.human)
     n = (~shares.isnan()).sum(dim=0)
+    n[n == 0] = len(shares)  # nobody is left who knows the label: it is one that nobody gave
     return ((shares.nansum(dim=0) + 0.5) / (n + 1)).logit()
 
 

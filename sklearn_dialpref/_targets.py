@@ -131,7 +131,20 @@ def check_targets(y_human: Any, y_llm: Any, n_rows: int, classes: Any = None) ->
             "no row has a label: y_human and y_llm are all missing; label some utterances, or "
             "pass the labels of an LLM as y_llm"
         )
+    if multilabel:
+        _check_no_label_is_unknown(targets)
     return targets
+
+
+def _check_no_label_is_unknown(targets: Targets) -> None:
+    unknown = np.isnan(targets.human).all(axis=0)
+    if targets.scores is not None:
+        unknown &= np.isnan(targets.scores).all(axis=0)
+    if unknown.any():
+        raise ValueError(
+            f"the labels {targets.classes[unknown].tolist()} have neither a human label nor an "
+            "LLM score in any row; label some utterances for them, or leave their columns out"
+        )
 
 
 def _check_length(values: NDArray[Any], n_rows: int, name: str) -> None:

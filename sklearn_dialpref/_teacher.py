@@ -179,11 +179,11 @@ def teacher_bias(rows: Rows, seed: int) -> TeacherBias | None:
     return TeacherBias(fit_bias(scores, truth), float(gain.mean()), _low_end(gain, unit, seed))
 
 
-def teacher_status(given: bool, used: bool, bias: TeacherBias | None) -> str:
+def teacher_status(given: bool, left_out: bool, bias: TeacherBias | None) -> str:
     """In a word what became of the teacher's labels."""
     if not given:
         return "absent"
-    if not used:
+    if left_out:
         return "left out"
     return "corrected" if bias is not None and bias.counts else "used"
 

@@ -6,7 +6,6 @@ The whole method is :func:`train_student`.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +29,7 @@ from ._recipe import (
     SHARES,
     Recipe,
 )
-from ._stages import HUMAN_STAGE, LabelFacts, Stage, StageLoss, initial_level
+from ._stages import HUMAN_STAGE, LabelFacts, Stage, StageLoss
 from ._student import Student, between, logits_of, state_of
 from ._teacher import teacher_is_useless
 
@@ -47,8 +46,6 @@ class Trained:
         Of the last stage.
     history : list of dict
         One entry per epoch.
-    teacher_used : bool
-        Whether the student learned from the teacher, if there is one.
     human_weight : float
         Share of the way to the student that followed the human labels wherever they led.
     temperature : float
@@ -60,7 +57,6 @@ class Trained:
 
     net: DialogueNet
     history: list[dict[str, Any]]
-    teacher_used: bool
     human_weight: float = 1.0
     temperature: float = 1.0
     unseen: Tensor | None = None
@@ -73,11 +69,11 @@ def train_student(
     stages: Sequence[Stage],
     recipe: Recipe,
     labels: LabelFacts,
-) -> Trained:
+) -> Trained | None:
     """Train the student through the stages; the caller has seeded torch.
 
     1. It learns the teacher's scores in the stages before the first one on human labels.  Where
-       people's labels show that the teacher is of no use, it begins again without.
+       people's labels show that the teacher is of no use, that is the end.
     2. It goes on from there on human labels.
     3. How far it goes, between its weights before and after, and at which temperature, is what
        serves human-labelled dialogues best that were held out from the same steps.
@@ -95,35 +91,20 @@ def train_student(
 
     Returns
     -------
-    Trained
+    Trained, or None
+        None where the teacher is of no use, so that a student is to be trained without.
     """
     plans = plan_training(student, rows, held_out, stages, recipe)
     n_teacher = next((at for at, stage in enumerate(stages) if stage.human), len(stages))
     human = rows.has_human & ~held_out
     history: list[dict[str, Any]] = []
-    useless = False
     with tqdm(unit="step", disable=not recipe.verbose) as bar:
         if n_teacher:
-            untrained = state_of(student)
             net, history = train(student, plans[:n_teacher], recipe, labels, bar)
             if n_teacher == len(stages):
-                return Trained(net, history, True, human_weight=0.0)
-            useless = teacher_is_useless(rows, human, logits_of(student, rows, human))
-            if useless:
-                warnings.warn(
-                    "the LLM's labels say nothing about the human ones: neither they nor a "
-                    "student of them are better than chance. y_llm is left out; see "
-                    "teacher_report",
-                    UserWarning,
-                    stacklevel=3,
-                )
-                rows = replace(rows, scores=torch.full_like(rows.scores, float("nan")))
-                # nobody is left who knows the classes without human labels
-                labels = replace(labels, absent=torch.zeros_like(labels.absent))
-                student.load_state_dict(untrained)
-                student.head.start_at(initial_level(rows))
-                stages, n_teacher = [HUMAN_STAGE], 0
-                plans = plan_training(student, rows, held_out, stages, recipe)
+                return Trained(net, history, human_weight=0.0)
+            if teacher_is_useless(rows, human, logits_of(student, rows, human)):
+                return None
 
         last = list(stages[n_teacher:])
         follows = n_teacher > 0 and last == [HUMAN_STAGE]
@@ -144,7 +125,7 @@ def train_student(
         if labels.absent.any():
             _keep_level(student, rows, rows.has_score & ~held_out, labels.absent)
     history += [{**record, "epoch": len(history) + record["epoch"]} for record in more]
-    return Trained(net, history, not useless, weight, temperature, unseen)
+    return Trained(net, history, weight, temperature, unseen)
 
 
 def folds(
