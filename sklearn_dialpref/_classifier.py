@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
 from ._fitted_labels import PredictsLabels
-from ._inputs import ready_made, student_and_rows
+from ._inputs import POOLINGS, ready_made, student_and_rows
 from ._saving import SavedAsFolder, data_summary
 from ._speaker_classes import all_classes, possible_classes, restricted
 from ._targets import Targets, check_targets, class_weights
@@ -35,6 +35,16 @@ if TYPE_CHECKING:
     from ._train import Trained
 
 __all__ = ["DialoguePreferenceClassifier"]
+
+
+class _Fit(NamedTuple):
+    """A trained student, and what it learned from."""
+
+    pooling: str
+    frozen: FrozenEncoder | None
+    rows: Rows
+    bias: TeacherBias | None
+    trained: Trained
 
 
 class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixin, BaseEstimator):
@@ -87,9 +97,11 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         the student smaller and faster, and usually cost some accuracy.  ``trainable_layers``
         counts down from the last layer that is kept.  The parameter is ignored with
         ``encoder="precomputed"``, and is an error for static models, which have no layers.
-    pooling : {"layers", "model"}, default="layers"
+    pooling : {"layers", "model", "auto"}, default="layers"
         What the head sees of an utterance: ``"model"``, the encoder's own embedding; ``"layers"``,
         also the token means of three lower layers (four times as wide; not for static models).
+        ``"auto"`` trains both, which takes twice as long, and keeps the one that gives held-out
+        human labels the lower cross-entropy; without two dialogues of human labels ``"layers"``.
     max_epochs : int or "auto", default="auto"
         Passes over the labelled rows in each stage; in a joint stage over the LLM-labelled or
         the human-labelled ones, whichever take longer.  ``"auto"``: see Notes.
@@ -135,7 +147,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         corrected, or left out as they say nothing about the human ones.
     teacher_bias_ : ndarray of shape (n_classes,), or None
         Log-odds by which the LLM leans towards each class, summing to 0, fitted on the rows with
-        both labels.  None for multilabel problems, and with fewer than 20 such rows.
+        both labels.  None for multilabel problems, with fewer than 20 such rows, and where the
+        LLM's labels are absent or left out.
     teacher_bias_gain_ : float or None
         Accuracy of the LLM that correcting this bias gains on held-out dialogues; None likewise.
     human_weight_ : float
@@ -145,6 +158,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
     temperature_ : float
         What the logits were divided by, so that probabilities fit held-out human labels; 1 where
         there was no stage on human labels after the LLM's.
+    pooling_ : {"layers", "model"}
+        The pooling that is in use.
     net_ : skorch.NeuralNet
         The trained net of the last stage.
     n_features_in_ : int
@@ -210,7 +225,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         "context_turns": [Interval(Integral, 0, None, closed="left")],
         "trainable_layers": [Interval(Integral, 0, None, closed="left"), None],
         "encoder_layers": [Interval(Integral, 1, None, closed="left"), None],
-        "pooling": [StrOptions({"layers", "model"})],
+        "pooling": [StrOptions({*POOLINGS, "auto"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -323,13 +338,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         device = _net.torch_device(self.device)
         slots = text_slots(dialogues, self.context_turns)
-        frozen = self._frozen_encoder(device)
-
         given = bool(targets.has_score.any())
         summary = data_summary(targets, dialogues.group)
-        trained, rows, bias = self._trained(dialogues, slots, targets, frozen, seed, device)
-        left_out = trained is None
-        if trained is None:
+
+        fits = self._fits(dialogues, slots, targets, seed, device)
+        left_out = not fits
+        if left_out:
             warnings.warn(
                 "the LLM's labels say nothing about the human ones: neither they nor a student of "
                 "them are better than chance. y_llm is left out; see teacher_report",
@@ -337,12 +351,14 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
                 stacklevel=2,
             )
             targets = replace(targets, scores=None)
-            trained, rows, _ = self._trained(dialogues, slots, targets, frozen, seed, device)
-            assert trained is not None
-        _stages.warn_of_classes_without_labels(rows, targets.classes)
+            fits = self._fits(dialogues, slots, targets, seed, device)
+        best = min(fits, key=lambda fit: fit.trained.unseen_loss)
+        trained, bias = best.trained, best.bias
+
+        _stages.warn_of_classes_without_labels(best.rows, targets.classes)
         trained.net.trim_for_prediction()
         if targets.multilabel:
-            self.thresholds_ = f1_thresholds(rows.human, trained.unseen, seed)
+            self.thresholds_ = f1_thresholds(best.rows.human, trained.unseen, seed)
         self.classes_ = targets.classes
         self.multilabel_ = targets.multilabel
         self.net_ = trained.net
@@ -352,60 +368,67 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         self.teacher_bias_gain_ = None if bias is None else bias.gain
         self.human_weight_ = trained.human_weight
         self.temperature_ = trained.temperature
+        self.pooling_ = best.pooling
         self._of_speakers = of_speakers
         self._n_slots = len(slots)
         self._data_summary = summary
-        self._frozen = frozen
+        self._frozen = best.frozen
         return self
 
-    def _trained(
+    def _fits(
         self,
         dialogues: Dialogues,
         slots: list[NDArray[Any]],
         targets: Targets,
-        frozen: FrozenEncoder | None,
         seed: int,
         device: str,
-    ) -> tuple[Trained | None, Rows, TeacherBias | None]:
-        """A trained student, the rows it has seen, and the teacher's bias.
-
-        No student where the teacher is of no use.
-        """
+    ) -> list[_Fit]:
+        """A trained student for each pooling that may be kept; none of a teacher of no use."""
         from . import _net, _stages
         from ._recipe import Recipe
         from ._teacher import teacher_bias
         from ._train import train_student
 
         loss = _stages.named_loss(self.loss)
-        source = frozen or (
-            self.encoder,
-            self.encoder_layers,
-            self.trainable_layers,
-            self.pooling,
+        stages = _stages.plan_stages(
+            self.schedule,
+            loss,
+            has_human=bool(targets.has_human.any()),
+            has_llm=bool(targets.has_score.any()),
         )
-        with _net.seeded(seed, device):
-            student, rows = student_and_rows(dialogues, slots, targets, source, device)
-            held_out = np.zeros(len(rows.group), dtype=bool)
-            if self.early_stopping:
-                held_out = _net.hold_out(rows, self.validation_fraction, seed)
-            bias = teacher_bias(rows, seed)
-            if bias is not None and bias.counts:
-                rows = replace(rows, scores=bias.corrected(rows))
-            recipe = Recipe.of(self, student, seed, device, multilabel=targets.multilabel)
-            stages = _stages.plan_stages(
-                self.schedule,
-                loss,
-                has_human=bool(targets.has_human.any()),
-                has_llm=bool(targets.has_score.any()),
-            )
-            facts = _stages.label_facts(
-                rows,
-                targets.classes,
-                class_weights(targets, self.class_weight),
-                with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
-            )
-            trained = train_student(student, rows, held_out, stages, recipe, facts)
-        return trained, rows, bias
+        poolings = [self.pooling]
+        if self.pooling == "auto":
+            poolings = POOLINGS[:1] if self._precomputed else POOLINGS
+        fits = []
+        for pooling in poolings:
+            with _net.seeded(seed, device):
+                frozen = self._frozen_encoder(pooling, device)
+                source = frozen or (
+                    self.encoder,
+                    self.encoder_layers,
+                    self.trainable_layers,
+                    pooling,
+                )
+                student, rows = student_and_rows(dialogues, slots, targets, source, device)
+                held_out = np.zeros(len(rows.group), dtype=bool)
+                if self.early_stopping:
+                    held_out = _net.hold_out(rows, self.validation_fraction, seed)
+                bias = teacher_bias(rows, seed)
+                if bias is not None and bias.counts:
+                    rows = replace(rows, scores=bias.corrected(rows))
+                recipe = Recipe.of(self, student, seed, device, multilabel=targets.multilabel)
+                facts = _stages.label_facts(
+                    rows,
+                    targets.classes,
+                    class_weights(targets, self.class_weight),
+                    with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
+                )
+                trained = train_student(
+                    student, rows, held_out, stages, recipe, facts, judged=len(poolings) > 1
+                )
+            if trained is not None:
+                fits.append(_Fit(pooling, frozen, rows, bias, trained))
+        return fits
 
     @property
     def _precomputed(self) -> bool:
@@ -436,13 +459,13 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
                 "a pointwise loss such as loss='soft_cross_entropy'"
             )
 
-    def _frozen_encoder(self, device: str) -> FrozenEncoder | None:
+    def _frozen_encoder(self, pooling: str, device: str) -> FrozenEncoder | None:
         if self._precomputed or self.trainable_layers != 0:
             return None
         from ._encoders import FrozenEncoder
 
         return FrozenEncoder(
-            self.encoder, device, self.pooling, self.encoder_layers, verbose=bool(self.verbose)
+            self.encoder, device, pooling, self.encoder_layers, verbose=bool(self.verbose)
         )
 
     # -- predicting ---------------------------------------------------------------------------

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ._encoders import FrozenEncoder
     from ._student import Student
 
-__all__ = ["ready_made", "student_and_rows"]
+__all__ = ["POOLINGS", "ready_made", "student_and_rows"]
+
+POOLINGS = ["layers", "model"]  # "auto" keeps the first one where nothing can tell
 
 
 def ready_made(features: NDArray[Any]) -> Tensor:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._fitted_labels import labels_as_json, labels_card, plain, plain_values, set_labels
 from ._folder import checked_folder, new_folder, read_json
+from ._inputs import POOLINGS
 from ._targets import Targets
 
 __all__ = ["SavedAsFolder", "data_summary"]
@@ -251,6 +252,7 @@ def _state(estimator: Any) -> dict[str, Any]:
             {k: None if _is_nan(v) else v for k, v in record.items()}
             for record in estimator.history_
         ],
+        "pooling": estimator.pooling_,
         "training": _training_as_json(estimator),
         "data": estimator._data_summary,
         "versions": {package: version(package) for package in PACKAGES},
@@ -283,6 +285,10 @@ def _is_nan(value: Any) -> bool:
 def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -> None:
     """Give the estimator what ``fit`` would have."""
     n_classes = len(state["classes"]["values"])
+    # folders of earlier versions have the parameter only
+    estimator.pooling_ = state.get("pooling", estimator.pooling)
+    if estimator.pooling_ not in POOLINGS:
+        raise ValueError(f"{folder} is damaged: there is no pooling {estimator.pooling_!r}")
     _read_student(estimator, folder, n_classes, device)
     set_labels(estimator, state, folder)
     if state["n_features"] is not None:
@@ -334,7 +340,7 @@ def _write_student(estimator: Any, folder: Path) -> None:
 def _read_student(estimator: Any, folder: Path, n_classes: int, device: str) -> None:
     from ._encoders import FrozenEncoder, TextEncoder, load_encoder
 
-    saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling
+    saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling_
     trained = None
     estimator._frozen = None
     if not estimator._precomputed:

@@ -6,6 +6,7 @@ The whole method is :func:`train_student`.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -53,6 +54,8 @@ class Trained:
     unseen : Tensor of shape (n, K), or None
         Logits of human-labelled rows by students that had not seen their labels, NaN elsewhere;
         None where they were not needed.
+    unseen_loss : float
+        Their cross-entropy with the labels; infinite where it is not known.
     """
 
     net: DialogueNet
@@ -60,6 +63,7 @@ class Trained:
     human_weight: float = 1.0
     temperature: float = 1.0
     unseen: Tensor | None = None
+    unseen_loss: float = math.inf
 
 
 def train_student(
@@ -69,6 +73,8 @@ def train_student(
     stages: Sequence[Stage],
     recipe: Recipe,
     labels: LabelFacts,
+    *,
+    judged: bool = False,
 ) -> Trained | None:
     """Train the student through the stages; the caller has seeded torch.
 
@@ -88,6 +94,8 @@ def train_student(
     stages : sequence of Stage
     recipe : Recipe
     labels : LabelFacts
+    judged : bool, default=False
+        Whether ``unseen_loss`` is wanted even where nothing is to be chosen by it here.
 
     Returns
     -------
@@ -108,16 +116,16 @@ def train_student(
 
         last = list(stages[n_teacher:])
         follows = n_teacher > 0 and last == [HUMAN_STAGE]
-        weight, temperature, unseen = 1.0, 1.0, None
-        if follows or rows.multilabel:
+        weight, temperature, unseen, loss = 1.0, 1.0, None, math.inf
+        if follows or judged or rows.multilabel:
             shares = SHARES if follows else (1.0,)
             logits = _unseen_logits(
                 student, rows, held_out, last, recipe, labels, shares, n_teacher, bar
             )
-            unseen = logits[0]
+            unseen, loss = logits[0], _loss_of_unseen(logits[0], rows.human, labels, recipe)
         if follows:
             before = state_of(student)
-            weight, temperature, unseen = _best_share(logits, rows.human, labels, recipe)
+            weight, temperature, unseen, loss = _best_share(logits, rows.human, labels, recipe)
         net, more = train(student, plans[n_teacher:], recipe, labels, bar)
     if follows:
         student.load_state_dict(between(before, student.state_dict(), weight))
@@ -125,7 +133,7 @@ def train_student(
         if labels.absent.any():
             _keep_level(student, rows, rows.has_score & ~held_out, labels.absent)
     history += [{**record, "epoch": len(history) + record["epoch"]} for record in more]
-    return Trained(net, history, weight, temperature, unseen)
+    return Trained(net, history, weight, temperature, unseen, loss)
 
 
 def folds(
@@ -191,24 +199,31 @@ def _unseen_logits(
 
 def _best_share(
     logits: Tensor, human: Tensor, labels: LabelFacts, recipe: Recipe
-) -> tuple[float, float, Tensor | None]:
-    """The share and the temperature of the least loss on unseen labels, and the logits there."""
-    known = ~logits[0].isnan().any(dim=1)
-    if not known.any():
-        return CAUTIOUS, 1.0, None
-    criterion = StageLoss(HUMAN_STAGE, recipe, labels).double()
-    truth = human[known].double() if human.ndim == 2 else human[known]
+) -> tuple[float, float, Tensor | None, float]:
+    """The share and the temperature of the least loss on unseen labels, the logits there, and it.
+
+    The loss is infinite, and the share a cautious one, where no label was held out.
+    """
+    if logits[0].isnan().all():
+        return CAUTIOUS, 1.0, None, math.inf
 
     def loss(logits: Tensor, temperature: float) -> float:
-        return float(criterion.human_loss(logits / temperature, truth))
+        return _loss_of_unseen(logits / temperature, human, labels, recipe)
 
-    found = [
-        best_temperature(partial(loss, part), LEAST_TEMPERATURE)
-        for part in logits[:, known].double()
-    ]
+    found = [best_temperature(partial(loss, part), LEAST_TEMPERATURE) for part in logits.double()]
     best = int(np.argmin([value for _, value in found]))
-    temperature = found[best][0]
-    return SHARES[best], temperature, logits[best] / temperature
+    temperature, least = found[best]
+    return SHARES[best], temperature, logits[best] / temperature, least
+
+
+def _loss_of_unseen(logits: Tensor, human: Tensor, labels: LabelFacts, recipe: Recipe) -> float:
+    """Cross-entropy of the human labels with the rows' logits, where there are any."""
+    known = ~logits.isnan().any(dim=1)
+    if not known.any():
+        return math.inf
+    criterion = StageLoss(HUMAN_STAGE, recipe, labels).double()
+    truth = human[known].double() if human.ndim == 2 else human[known]
+    return float(criterion.human_loss(logits[known].double(), truth))
 
 
 def _keep_level(student: Student, rows: Rows, scored: NDArray[np.bool_], absent: Tensor) -> None:

@@ -149,7 +149,7 @@ def test_the_share_is_of_the_way_between_two_students(data, monkeypatch):
     """With a weight of 0 the human labels change no weight, with 1 they change most."""
 
     def proba(share):
-        monkeypatch.setattr(_train, "_best_share", lambda *args: (share, 1.0, None))
+        monkeypatch.setattr(_train, "_best_share", lambda *args: (share, 1.0, None, 0.0))
         clf = student().fit(data.X, data.y_human, data.y_llm)
         assert clf.human_weight_ == share
         return clf.predict_proba(data.X)
@@ -356,7 +356,7 @@ def without(y, name):
 @pytest.mark.parametrize("share", [None, 0.0, 1.0])
 def test_a_class_without_human_labels_keeps_the_llms_level(data, share, monkeypatch):
     if share is not None:
-        monkeypatch.setattr(_train, "_best_share", lambda *args: (share, 3.0, None))
+        monkeypatch.setattr(_train, "_best_share", lambda *args: (share, 3.0, None, 0.0))
     y_human = without(data.y_human, "class_2")
     scores = votes_to_scores(data.y_llm, np.unique(data.y_true))
     clf = student()
