@@ -22,6 +22,7 @@ METHODS = {
     HUMAN_ONLY: {"context_turns": 1},
     "joint": {"context_turns": 1, "schedule": "joint"},
     'default, `pooling="model"`': {"context_turns": 1, "pooling": "model"},
+    'default, `pooling="auto"`': {"context_turns": 1, "pooling": "auto"},
     "default": {"context_turns": 1},
 }
 # of each domain one service: what users say does not tell Buses_1 from Buses_2
