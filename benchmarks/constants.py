@@ -23,7 +23,10 @@ from benchmarks.evidence.data import TASKS, Split, load_split, make_cell
 from benchmarks.evidence.ours import OURS
 from benchmarks.evidence.report import markdown
 from benchmarks.evidence.run import score
-from sklearn_dialpref import _recipe, _student, _teacher, _train
+from sklearn_dialpref._student import student as _student
+from sklearn_dialpref._training import recipe as _recipe
+from sklearn_dialpref._training import teacher as _teacher
+from sklearn_dialpref._training import train as _train
 
 DEFAULT = OURS["frozen"]["default"]
 # what is said of a change: where it is made, and the value there

@@ -29,7 +29,7 @@ from benchmarks.evidence.report import markdown
 from benchmarks.evidence.run import score
 from benchmarks.serving import calls_of_length, in_turns, megabytes, per_second, static_encoder
 from sklearn_dialpref import DialoguePreferenceClassifier, OnnxDialogueClassifier, export_onnx
-from sklearn_dialpref._encoders import resolve_encoder
+from sklearn_dialpref._student.encoders import resolve_encoder
 
 LAYERS = (2, 3, 4, 6)
 PRECISIONS = ("float32", "int8")

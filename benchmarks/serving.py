@@ -33,7 +33,7 @@ from sklearn_dialpref import (
     OnnxDialogueClassifier,
     export_onnx,
 )
-from sklearn_dialpref._encoders import _EMBEDDINGS, resolve_encoder
+from sklearn_dialpref._student.encoders import _EMBEDDINGS, resolve_encoder
 
 TOKENS = (8, 16, 32, 64)
 BATCHES = (1, 32, 256)

@@ -18,21 +18,21 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._fitted_labels import PredictsLabels
-from ._inputs import POOLINGS, ready_made, student_and_rows
-from ._saving import SavedAsFolder, data_summary
-from ._speaker_classes import all_classes, possible_classes, restricted
-from ._targets import Targets, check_targets, class_weights
-from ._texts import distinct_texts, fitted_slots, text_slots
-from ._validation import Dialogues, check_dialogues, label_array, wholly_known
+from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
+from ._dialogues.validation import Dialogues, check_dialogues, label_array, wholly_known
+from ._labels.fitted import PredictsLabels
+from ._labels.speakers import all_classes, possible_classes, restricted
+from ._labels.targets import Targets, check_targets, class_weights
+from ._persistence.saving import SavedAsFolder, data_summary
+from ._training.inputs import POOLINGS, ready_made, student_and_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ._batches import Rows
-    from ._encoders import FrozenEncoder
-    from ._teacher import TeacherBias
-    from ._train import Trained
+    from ._student.encoders import FrozenEncoder
+    from ._training.batches import Rows
+    from ._training.teacher import TeacherBias
+    from ._training.train import Trained
 
 __all__ = ["DialoguePreferenceClassifier"]
 
@@ -323,9 +323,10 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         OSError
             If the encoder cannot be found.
         """
-        from . import _net, _stages
-        from ._teacher import teacher_status
-        from ._thresholds import f1_thresholds
+        from ._training import net as _net
+        from ._training import stages as _stages
+        from ._training.teacher import teacher_status
+        from ._training.thresholds import f1_thresholds
 
         self._check_parameters()
         for stale in ("n_features_in_", "feature_names_in_", "thresholds_"):  # of another fit
@@ -384,10 +385,11 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         device: str,
     ) -> list[_Fit]:
         """A trained student for each pooling that may be kept; none of a teacher of no use."""
-        from . import _net, _stages
-        from ._recipe import Recipe
-        from ._teacher import teacher_bias
-        from ._train import train_student
+        from ._training import net as _net
+        from ._training import stages as _stages
+        from ._training.recipe import Recipe
+        from ._training.teacher import teacher_bias
+        from ._training.train import train_student
 
         loss = _stages.named_loss(self.loss)
         stages = _stages.plan_stages(
@@ -462,7 +464,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
     def _frozen_encoder(self, pooling: str, device: str) -> FrozenEncoder | None:
         if self._precomputed or self.trainable_layers != 0:
             return None
-        from ._encoders import FrozenEncoder
+        from ._student.encoders import FrozenEncoder
 
         return FrozenEncoder(
             self.encoder, device, pooling, self.encoder_layers, verbose=bool(self.verbose)
@@ -560,7 +562,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
 
     def _of_texts(self, texts: Sequence[str], index: Any, keep: bool = True) -> NDArray[Any]:
         """Logits of rows whose texts stand at these places; a frozen encoder may keep them."""
-        from ._student import embedded_rows
+        from ._student.student import embedded_rows
 
         encoder = self._frozen or self.net_.module_.encoder
         encoder = encoder if keep else getattr(encoder, "text_encoder", encoder)

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar
 
-from ._validation import (
+from ._dialogues.validation import (
     check_dialogues,
     codes_of,
     dialogue_ids,

@@ -9,9 +9,9 @@ import narwhals as nw
 import numpy as np
 from sklearn.utils import check_scalar
 
-from ._scores import vote_shares
-from ._texts import lines, neighbours
-from ._validation import Dialogues, check_dialogues, is_missing, label_array, missing_in
+from ._dialogues.texts import lines, neighbours
+from ._dialogues.validation import Dialogues, check_dialogues, is_missing, label_array, missing_in
+from ._labels.scores import vote_shares
 
 
 def with_context(X: Any, turns: int = 1, *, following: int = 0, speakers: bool = False) -> Any:

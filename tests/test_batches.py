@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sklearn_dialpref._batches import (
+from sklearn_dialpref._training.batches import (
     CPU_CHUNK,
     MAX_SEGMENT,
     TOKENS_PER_UTTERANCE,

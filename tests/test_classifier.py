@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score
 from skorch.callbacks import Callback
 
 from sklearn_dialpref import DialoguePreferenceClassifier, expected_calibration_error
-from sklearn_dialpref._calibration import level_shift, scale_and_shift
+from sklearn_dialpref._training.calibration import level_shift, scale_and_shift
 from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import LOSSES, noise_reduced
 

@@ -5,7 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from sklearn_dialpref import DialoguePreferenceClassifier, _encoders
+from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref._student import encoders as _encoders
 from sklearn_dialpref.serving import DialogueStream, OnnxDialogueClassifier, export_onnx
 
 pytestmark = pytest.mark.usefixtures("gpu")

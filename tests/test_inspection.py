@@ -29,8 +29,8 @@ from sklearn_dialpref import (
     teacher_report,
     votes_to_scores,
 )
-from sklearn_dialpref._teacher_statistics import both_labels, pair_statistics
 from sklearn_dialpref.datasets import load_support_chats, make_dialogues, simulate_votes
+from sklearn_dialpref.inspection.statistics import both_labels, pair_statistics
 
 mpl.use("Agg", force=True)
 FIELDS = list(teacher_report.__globals__["TeacherReport"].__dataclass_fields__)

@@ -9,7 +9,8 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_score
 
-from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, _inputs
+from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold
+from sklearn_dialpref._training import inputs as _inputs
 from sklearn_dialpref.datasets import make_dialogues
 
 

@@ -15,7 +15,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_dialpref import DialoguePreferenceClassifier, _encoders, _saving
+from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref._persistence import saving as _saving
+from sklearn_dialpref._student import encoders as _encoders
 
 
 @pytest.fixture(scope="module")

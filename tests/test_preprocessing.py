@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sklearn_dialpref._validation import check_dialogues
+from sklearn_dialpref._dialogues.validation import check_dialogues
 from sklearn_dialpref.preprocessing import neighbours, votes_to_scores, with_context
 
 

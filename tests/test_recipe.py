@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref import _recipe as recipe
+from sklearn_dialpref._training import recipe
 
 
 def documented():

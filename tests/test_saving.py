@@ -18,7 +18,8 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from sklearn_dialpref import DialoguePreferenceClassifier, _folder
+from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref._persistence import folder as _folder
 from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import hinge
 

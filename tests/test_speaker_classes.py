@@ -10,9 +10,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, with_context
-from sklearn_dialpref._recipe import Recipe
-from sklearn_dialpref._stages import LabelFacts, Stage, StageLoss
-from sklearn_dialpref._student import Student
+from sklearn_dialpref._student.student import Student
+from sklearn_dialpref._training.recipe import Recipe
+from sklearn_dialpref._training.stages import LabelFacts, Stage, StageLoss
 
 OF_SPEAKERS = {"agent": ["offer", "other"], "customer": ["ask", "other"]}
 

@@ -238,7 +238,7 @@ def test_a_batcher_whose_thread_is_gone():
 
 
 def test_texts_are_not_kept_by_the_encoder(classifier):
-    from sklearn_dialpref._encoders import _EMBEDDINGS
+    from sklearn_dialpref._student.encoders import _EMBEDDINGS
 
     DialogueStream(classifier).push("my card number is abcdef")
     assert not any("abcdef" in text for _, text in _EMBEDDINGS._rows)

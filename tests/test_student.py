@@ -20,15 +20,12 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import Pipeline
 
-from sklearn_dialpref import (
-    DialoguePreferenceClassifier,
-    LabelledGroupKFold,
-    _encoders,
-    _student,
-    _train,
-)
-from sklearn_dialpref._encoders import TextEncoder, load_encoder, resolve_encoder
-from sklearn_dialpref._student import Student
+from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold
+from sklearn_dialpref._student import encoders as _encoders
+from sklearn_dialpref._student import student as _student
+from sklearn_dialpref._student.encoders import TextEncoder, load_encoder, resolve_encoder
+from sklearn_dialpref._student.student import Student
+from sklearn_dialpref._training import train as _train
 from sklearn_dialpref.datasets import make_dialogues
 
 

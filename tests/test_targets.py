@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sklearn_dialpref._scores import vote_shares
-from sklearn_dialpref._targets import canonical_order, check_targets
-from sklearn_dialpref._validation import check_dialogues, is_missing
+from sklearn_dialpref._dialogues.validation import check_dialogues, is_missing
+from sklearn_dialpref._labels.scores import vote_shares
+from sklearn_dialpref._labels.targets import canonical_order, check_targets
 
 NAN = float("nan")
 FRAMES = [pd.DataFrame, pl.DataFrame]

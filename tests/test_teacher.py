@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref._batches import Rows
-from sklearn_dialpref._teacher import (
+from sklearn_dialpref._training.batches import Rows
+from sklearn_dialpref._training.teacher import (
     FEWEST_TO_JUDGE,
     GRAVE,
     permutation_z,

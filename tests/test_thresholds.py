@@ -8,10 +8,10 @@ from scipy.special import expit
 from sklearn.metrics import f1_score
 
 from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref._batches import Rows
-from sklearn_dialpref._stages import initial_level
-from sklearn_dialpref._student import Head
-from sklearn_dialpref._thresholds import f1_thresholds
+from sklearn_dialpref._student.student import Head
+from sklearn_dialpref._training.batches import Rows
+from sklearn_dialpref._training.stages import initial_level
+from sklearn_dialpref._training.thresholds import f1_thresholds
 
 NAN = float("nan")
 

@@ -10,10 +10,12 @@ import torch
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 from skorch.callbacks import Callback
 
-from sklearn_dialpref import DialoguePreferenceClassifier, _thresholds, _train, votes_to_scores
-from sklearn_dialpref._net import hold_out
-from sklearn_dialpref._stages import StageLoss
-from sklearn_dialpref._train import CAUTIOUS, SHARES, folds
+from sklearn_dialpref import DialoguePreferenceClassifier, votes_to_scores
+from sklearn_dialpref._training import thresholds as _thresholds
+from sklearn_dialpref._training import train as _train
+from sklearn_dialpref._training.net import hold_out
+from sklearn_dialpref._training.stages import StageLoss
+from sklearn_dialpref._training.train import CAUTIOUS, SHARES, folds
 from sklearn_dialpref.datasets import make_dialogues
 
 NAN = float("nan")
@@ -312,7 +314,8 @@ def test_callbacks_are_not_called_in_the_folds(data, schedule):
 def test_held_out_rows_are_in_no_training(data, trainings, monkeypatch):
     held = []
     monkeypatch.setattr(
-        "sklearn_dialpref._net.hold_out", lambda *args: held.append(hold_out(*args)) or held[0]
+        "sklearn_dialpref._training.net.hold_out",
+        lambda *args: held.append(hold_out(*args)) or held[0],
     )
     clf = student(early_stopping=True, validation_fraction=0.3, max_epochs=30)
     clf.fit(data.X, data.y_human, data.y_llm)

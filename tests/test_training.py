@@ -8,7 +8,7 @@ from joblib import Parallel, delayed
 from skorch.callbacks import Callback
 
 from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref._net import seeded
+from sklearn_dialpref._training.net import seeded
 from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import forward_corrected, noise_reduced, soft_cross_entropy
 

@@ -6,7 +6,12 @@ import polars as pl
 import pytest
 from numpy.testing import assert_array_equal
 
-from sklearn_dialpref._validation import check_dialogues, codes_of, is_missing, label_array
+from sklearn_dialpref._dialogues.validation import (
+    check_dialogues,
+    codes_of,
+    is_missing,
+    label_array,
+)
 
 NAN = float("nan")
 FRAMES = [pd.DataFrame, pl.DataFrame]

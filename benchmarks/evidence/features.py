@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from sklearn_dialpref._encoders import load_encoder
+from sklearn_dialpref._student.encoders import load_encoder
 
 from .data import Cell, Split
 

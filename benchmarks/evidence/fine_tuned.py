@@ -23,7 +23,7 @@ def setfit(cell: Cell, seed: int, max_steps: int = SETFIT_MAX_STEPS) -> np.ndarr
     from setfit import SetFitModel, Trainer, TrainingArguments
     from transformers import ProgressCallback
 
-    from sklearn_dialpref._encoders import load_encoder
+    from sklearn_dialpref._student.encoders import load_encoder
 
     logging.getLogger("setfit").setLevel(logging.WARNING)
     disable_progress_bars()

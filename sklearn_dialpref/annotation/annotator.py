@@ -18,7 +18,7 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._compat import Interval, StrOptions
-from sklearn_dialpref._validation import (
+from sklearn_dialpref._dialogues.validation import (
     Dialogues,
     check_dialogues,
     codes_of,

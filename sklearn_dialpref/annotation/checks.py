@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_dialpref._compat import validate_parameter_constraints
-from sklearn_dialpref._targets import check_targets
-from sklearn_dialpref._validation import is_missing
+from sklearn_dialpref._dialogues.validation import is_missing
+from sklearn_dialpref._labels.targets import check_targets
 
 from .bank import PromptBank
 from .models import CallableModel

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.utils import Bunch
 
-from sklearn_dialpref._validation import Dialogues
+from sklearn_dialpref._dialogues.validation import Dialogues
 
 from .billing import count_tokens
 

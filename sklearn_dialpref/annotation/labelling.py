@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from sklearn_dialpref._validation import Dialogues
+from sklearn_dialpref._dialogues.validation import Dialogues
 
 from .answers import Answers
 from .billing import Ledger, Usage

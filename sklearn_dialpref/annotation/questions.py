@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._validation import Dialogues, missing_in
+from sklearn_dialpref._dialogues.validation import Dialogues, missing_in
 
 from .bank import PromptBank
 from .client import Question

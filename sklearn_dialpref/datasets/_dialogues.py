@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch, check_random_state, check_scalar
 
-from sklearn_dialpref.datasets._simulated import check_scale, simulate_votes
+from ._simulated import check_scale, simulate_votes
 
 _SYLLABLES = np.array([c + v for c in "bdfgklmnprstvz" for v in "aeiou"])
 _WORDS_PER_VOCABULARY = 30

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch, check_random_state, check_scalar
 
-from sklearn_dialpref.datasets._dialogues import draw_dialogues, import_pandas
-from sklearn_dialpref.datasets._simulated import simulate_votes
+from ._dialogues import draw_dialogues, import_pandas
+from ._simulated import simulate_votes
 
 
 class _SimulatedLLM(NamedTuple):

@@ -24,12 +24,12 @@ from sklearn.metrics import f1_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from sklearn_dialpref._encoders import TextEncoder
-from sklearn_dialpref._fitted_labels import labels_as_json, labels_card
-from sklearn_dialpref._folder import new_folder
-from sklearn_dialpref._student import Student, side_by_side
-from sklearn_dialpref._texts import fitted_slots, row_of
-from sklearn_dialpref._validation import check_dialogues, label_array, wholly_known
+from sklearn_dialpref._dialogues.texts import fitted_slots, row_of
+from sklearn_dialpref._dialogues.validation import check_dialogues, label_array, wholly_known
+from sklearn_dialpref._labels.fitted import labels_as_json, labels_card
+from sklearn_dialpref._persistence.folder import new_folder
+from sklearn_dialpref._student.encoders import TextEncoder
+from sklearn_dialpref._student.student import Student, side_by_side
 
 from .onnx import KIND, MODEL, SERVED, TOKENIZER, OnnxDialogueClassifier
 

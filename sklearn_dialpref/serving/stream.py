@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._texts import distinct_texts, row_of
+from sklearn_dialpref._dialogues.texts import distinct_texts, row_of
 
 __all__ = ["DialogueStream", "MicroBatcher", "Prediction"]
 

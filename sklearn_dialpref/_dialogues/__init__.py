@@ -1,0 +1,1 @@
+"""What ``X`` is: its forms, the texts of its rows, and who speaks."""

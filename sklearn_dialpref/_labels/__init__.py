@@ -1,0 +1,1 @@
+"""What ``y_human`` and ``y_llm`` are, and what a fitted classifier says of its labels."""

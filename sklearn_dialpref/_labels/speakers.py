@@ -1,0 +1,155 @@
+"""Classes that only some speakers can have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_dialpref._dialogues.validation import Dialogues, label_array, missing_in
+
+if TYPE_CHECKING:
+    from .targets import Targets
+
+__all__ = ["OfSpeakers", "all_classes", "possible_classes", "restricted"]
+
+OfSpeakers = dict[Any, NDArray[np.bool_]]
+
+
+def all_classes(classes: Any, y_human: Any) -> Any:
+    """What the labels may be, as :func:`check_targets` takes it.
+
+    Of a multilabel problem with a dict None: its labels are the columns.
+    """
+    if not isinstance(classes, Mapping):
+        return classes
+    for speaker, names in classes.items():
+        if isinstance(names, str) or not isinstance(names, Collection | np.ndarray):
+            raise TypeError(
+                f"classes gives the speaker {speaker!r} {names!r}: pass a list of classes"
+            )
+    if y_human is not None:
+        labels = label_array(y_human)
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            return None
+    distinct = {name for names in classes.values() for name in names}
+    return sorted(distinct, key=lambda name: (type(name).__name__, name))
+
+
+def classes_of_speakers(classes: Any, known: NDArray[Any]) -> OfSpeakers:
+    """Which of the known classes each speaker of a dict can have; empty without a dict.
+
+    Parameters
+    ----------
+    classes : dict of array-like, array-like or None
+    known : ndarray of shape (n_classes,)
+
+    Returns
+    -------
+    dict of ndarray of bool, shape (n_classes,)
+    """
+    if not isinstance(classes, Mapping):
+        return {}
+    found = {}
+    for speaker, names in classes.items():
+        strange = [name for name in names if name not in known]
+        if strange or not len(names):
+            what = f"{strange}, which are no labels" if strange else "no class"
+            raise ValueError(
+                f"classes gives the speaker {speaker!r} {what}; the labels are {known.tolist()}"
+            )
+        found[speaker] = np.isin(known, list(names))
+    return found
+
+
+def possible_classes(
+    of_speakers: OfSpeakers, dialogues: Dialogues, n_classes: int
+) -> NDArray[np.bool_]:
+    """Which classes each utterance can have; all of them for a speaker who is not named.
+
+    Parameters
+    ----------
+    of_speakers : dict
+        As :func:`classes_of_speakers` gives it.
+    dialogues : Dialogues
+    n_classes : int
+
+    Returns
+    -------
+    ndarray of bool, shape (n, n_classes)
+    """
+    possible = np.ones((len(dialogues), n_classes), dtype=bool)
+    if of_speakers and dialogues.speaker is None:
+        raise ValueError(
+            "classes names the classes of each speaker, but X has no speakers: pass a DataFrame "
+            "with a column 'speaker'"
+        )
+    if dialogues.speaker is not None:
+        named = ~missing_in(dialogues.speaker)
+        rows, speakers = np.flatnonzero(named), dialogues.speaker[named]
+        for speaker, allowed in of_speakers.items():
+            possible[rows[speakers == speaker]] = allowed
+    return possible
+
+
+def restricted(targets: Targets, classes: Any, dialogues: Dialogues) -> tuple[Targets, OfSpeakers]:
+    """The targets without what their speakers cannot have said.
+
+    Parameters
+    ----------
+    targets : Targets
+    classes : dict of array-like, array-like or None
+        Without a dict all stays as it is.
+    dialogues : Dialogues
+
+    Returns
+    -------
+    targets : Targets
+        With ``possible``.  The teacher's scores of impossible classes are 0, and those of the
+        others add up to one again; a row without any other is NaN.  Multilabel: labels that are
+        impossible are NaN in labels and scores, as nothing is to be learned of them.
+    of_speakers : dict of ndarray of bool
+
+    Raises
+    ------
+    ValueError
+        If a human label is impossible.
+    """
+    of_speakers = classes_of_speakers(classes, targets.classes)
+    if not of_speakers:
+        return targets, of_speakers
+    possible = possible_classes(of_speakers, dialogues, len(targets.classes))
+    given = targets.human == 1 if targets.multilabel else one_hot(targets.human, possible.shape[1])
+    wrong = np.argwhere(given & ~possible)
+    if len(wrong):
+        row, label = wrong[0]
+        assert dialogues.speaker is not None
+        raise ValueError(
+            f"y_human gives row {row} the label {str(targets.classes[label])!r}, which its "
+            f"speaker {dialogues.speaker[row]!r} cannot have by classes; correct the label, or "
+            "add it there"
+        )
+    human, scores = targets.human, targets.scores
+    if targets.multilabel:
+        human = np.where(possible, human, np.float32("nan"))
+        scores = None if scores is None else np.where(possible, scores, np.float32("nan"))
+        return replace(targets, human=human, scores=scores), of_speakers
+    if scores is not None:
+        scores = np.where(possible | np.isnan(scores), scores, np.float32(0))
+        total = scores.sum(axis=1, keepdims=True)
+        scores = np.divide(scores, total, out=np.full_like(scores, np.nan), where=total > 0)
+    targets = replace(targets, scores=scores, possible=possible)
+    if not (targets.has_human.any() or targets.has_score.any()):
+        raise ValueError(
+            "no row has a label that its speaker can have by classes: correct classes, or the "
+            "labels"
+        )
+    return targets, of_speakers
+
+
+def one_hot(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.bool_]:
+    """Rows of the identity; of -1 none."""
+    return codes[:, None] == np.arange(n_classes)

@@ -1,0 +1,473 @@
+"""A fitted classifier as a folder, of safetensors, JSON and a model card, or within a pickle."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_dialpref._labels.fitted import (
+    labels_as_json,
+    labels_card,
+    plain,
+    plain_values,
+    set_labels,
+)
+from sklearn_dialpref._labels.targets import Targets
+from sklearn_dialpref._training.inputs import POOLINGS
+
+from .folder import checked_folder, new_folder, read_json
+
+__all__ = ["SavedAsFolder", "data_summary"]
+
+KIND = "classifier"
+STATE, WEIGHTS, ENCODER, CARD = "classifier.json", "student.safetensors", "encoder", "README.md"
+STATUSES = ("absent", "used", "corrected", "left out")  # of the teacher
+PACKAGES = ("sklearn-dialpref", "scikit-learn", "torch", "sentence-transformers", "numpy")
+
+
+class SavedAsFolder(BaseEstimator):
+    """Gives a classifier ``save``, ``load`` and pickling."""
+
+    def save(
+        self, path: str | os.PathLike[str], *, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Save the fitted estimator as a folder, without pickle.
+
+        The folder has the weights and the encoder as safetensors, the tokenizer, all else as
+        JSON, and a model card, and needs nothing outside it.  It appears whole or not at all; one
+        that was saved before at ``path`` is replaced.
+
+        Parameters
+        ----------
+        path : str or Path
+            Of the folder.
+        metrics : dict of float, default=None
+            What you measured on dialogues that were not trained on, by name, for the card.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        FileExistsError
+            If something else is at ``path``.
+        TypeError
+            If classes or speakers are of a type that JSON does not have.
+
+        Warns
+        -----
+        UserWarning
+            If a parameter is a function or an object, which is not saved: a ``loss`` of your
+            own, ``callbacks``, or a RandomState.
+
+        See Also
+        --------
+        load : Read it again.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from sklearn_dialpref import DialoguePreferenceClassifier
+        >>> clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0)
+        >>> X, y = [[0.0], [1.0], [0.0], [1.0]], ["no", "yes", "no", "yes"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     clf.fit(X, y).save(f"{folder}/clf", metrics={"accuracy": 1.0})
+        ...     again = DialoguePreferenceClassifier.load(f"{folder}/clf")
+        >>> bool((again.predict_proba(X) == clf.predict_proba(X)).all())
+        True
+        """
+        check_is_fitted(self, "net_")
+        state = _state(self)
+        with new_folder(path, KIND) as folder:
+            (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            _write_student(self, folder)
+            (folder / CARD).write_text(_card(state, metrics or {}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
+        """Load an estimator from a folder that :meth:`save` wrote.
+
+        Nothing is unpickled and no code from the folder is run.
+
+        Parameters
+        ----------
+        path : str or Path
+            Of the folder.
+        device : str, default=None
+            Torch device; None keeps the parameter.  Where there is no such device, the
+            processor, with a UserWarning.
+
+        Returns
+        -------
+        DialoguePreferenceClassifier
+            It predicts as the saved one did.  It can be fitted anew, from the encoder that its
+            parameter names or, where that was an object, from the saved one.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder.
+        ValueError
+            If it was not saved by this package or by a later version, is damaged or changed.
+
+        Warns
+        -----
+        UserWarning
+            If the folder names a device or a schedule that is not there.
+        """
+        folder = checked_folder(path, KIND)
+        try:
+            state = read_json(folder / STATE)
+            estimator = cls(**_parameters_from(state["parameters"], folder))
+            if device is not None:
+                estimator.device = device
+            estimator._check_parameters()
+            _restore(estimator, state, folder, _there(estimator.device))
+        except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+            raise ValueError(
+                f"{folder} cannot be read as a {KIND}: {STATE} is not as {cls.__name__}.save "
+                f"writes it ({type(error).__name__}: {error})"
+            ) from error
+        return estimator
+
+    @property
+    def _text_encoder(self) -> Any:
+        """The encoder of a fitted estimator, trained or not; None for ready-made features."""
+        return self._frozen.text_encoder if self._frozen else self.net_.module_.encoder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The student as its weights, so that it does not depend on a device or on skorch."""
+        from safetensors.torch import save
+
+        state = super().__getstate__()
+        if hasattr(self.encoder, "state_dict"):
+            from sklearn_dialpref._student.encoders import on_processor
+
+            state = {**state, "encoder": on_processor(self.encoder)}
+        if "net_" in state:
+            net = {"weights": save(_head_weights(self)), "encoder": self.net_.module_.encoder}
+            state = {**state, "net_": net}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from safetensors.torch import load
+
+        super().__setstate__(state)
+        if "net_" in state:
+            device, net = _there(self.device), state["net_"]
+            weights = load(net["weights"])
+            n_classes = len(self.classes_)
+            self.net_ = _ready_net(weights, n_classes, net["encoder"], device, "the pickle")
+            if self._frozen:
+                self._frozen.text_encoder.to(device)
+
+
+def data_summary(targets: Targets, group: NDArray[np.int64]) -> dict[str, int]:
+    """What a fit has seen, for the card."""
+    labelled = targets.has_human | targets.has_score
+    return {
+        "utterances": len(group),
+        "dialogues": len(np.unique(group)),
+        "with a human label": int(targets.has_human.sum()),
+        "with an LLM label": int(targets.has_score.sum()),
+        "with both": int((targets.has_human & targets.has_score).sum()),
+        "without any": int((~labelled).sum()),
+    }
+
+
+# -- to JSON and back -----------------------------------------------------------------------
+
+
+def _as_json(value: Any, what: str) -> Any:
+    """A parameter; a dict as pairs, since keys of JSON are strings."""
+    if isinstance(value, Mapping):
+        return {"pairs": [[plain(k, what), _as_json(v, what)] for k, v in value.items()]}
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    return plain_values(value, what) if np.ndim(value) else plain(value, what)
+
+
+def _parameters(estimator: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Parameters as JSON, and in words those that are left out."""
+    from sklearn_dialpref._training.stages import named_loss
+
+    parameters, left_out = {}, {}
+    for name, value in estimator.get_params(deep=False).items():
+        if name == "loss":
+            value = named_loss(value)
+        if name == "encoder" and not isinstance(value, str | Path):
+            value = None  # the saved one
+        elif isinstance(value, Path):
+            value = str(value)
+        elif name in ("loss", "callbacks", "random_state") and not (
+            value is None or isinstance(value, str | int | np.integer)
+        ):
+            if name != "callbacks" or len(value):
+                left_out[name] = repr(value)
+            continue
+        parameters[name] = _as_json(value, name)
+    return parameters, left_out
+
+
+def _parameters_from(saved: dict[str, Any], folder: Path) -> dict[str, Any]:
+    parameters = {
+        name: dict(value["pairs"]) if isinstance(value, dict) else value
+        for name, value in saved.items()
+    }
+    if parameters.get("schedule") == "two_rounds":
+        del parameters["schedule"]
+        warnings.warn(
+            "schedule='two_rounds' of an earlier version is no longer there: the classifier "
+            "predicts as it was saved, and has the default schedule if it is fitted again",
+            UserWarning,
+            stacklevel=3,
+        )
+    if parameters["encoder"] is None:
+        from sklearn_dialpref._student.encoders import load_encoder
+
+        parameters["encoder"] = load_encoder(folder / ENCODER)
+    return parameters
+
+
+def _state(estimator: Any) -> dict[str, Any]:
+    parameters, left_out = _parameters(estimator)
+    if left_out:
+        warnings.warn(
+            f"not saved, as they are functions or objects: {sorted(left_out)}; set them again "
+            "after loading if you mean to fit again",
+            UserWarning,
+            stacklevel=3,
+        )
+    names = getattr(estimator, "feature_names_in_", None)
+    return {
+        "parameters": parameters,
+        "not_saved": left_out,
+        **labels_as_json(estimator),
+        "n_features": getattr(estimator, "n_features_in_", None),
+        "feature_names": None if names is None else plain_values(names, "names of features"),
+        "history": [
+            {k: None if _is_nan(v) else v for k, v in record.items()}
+            for record in estimator.history_
+        ],
+        "pooling": estimator.pooling_,
+        "training": _training_as_json(estimator),
+        "data": estimator._data_summary,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def _training_as_json(estimator: Any) -> dict[str, Any]:
+    """What the human labels decided, None where it is not known."""
+    bias = getattr(estimator, "teacher_bias_", None)
+    numbers = {
+        name: getattr(estimator, f"{name}_", None)
+        for name in ("teacher_bias_gain", "human_weight", "temperature")
+    }
+    return {
+        "teacher_status": getattr(estimator, "teacher_status_", None),
+        "teacher_bias": None if bias is None else [_finite(value) for value in bias],
+        **{name: _finite(value) for name, value in numbers.items()},
+    }
+
+
+def _finite(value: Any) -> float | None:
+    """A number as JSON has it; None where there is none."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -> None:
+    """Give the estimator what ``fit`` would have."""
+    n_classes = len(state["classes"]["values"])
+    # folders of earlier versions have the parameter only
+    estimator.pooling_ = state.get("pooling", estimator.pooling)
+    if estimator.pooling_ not in POOLINGS:
+        raise ValueError(f"{folder} is damaged: there is no pooling {estimator.pooling_!r}")
+    _read_student(estimator, folder, n_classes, device)
+    set_labels(estimator, state, folder)
+    if state["n_features"] is not None:
+        estimator.n_features_in_ = int(state["n_features"])
+    if state["feature_names"] is not None:
+        estimator.feature_names_in_ = np.array(state["feature_names"], dtype=object)
+    estimator.history_ = [
+        {k: float("nan") if v is None else v for k, v in record.items()}
+        for record in state["history"]
+    ]
+    _restore_training(estimator, state.get("training") or {}, folder)
+    estimator._data_summary = state["data"]
+
+
+def _restore_training(estimator: Any, saved: dict[str, Any], folder: Path) -> None:
+    """What :func:`_training_as_json` took; all None of a folder of an earlier version."""
+    status, bias = saved.get("teacher_status"), saved.get("teacher_bias")
+    other = bias is not None and len(bias) != len(estimator.classes_)
+    if other or status not in (None, *STATUSES):
+        raise ValueError(f"{folder} is damaged: what it says of the teacher is not of its classes")
+    estimator.teacher_status_ = status
+    estimator.teacher_bias_ = None if bias is None else np.array(bias, dtype=np.float64)
+    for name in ("teacher_bias_gain", "human_weight", "temperature"):
+        value = saved.get(name)
+        setattr(estimator, f"{name}_", None if value is None else float(value))
+
+
+# -- the student and its encoder as files -----------------------------------------------------
+
+
+def _head_weights(estimator: Any) -> dict[str, Any]:
+    return {
+        name: tensor.cpu().contiguous()
+        for name, tensor in estimator.net_.module_.state_dict().items()
+        if not name.startswith("encoder.")
+    }
+
+
+def _write_student(estimator: Any, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    from sklearn_dialpref._student.encoder_files import write_encoder
+
+    save_file(_head_weights(estimator), folder / WEIGHTS)
+    if estimator._text_encoder is not None:
+        write_encoder(estimator._text_encoder.model, folder / ENCODER)
+
+
+def _read_student(estimator: Any, folder: Path, n_classes: int, device: str) -> None:
+    from sklearn_dialpref._student.encoders import FrozenEncoder, TextEncoder, load_encoder
+
+    saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling_
+    trained = None
+    estimator._frozen = None
+    if not estimator._precomputed:
+        if layers == 0:
+            estimator._frozen = FrozenEncoder(saved, device, pooling)
+        else:
+            trained = TextEncoder(load_encoder(saved), layers, pooling)
+    weights = _weights(folder / WEIGHTS)
+    estimator.net_ = _ready_net(weights, n_classes, trained, device, folder / WEIGHTS)
+
+
+def _ready_net(
+    weights: dict[str, Any], n_classes: int, encoder: Any, device: str, source: Path | str
+) -> Any:
+    import torch
+
+    from sklearn_dialpref._student.student import Student
+    from sklearn_dialpref._training.net import ready_net
+
+    with torch.random.fork_rng(devices=[]):
+        student = Student(len(weights["mean"]), n_classes, encoder)
+    if weights["head.4.bias"].shape != (n_classes,):
+        raise ValueError(f"{source} is damaged: its weights are not of {n_classes} classes")
+    missing, unexpected = student.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if not name.startswith("encoder.")]
+    if missing or unexpected:
+        raise ValueError(f"{source} lacks {missing} and has {unexpected} beside")
+    return ready_net(student, device)
+
+
+def _there(device: str) -> str:
+    """The device, or the processor where there is no such device."""
+    import torch
+
+    from sklearn_dialpref._training.net import torch_device
+
+    device = torch_device(device)
+    wanted = torch.device(device)
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(wanted.type)
+    beyond = wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count()
+    if backend is None or (backend.is_available() and not beyond):
+        return device
+    warnings.warn(
+        f"device={device!r} is not there: the classifier runs on the processor; "
+        "set_params(device=…) before fitting it again",
+        UserWarning,
+        stacklevel=3,
+    )
+    return "cpu"
+
+
+def _weights(file: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is no safetensors file ({error})") from error
+
+
+# -- the model card ---------------------------------------------------------------------------
+
+
+def _card(state: dict[str, Any], metrics: Mapping[str, float]) -> str:
+    parameters = state["parameters"]
+    last = {record["stage"]: record for record in state["history"]}
+    watched = {
+        f"loss on held-out dialogues, stage {stage}": record["valid_loss"]
+        for stage, record in last.items()
+        if record["valid_loss"] is not None
+    }
+    measured = {**metrics, **watched}
+    return "\n\n".join(
+        [
+            "# Classifier of utterances in dialogues",
+            "Made by `sklearn_dialpref.DialoguePreferenceClassifier`: a sentence encoder and a "
+            "small head that learned from human labels and from those of a large language model. "
+            "Load it with `DialoguePreferenceClassifier.load(folder)`.",
+            labels_card(state),
+            "## Training data\n\n" + _table(state["data"]) + _how_it_learned(state),
+            "## Measured\n\n" + (_table(measured) if measured else "Nothing was given."),
+            "## Parameters\n\n" + _table({k: v for k, v in parameters.items() if v is not None}),
+            "## Versions\n\n" + _table(state["versions"]),
+        ]
+    ) + ("\n")
+
+
+def _how_it_learned(state: dict[str, Any]) -> str:
+    """A sentence or two on what became of the LLM's and the human labels."""
+    training, schedule = state["training"], state["parameters"].get("schedule")
+    status, gain = training["teacher_status"], training["teacher_bias_gain"]
+    if status is None:
+        return ""
+    alone = "It learned from the human labels alone."
+    if status == "absent":
+        return f"\n\n{alone}"
+    if status == "left out":
+        return f"\n\nThe LLM's labels said nothing about the human ones. {alone}"
+    if not state["data"]["with a human label"]:
+        return "\n\nIt learned from the LLM's labels alone."
+    text = "\n\nIt learned from the LLM's labels and from the human ones"
+    if schedule == "pretrain_finetune":
+        text += (
+            f": of the way between the two it went {training['human_weight']:.0%} (at a "
+            f"temperature of {training['temperature']:.2f}), as served held-out dialogues best"
+        )
+    if status == "corrected":
+        text += (
+            ". The LLM's leaning towards some classes was corrected first, which gained "
+            f"{100 * gain:.1f} points of accuracy on held-out dialogues"
+        )
+    return text + "."
+
+
+def _table(entries: Mapping[str, Any]) -> str:
+    lines = [f"| {key} | {_cell(value)} |" for key, value in entries.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

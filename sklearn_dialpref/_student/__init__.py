@@ -1,0 +1,1 @@
+"""The student: text encoders, frozen or trained, and the head."""

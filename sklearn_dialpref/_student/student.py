@@ -1,0 +1,229 @@
+"""The student: an encoder or ready-made features, and a small head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sklearn_dialpref._compat import fast_bfloat16
+from sklearn_dialpref._training.calibration import IMPOSSIBLE
+from sklearn_dialpref._training.recipe import MOST_DROPOUT, WIDTH
+
+from .encoders import FrozenEncoder, TextEncoder
+
+if TYPE_CHECKING:
+    from sklearn_dialpref._training.batches import Rows
+
+__all__ = [
+    "Head",
+    "Student",
+    "between",
+    "embedded_rows",
+    "logits_of",
+    "side_by_side",
+    "state_of",
+]
+
+
+def embedded_rows(
+    encoder: TextEncoder | FrozenEncoder, texts: Sequence[str], index: NDArray[np.int64]
+) -> Tensor:
+    """The embeddings of each row's texts side by side, see :func:`side_by_side`."""
+    embedded = torch.from_numpy(encoder.embed(texts))
+    return side_by_side(embedded, torch.from_numpy(index), encoder.n_context)
+
+
+def logits_of(student: Student, rows: Rows, chosen: NDArray[np.bool_]) -> Tensor:
+    """Logits of the chosen rows, (n_chosen, n_classes), next to nothing where impossible."""
+    student.eval()
+    with torch.inference_mode():
+        if rows.features is not None:
+            inputs = rows.features[chosen]
+        else:
+            assert student.encoder is not None and rows.index is not None
+            used, places = np.unique(rows.index[chosen], return_inverse=True)
+            texts = [rows.texts[at] for at in used[used >= 0]]
+            places = places.reshape(-1, rows.index.shape[1]) - int((used < 0).any())
+            inputs = embedded_rows(student.encoder, texts, places)
+        device = student.mean.device
+        parts = [student(part.to(device)).cpu() for part in inputs.split(8192)]
+    logits = torch.cat(parts).clone()
+    if rows.possible is not None:
+        logits[~rows.possible[chosen]] = IMPOSSIBLE
+    return logits
+
+
+def between(
+    before: dict[str, Tensor], after: dict[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """The weights that lie this share of the way from one state of a student to another."""
+    return {
+        name: torch.lerp(before[name].to(new.device), new, share)
+        if new.is_floating_point()
+        else new
+        for name, new in after.items()
+    }
+
+
+def state_of(student: Student) -> dict[str, Tensor]:
+    """A copy of its weights."""
+    return {name: weight.detach().clone() for name, weight in student.state_dict().items()}
+
+
+def side_by_side(embedded: Tensor, index: Tensor, n_context: int) -> Tensor:
+    """What each row shows to the head: its utterance's embedding, then those of its contexts.
+
+    Parameters
+    ----------
+    embedded : Tensor of shape (n_texts, n_outputs)
+    index : Tensor of shape (n_rows, n_slots)
+        Places of each row's utterance and contexts; -1 or ``n_texts`` for no context.
+    n_context : int
+        How many of the last columns stand for a context.
+    """
+    own = embedded[index[:, 0]]
+    if index.shape[1] == 1:
+        return own
+    context = nn.functional.pad(embedded[:, -n_context:], (0, 0, 0, 1))  # a row of zeros
+    return torch.cat([own, context[index[:, 1:]].flatten(1)], dim=1)
+
+
+class Dropout(nn.Dropout):
+    """As torch's, but a half is dropped with one random bit per input.
+
+    torch draws a random number for each, which on CPUs takes longer than the rest of a step.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.training or self.p != 0.5:
+            return super().forward(inputs)
+        n = inputs.numel()
+        drawn = torch.empty(-(-n // 8), dtype=torch.int64, device=inputs.device).random_()
+        # the lowest bit of each byte: the highest of all, the sign, is never set
+        kept = drawn.view(torch.uint8)[:n].view(inputs.shape).bitwise_and(1)
+        return inputs * kept.mul(2)
+
+
+class Head(nn.Sequential):
+    """From standardised features to logits.
+
+    Attributes
+    ----------
+    level : Tensor of shape (n_classes,)
+        What the logits begin with, where weights are new.
+    """
+
+    level: Tensor
+
+    def __init__(self, n_inputs: int, n_classes: int, dropout: float = MOST_DROPOUT) -> None:
+        super().__init__(
+            Dropout(dropout),
+            nn.Linear(n_inputs, WIDTH),
+            nn.ReLU(),
+            Dropout(dropout),
+            nn.Linear(WIDTH, n_classes),
+        )
+        self.register_buffer("level", torch.zeros(n_classes), persistent=False)
+
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer."""
+        layer = self[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def start_at(self, level: Tensor) -> None:
+        """Begin with these logits in place of those that it began with."""
+        level = level.to(self.level.device)
+        with torch.no_grad():
+            self.output.bias.add_(level - self.level)
+        self.level = level
+
+
+class Student(nn.Module):
+    """Standardised features or embeddings through a small head to one logit per class.
+
+    Parameters
+    ----------
+    n_inputs, n_classes : int
+        Width of the features, and number of classes.
+    encoder : TextEncoder or None, default=None
+        The encoder that is trained with the head; None where features come ready-made.
+    dropout : float, default=0.5
+        Share of its inputs that each layer of the head drops in training.
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_classes: int,
+        encoder: TextEncoder | None = None,
+        dropout: float = MOST_DROPOUT,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("mean", torch.zeros(n_inputs))
+        self.register_buffer("scale", torch.ones(n_inputs))
+        self.head = Head(n_inputs, n_classes, dropout)
+
+    def standardise_by(self, features: Tensor) -> None:
+        """Set mean and scale of the inputs; that of columns constant but for rounding is ≥ 1."""
+        self.mean = features.mean(dim=0)
+        scale = features.std(dim=0, correction=0)
+        size = self.mean.abs()
+        rounding = 1e-8 + 2.5e-7 * size  # two steps of a float32
+        self.scale = torch.where(scale > rounding, scale, size.clamp(min=1))
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """What the head takes, on the device of the features."""
+        device = features.device
+        return (features - self.mean.to(device)) / self.scale.to(device)
+
+    def without_encoder(self) -> Student:
+        """A student of ready-made inputs that shares this one's head."""
+        if self.encoder is None:
+            return self
+        bare = Student(len(self.mean), self.head.output.out_features)
+        bare.mean, bare.scale, bare.head = self.mean, self.scale, self.head
+        return bare
+
+    def forward(
+        self,
+        features: Tensor | None = None,
+        tokens: list[dict[str, Tensor]] | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """Logits, from features or from chunks of distinct texts and the rows' places in them.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n_rows, n_inputs), default=None
+        tokens : list of dict of Tensor, default=None
+            Token tensors of the batch's distinct texts, in chunks of like length.
+        index : Tensor of shape (n_rows, n_slots), default=None
+            Place of each row's text (and context) among the distinct texts; -1 for no context.
+
+        Returns
+        -------
+        Tensor of shape (n_rows, n_classes)
+        """
+        if features is None:
+            assert self.encoder is not None and tokens is not None and index is not None
+            device = self.mean.device
+            fast = self.training and fast_bfloat16(device)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
+                embedded = torch.cat([self.encoder(chunk) for chunk in tokens])
+            features = side_by_side(embedded, index, self.encoder.n_context)
+        return self.head(self.standardised(features))
+
+    def rescale(self, scale: float, shift: Tensor) -> None:
+        """Scale all logits, then add a constant to each class's."""
+        output = self.head.output
+        with torch.no_grad():
+            output.weight.mul_(scale)
+            output.bias.mul_(scale).add_(shift)

@@ -1,0 +1,95 @@
+"""What goes into the student: features, and training rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_dialpref._dialogues.texts import distinct_texts
+from sklearn_dialpref._dialogues.validation import Dialogues
+from sklearn_dialpref._labels.targets import Targets, canonical_order
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sklearn_dialpref._student.encoders import FrozenEncoder
+    from sklearn_dialpref._student.student import Student
+
+    from .batches import Rows
+
+__all__ = ["POOLINGS", "ready_made", "student_and_rows"]
+
+POOLINGS = ["layers", "model"]  # "auto" keeps the first one where nothing can tell
+
+
+def ready_made(features: NDArray[Any]) -> Tensor:
+    """Features as the student takes them."""
+    import torch
+
+    # pandas gives read-only arrays, of which torch warns
+    return torch.from_numpy(np.require(features, np.float32, "W"))
+
+
+def student_and_rows(
+    dialogues: Dialogues,
+    slots: list[NDArray[Any]],
+    targets: Targets,
+    source: FrozenEncoder | tuple[Any, int | None, int | None, str],
+    device: str,
+) -> tuple[Student, Rows]:
+    """An untrained student, and the training rows, those with a label, in canonical order.
+
+    The student has an encoder to train, made from ``source`` (encoder, its layers, trainable
+    layers, pooling), unless there are features or ``source`` is a frozen encoder.
+    """
+    import torch
+
+    from sklearn_dialpref._student.encoders import TextEncoder, load_encoder
+    from sklearn_dialpref._student.student import Student, embedded_rows
+
+    from .batches import Rows
+    from .recipe import dropout_rate
+    from .stages import initial_level
+
+    order = canonical_order(dialogues, targets)
+    order = order[(targets.has_human | targets.has_score)[order]]
+    slots = [slot[order] for slot in slots]
+    ready = None if dialogues.features is None else dialogues.features[order]
+    n_classes = len(targets.classes)
+    scores = targets.scores
+    if scores is None:
+        scores = np.full((len(targets.human), n_classes), np.nan, dtype=np.float32)
+    labels: dict[str, Any] = {
+        # unnamed dialogues are numbered by where they stood
+        "group": dialogues.group[order] if dialogues.has_dialogues else np.arange(len(order)),
+        "human": torch.from_numpy(targets.human[order]),
+        "scores": torch.from_numpy(scores[order]),
+    }
+    if targets.possible is not None:
+        labels["possible"] = torch.from_numpy(targets.possible[order])
+    if ready is not None or not isinstance(source, tuple):
+        if ready is not None:
+            inputs = ready_made(ready)
+        else:
+            assert not isinstance(source, tuple)
+            inputs = embedded_rows(source, *distinct_texts(slots))
+        student = Student(inputs.shape[1], n_classes, dropout=dropout_rate(len(order)))
+        student.standardise_by(inputs)
+        rows = Rows(**labels, features=inputs)
+        student.head.start_at(initial_level(rows))
+        return student, rows
+
+    encoder, encoder_layers, trainable_layers, pooling = source
+    trained = TextEncoder(load_encoder(encoder, encoder_layers), trainable_layers, pooling)
+    texts, index = distinct_texts(slots)
+    sample = np.random.RandomState(0).permutation(len(texts))[:1024]
+    embedded = trained.to(device).embed([texts[at] for at in np.sort(sample)])
+    contexts = [embedded[:, -trained.n_context :]] * (len(slots) - 1)
+    inputs = torch.from_numpy(np.concatenate([embedded, *contexts], axis=1))
+    student = Student(inputs.shape[1], n_classes, trained, dropout_rate(len(order)))
+    student.standardise_by(inputs)
+    rows = Rows(**labels, texts=texts, index=index, lengths=trained.lengths(texts))
+    student.head.start_at(initial_level(rows))
+    return student, rows

@@ -1,0 +1,386 @@
+"""Training: the skorch net, and how it goes through the stages of a schedule."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
+from skorch.helper import predefined_split
+from skorch.utils import noop
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm.auto import tqdm
+
+from sklearn_dialpref._student.encoders import TextEncoder
+from sklearn_dialpref._student.student import Student
+
+from .batches import DialogueBatches, Rows, segments
+from .calibration import scale_and_shift
+from .recipe import (
+    CALIBRATION_ROWS,
+    JOINT_HUMAN_SHARE,
+    LARGEST_GRADIENT,
+    PATIENCE,
+    RATE_BESIDE_ENCODER,
+    Recipe,
+    auto_epochs,
+    rate_after,
+    rate_share,
+    weight_decay,
+)
+from .stages import LabelFacts, Stage, StageLoss, among_possible
+
+__all__ = ["Plan", "hold_out", "plan_training", "ready_net", "seeded", "torch_device", "train"]
+
+
+SEEDING = threading.RLock()  # torch's random state is one for all threads
+
+
+# -- training -------------------------------------------------------------------------------
+
+
+class StageEnd(Exception):
+    """A callback asked to end the stage."""
+
+
+class Interrupts:
+    """Tells a Ctrl-C from a callback's KeyboardInterrupt, by the signal; Python acts as ever."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __enter__(self) -> Interrupts:
+        self.previous = signal.getsignal(signal.SIGINT)
+        self.watching = (
+            callable(self.previous) and threading.current_thread() is threading.main_thread()
+        )
+        if self.watching:
+            signal.signal(signal.SIGINT, self._notice)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.watching:
+            signal.signal(signal.SIGINT, self.previous)
+
+    def _notice(self, number: int, frame: Any) -> None:
+        self.seen = True
+        self.previous(number, frame)  # type: ignore[operator, misc]
+
+
+class DialogueNet(NeuralNet):
+    """A skorch net whose training Ctrl-C really stops."""
+
+    _interrupts: Interrupts | None = None
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt:
+            if self._interrupts is None or self._interrupts.seen:
+                raise
+            # how skorch's callbacks, such as EarlyStopping, end a training
+            raise StageEnd from None
+
+    def run(self, dataset: DialogueBatches) -> None:
+        """Train; skorch's own ``fit`` would swallow a KeyboardInterrupt."""
+        self.initialize()
+        with Interrupts() as self._interrupts:
+            with suppress(StageEnd):
+                self.notify("on_train_begin", X=dataset, y=None)
+                self.fit_loop(dataset)
+            with suppress(StageEnd):
+                self.notify("on_train_end", X=dataset, y=None)
+        self._interrupts = None
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """As skorch's, but a batch counts by its rows and not by its tensors."""
+        if iterator is None:
+            return
+        losses, sizes = [], []
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            losses.append(step["loss"].item())
+            sizes.append(len(step["y_pred"]))
+            self.history.record_batch(prefix + "_loss", losses[-1])
+            self.history.record_batch(prefix + "_batch_size", sizes[-1])
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+        self.history.record(prefix + "_batch_count", len(losses))
+
+
+class Progress(Callback):
+    """One tqdm bar over all stages."""
+
+    def __init__(self, bar: Any, stage: str) -> None:
+        self.bar = bar
+        self.stage = stage
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        self.bar.set_description(f"{self.stage} {len(net.history)}/{net.max_epochs}")
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        if training:
+            self.bar.update(1)
+            self.bar.set_postfix(loss=f"{net.history[-1, 'batches', -1, 'train_loss']:.3f}")
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """Torch's random state set for the block, and put back after it; one thread at a time."""
+    devices = range(torch.cuda.device_count()) if device.startswith("cuda") else []
+    with SEEDING, torch.random.fork_rng(devices=devices):
+        if device == "cpu":
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds all GPUs as well
+        else:
+            torch.manual_seed(seed)
+        yield
+
+
+def torch_device(device: str) -> str:
+    """The device that ``"auto"`` stands for."""
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def hold_out(rows: Rows, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Rows of the dialogues that early stopping watches, some of them human-labelled."""
+    held_out = np.zeros(len(rows.group), dtype=bool)
+    rng = np.random.RandomState(seed)
+    with_human = np.unique(rows.group[rows.has_human])
+    others = np.setdiff1d(rows.group, with_human)
+    for groups in (with_human, others):
+        n_held = int(np.ceil(fraction * len(groups)))
+        held_out |= np.isin(rows.group, rng.permutation(groups)[:n_held])
+    return held_out
+
+
+def stage_batches(
+    rows: Rows,
+    member: NDArray[np.bool_],
+    stage: Stage,
+    batch_size: int,
+    encoder: TextEncoder | None,
+    rng: np.random.RandomState | None,
+) -> DialogueBatches | None:
+    """Batches of a stage from the rows in ``member``; None if a term of its loss has no row."""
+    human, llm = member & rows.has_human, member & rows.has_score
+    if (stage.human and not human.any()) or (stage.llm is not None and not llm.any()):
+        return None
+
+    def human_batches(budget: int) -> DialogueBatches:
+        each = np.where(human, np.cumsum(human) - 1, -1)
+        return DialogueBatches(rows, each, budget, human=True, rng=rng, encoder=encoder)
+
+    if stage.llm is None:
+        return human_batches(batch_size)
+    beside = None
+    if stage.human:
+        share = min(1.0, human.sum() / llm.sum())
+        beside = human_batches(max(1, batch_size // JOINT_HUMAN_SHARE, round(batch_size * share)))
+    chosen = np.flatnonzero(llm)
+    segment = np.full(len(llm), -1)
+    segment[chosen] = segments(
+        rows.group[chosen], rows.cost(chosen), batch_size, least=2 if stage.pairwise else 1
+    )
+    batches = DialogueBatches(
+        rows, segment, batch_size, human=False, rng=rng, encoder=encoder, beside=beside
+    )
+    if beside is not None:  # where LLM labels are the scarce ones, they come round again
+        batches.passes = max(1, round(beside.n_batches() / batches.n_batches()))
+    return batches
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage trains on, and how long and how fast.
+
+    Attributes
+    ----------
+    stage : Stage
+    batches : DialogueBatches
+    valid : DialogueBatches or None
+        What early stopping watches.
+    epochs : int
+    learning_rate : float
+        Peak rate of the encoder or, where that is frozen, of the head.
+    """
+
+    stage: Stage
+    batches: DialogueBatches
+    valid: DialogueBatches | None
+    epochs: int
+    learning_rate: float
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.batches.n_batches()
+
+
+def plan_training(
+    student: Student,
+    rows: Rows,
+    held_out: NDArray[np.bool_],
+    stages: Sequence[Stage],
+    recipe: Recipe,
+    n_done: int = 0,
+) -> list[Plan]:
+    """The stages with their batches, before anything is trained.
+
+    Parameters
+    ----------
+    student : Student
+    rows : Rows
+    held_out : ndarray of bool, shape (n,)
+        Rows that are not trained on; early stopping watches them.
+    stages : sequence of Stage
+    recipe : Recipe
+    n_done : int, default=0
+        How many stages the student has gone through before.
+    """
+    encoder = student.encoder
+    plans = []
+    for number, stage in enumerate(stages, start=n_done):
+        rng = np.random.RandomState((recipe.seed + number) % 2**32)
+        batches = stage_batches(rows, ~held_out, stage, recipe.batch_size, encoder, rng)
+        if batches is None:
+            raise ValueError(
+                f"stage {stage.name!r} has no row to train on: all rows with its labels are held "
+                "out for early stopping; label more dialogues, or lower validation_fraction"
+            )
+        valid = None
+        if recipe.early_stopping:
+            watched = replace(stage, llm=None) if stage.human else stage
+            valid = stage_batches(rows, held_out, watched, recipe.batch_size, encoder, None)
+        first = number == 0
+        epochs = recipe.max_epochs or auto_epochs(
+            stage, batches, first=first, frozen=encoder is None
+        )
+        share = 1.0 if first else rate_after(stage, batches)
+        plans.append(Plan(stage, batches, valid, epochs, share * recipe.learning_rate))
+    return plans
+
+
+def train(
+    student: Student, plans: Sequence[Plan], recipe: Recipe, labels: LabelFacts, bar: tqdm
+) -> tuple[DialogueNet, list[dict[str, Any]]]:
+    """Train the student through the stages; the caller has seeded torch.
+
+    Parameters
+    ----------
+    student : Student
+        Trained in place.
+    plans : sequence of Plan
+    recipe : Recipe
+    labels : LabelFacts
+    bar : tqdm
+        Moves on with each step.
+
+    Returns
+    -------
+    net : DialogueNet
+        Of the last stage.
+    history : list of dict
+        One entry per epoch: epoch, stage, losses and duration in seconds.
+    """
+    history: list[dict[str, Any]] = []
+    for plan in plans:
+        stage = plan.stage
+        net = _stage_net(student, plan, recipe, labels)
+        net.callbacks = [*net.callbacks, ("progress", Progress(bar, stage.name))]
+        net.run(plan.batches)
+        history.extend(_history_rows(net, stage, len(history)))
+        if stage.pairwise:
+            free = labels.unlabelled if stage.human else torch.ones_like(labels.unlabelled)
+            calibrate(net, plan.batches, free)
+        net.callbacks = [named for named in net.callbacks if named[0] != "progress"]
+    return net, history
+
+
+def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelFacts) -> DialogueNet:
+    peak = plan.learning_rate
+    rate = partial(rate_share, total=plan.steps)
+    callbacks: list[Any] = [
+        ("schedule", LRScheduler(LambdaLR, lr_lambda=rate, step_every="batch")),
+        ("clip", GradientNormClipping(LARGEST_GRADIENT)),
+    ]
+    if recipe.early_stopping and plan.valid is not None:
+        callbacks.append(("stop", EarlyStopping(patience=PATIENCE, load_best=True, sink=noop)))
+    callbacks.extend((f"user_{at}", clone(c)) for at, c in enumerate(recipe.callbacks))
+    frozen = student.encoder is None
+    return DialogueNet(
+        student,
+        criterion=StageLoss(plan.stage, recipe, labels),
+        optimizer=torch.optim.AdamW,
+        optimizer__fused=True,
+        optimizer__weight_decay=weight_decay(frozen=frozen),
+        optimizer__param_groups=[("encoder.*", {"lr": peak})],
+        lr=peak if frozen else max(RATE_BESIDE_ENCODER * recipe.head_pace, peak),
+        max_epochs=plan.epochs,
+        batch_size=None,
+        train_split=None if plan.valid is None else predefined_split(plan.valid),
+        callbacks=callbacks,
+        callbacks__print_log=None,
+        device=recipe.device,
+        verbose=0,
+    )
+
+
+def ready_net(student: Student, device: str) -> DialogueNet:
+    """A net to predict with, of a student that is trained already."""
+    return DialogueNet(
+        student, criterion=nn.Identity, train_split=None, callbacks=None, device=device, verbose=0
+    ).initialize()
+
+
+def _history_rows(net: DialogueNet, stage: Stage, before: int) -> list[dict[str, Any]]:
+    """Epochs of a stage as plain records."""
+    return [
+        {
+            "epoch": before + number,
+            "stage": stage.name,
+            "train_loss": float(row["train_loss"]),
+            "valid_loss": float(row.get("valid_loss", float("nan"))),
+            "duration": float(row["dur"]),
+        }
+        for number, row in enumerate(net.history, start=1)
+        if "train_loss" in row
+    ]
+
+
+# -- scale and level, which pairs do not identify -------------------------------------------
+
+
+def calibrate(net: DialogueNet, batches: DialogueBatches, free: Tensor) -> None:
+    """Fit the scale of the logits, and a constant per free class, to teacher scores.
+
+    On at least ``CALIBRATION_ROWS`` scored rows, if there are so many.
+    """
+    logits, scores, seen = [], [], 0
+    for inputs, target in batches:
+        output = net.evaluation_step((inputs, None), training=False)
+        output = among_possible(output.cpu(), target.get("possible"))
+        logits.append(output[: len(target["scores"])].double())
+        scores.append(target["scores"].double())
+        seen += len(target["scores"])
+        if seen >= CALIBRATION_ROWS:
+            break
+    scale, shift = scale_and_shift(
+        torch.cat(logits), torch.cat(scores), multilabel=batches.rows.multilabel, free=free
+    )
+    net.module_.rescale(scale, shift.float().to(net.device))

@@ -1,0 +1,275 @@
+"""From dialogue states to what each utterance changed, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_dialpref._dialogues.validation import Dialogues, label_array
+from sklearn_dialpref.metrics.states import missing_state
+
+__all__ = [
+    "CLEARED",
+    "SET",
+    "Change",
+    "accumulate",
+    "change_table",
+    "changes_in",
+    "in_known_words",
+    "most_probable",
+    "read_states",
+    "slots_found",
+    "spans_of",
+]
+
+SET = "<set>"
+CLEARED = "<cleared>"
+UNKNOWN = object()  # stands for a value that no slot has
+
+State = dict[Any, Any]
+States = list[State | None]
+Slots = dict[Any, tuple[Any, ...] | None]
+
+
+class Change(NamedTuple):
+    """What an utterance does to a slot: its new value, ``"<set>"`` or ``"<cleared>"``."""
+
+    slot: Any
+    value: Any
+
+
+# -- states ---------------------------------------------------------------------------------
+
+
+def read_states(y: Any, n_rows: int, name: str) -> list[States]:
+    """Votes of states, each with a state or None for each row; values as they came.
+
+    Parameters
+    ----------
+    y : sequence of n dict, array-like of shape (n, A), or None
+    n_rows : int
+    name : str
+        Of the argument, for errors.
+
+    Returns
+    -------
+    list of A lists of n dict or None
+    """
+    if y is None:
+        return []
+    table = label_array(y)
+    if table.ndim not in (1, 2) or len(table) != n_rows:
+        raise ValueError(
+            f"{name} must hold a state (a dict) for each of the {n_rows} utterances, None where "
+            f"missing, but has shape {table.shape}"
+        )
+    return [
+        [_state(value, row, name) for row, value in enumerate(votes)]
+        for votes in table.reshape(n_rows, -1).T
+    ]
+
+
+def _state(value: Any, row: int, name: str) -> State | None:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if missing_state(value):
+        return None
+    raise TypeError(
+        f"{name} must hold dicts of slots and values, or None, but row {row} holds {value!r} of "
+        f"type {type(value).__name__}"
+    )
+
+
+def spellings(value: Any) -> list[Any]:
+    """The spellings of a value that is a list of them."""
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
+        return sorted(value, key=str) if isinstance(value, set | frozenset) else list(value)
+    return [value]
+
+
+def slots_found(states: Iterable[State | None], dontcare: Any) -> Slots:
+    """All slots with the values that they have somewhere, both sorted; the first spelling each."""
+    found: dict[Any, set[Any]] = {}
+    for state in states:
+        for slot, value in (state or {}).items():
+            found.setdefault(slot, set()).add(spellings(value)[0])
+    return {
+        slot: tuple(sorted(found[slot] - {dontcare}, key=_sort_key))
+        for slot in sorted(found, key=_sort_key)
+    }
+
+
+def _sort_key(name: Any) -> tuple[str, str]:
+    return type(name).__name__, str(name)
+
+
+def in_known_words(
+    state: State, slots: Slots, dontcare: Any
+) -> tuple[State, list[tuple[Any, Any]]]:
+    """The state in values that the slots have, and the slots and values that are not known.
+
+    Of a categorical slot the first known spelling, or ``UNKNOWN``; of a free one all, as a
+    frozenset.
+    """
+    known, strange = {}, []
+    for slot, value in state.items():
+        options = spellings(value)
+        if slot not in slots:
+            strange.append((slot, value))
+        elif dontcare in options:
+            known[slot] = dontcare
+        elif (values := slots[slot]) is None:
+            known[slot] = frozenset(options)
+        else:
+            known[slot] = next((option for option in options if option in values), UNKNOWN)
+            if known[slot] is UNKNOWN:
+                strange.append((slot, value))
+    return known, strange
+
+
+# -- what utterances changed ----------------------------------------------------------------
+
+
+class Span(NamedTuple):
+    """Utterances from one labelled state of a dialogue to the next, and these states."""
+
+    rows: list[int]
+    before: State
+    after: State
+
+
+def spans_of(states: States, dialogues: Dialogues, can_change: NDArray[np.bool_]) -> list[Span]:
+    """The spans of all dialogues, the first of each beginning with no state.
+
+    Parameters
+    ----------
+    states : list of n dict or None
+        In known words.
+    dialogues : Dialogues
+    can_change : ndarray of bool, shape (n,)
+        Utterances that can change the state; the others are in no span.
+    """
+    spans = []
+    group = -1
+    before: State = {}
+    rows: list[int] = []
+    for row in in_order(dialogues):
+        if dialogues.group[row] != group:
+            group, before, rows = dialogues.group[row], {}, []
+        if not can_change[row]:
+            continue
+        rows.append(row)
+        state = states[row]
+        if state is not None:
+            spans.append(Span(rows, before, state))
+            before, rows = state, []
+    return spans
+
+
+def in_order(dialogues: Dialogues) -> NDArray[np.int64]:
+    """Rows dialogue by dialogue, in the order of their turns."""
+    return np.lexsort((dialogues.turn, dialogues.group))
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, frozenset) and isinstance(new, frozenset):
+        return not old.isdisjoint(new)
+    return bool(old == new)
+
+
+def _change(slot: Any, new: Any) -> Change:
+    return Change(slot, SET if isinstance(new, frozenset) else new)
+
+
+def changes_in(spans: Iterable[Span]) -> set[Change]:
+    """Changes of which it is known what did them."""
+    found = set()
+    for rows, before, after in spans:
+        for slot in before | after if len(rows) == 1 else ():
+            old, new = before.get(slot, CLEARED), after.get(slot, CLEARED)
+            if UNKNOWN not in (old, new) and not _same(old, new):
+                found.add(_change(slot, new))
+    return found
+
+
+def change_table(
+    spans: Iterable[Span], n_rows: int, changes: Sequence[Change]
+) -> NDArray[np.float64]:
+    """1 where an utterance made a change, 0 where not, NaN where that is not known.
+
+    It is not known which utterance of several between two states made a change, nor whether one
+    said again what held before it.
+
+    Parameters
+    ----------
+    spans : iterable of Span
+    n_rows : int
+    changes : sequence of L Change
+
+    Returns
+    -------
+    ndarray of shape (n_rows, L)
+    """
+    column = {change: at for at, change in enumerate(changes)}
+    of_slot = _columns(changes)
+    cleared = {slot: at for (slot, value), at in column.items() if value == CLEARED}
+    table = np.full((n_rows, len(changes)), np.nan)
+    for rows, before, after in spans:
+        table[rows] = 0.0
+        for slot in before | after:
+            old, new = before.get(slot, CLEARED), after.get(slot, CLEARED)
+            known = UNKNOWN not in (old, new)
+            if known and _same(old, new):
+                columns = [at] if (at := column.get(_change(slot, new))) is not None else []
+                table[np.ix_(rows, columns)] = np.nan
+            elif known and len(rows) == 1:
+                table[rows, column[_change(slot, new)]] = 1.0
+            else:
+                table[np.ix_(rows, of_slot.get(slot, []))] = np.nan
+        absent = [at for slot, at in cleared.items() if slot not in before | after]
+        table[np.ix_(rows, absent)] = np.nan
+    return table
+
+
+def _columns(changes: Sequence[Change]) -> dict[Any, list[int]]:
+    """The places of each slot's changes."""
+    places: dict[Any, list[int]] = {}
+    for at, change in enumerate(changes):
+        places.setdefault(change.slot, []).append(at)
+    return places
+
+
+# -- and back -------------------------------------------------------------------------------
+
+
+def most_probable(
+    proba: NDArray[np.float64], predicted: NDArray[Any], changes: Sequence[Change]
+) -> list[list[Change]]:
+    """The predicted changes of each utterance, of each slot the most probable one."""
+    proba = np.where(predicted, proba, -1.0)
+    made: list[list[Change]] = [[] for _ in range(len(proba))]
+    for columns in map(np.array, _columns(changes).values()):
+        best = columns[proba[:, columns].argmax(axis=1)]
+        for row in np.flatnonzero(proba[np.arange(len(proba)), best] >= 0):
+            made[row].append(changes[best[row]])
+    return made
+
+
+def accumulate(made: Sequence[Sequence[Change]], dialogues: Dialogues) -> NDArray[Any]:
+    """The state after each utterance, by what it and those before it changed."""
+    states = np.empty(len(made), dtype=object)
+    group = -1
+    state: State = {}
+    for row in in_order(dialogues):
+        if dialogues.group[row] != group:
+            group, state = dialogues.group[row], {}
+        for slot, value in made[row]:
+            if value == CLEARED:
+                state.pop(slot, None)
+            else:
+                state[slot] = value
+        states[row] = dict(state)
+    return states

@@ -1,0 +1,275 @@
+"""Dialogue states, tracked by classifying what each utterance does to each slot."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_dialpref._classifier import DialoguePreferenceClassifier
+from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues
+from sklearn_dialpref.metrics.states import joint_goal_accuracy_score
+
+from .changes import (
+    Slots,
+    States,
+    accumulate,
+    change_table,
+    changes_in,
+    in_known_words,
+    most_probable,
+    read_states,
+    slots_found,
+    spans_of,
+)
+
+__all__ = ["DialogueStateTracker"]
+
+
+class DialogueStateTracker(BaseEstimator):
+    """Track the state of dialogues: what each utterance changes, added up.
+
+    A multilabel classifier learns, for each slot, whether an utterance sets it (and to which
+    value), clears it, or says that it does not matter; what no label of a slot fits leaves the
+    slot as it was.  The predicted state is what the utterances so far amount to.
+
+    Parameters
+    ----------
+    estimator : estimator or None, default=None
+        Multilabel classifier with ``fit(X, y_human, y_llm)``, ``predict`` and ``predict_proba``;
+        None stands for a :class:`DialoguePreferenceClassifier` with its defaults.
+    slots : dict or None, default=None
+        Each slot and, for a categorical one, the list of its values; for a free one None: of it
+        is learned and predicted only that it is set.  By default the slots that the labels
+        name, as categorical ones with the values found there.
+    dontcare : object, default="dontcare"
+        The value that says that any will do, of all slots.
+
+    Attributes
+    ----------
+    slots_ : dict
+        Slots and the values of categorical ones (a tuple), None for free ones.
+    changes_ : list of Change
+        The labels of the classifier: named tuples of ``slot`` and ``value``, which is a value, or
+        one of the strings ``"<set>"`` (a free slot) and ``"<cleared>"``.
+    speakers_ : set, or None
+        Speakers whose utterances can change the state, those with a labelled utterance; None
+        where ``X`` names no speakers.
+    estimator_ : estimator
+        Fitted classifier.
+
+    See Also
+    --------
+    joint_goal_accuracy_score : Measures whole states.
+    slot_f1_score : Measures slot by slot.
+
+    Notes
+    -----
+    - A label is the state *after* an utterance.  What the utterance did is its difference from the
+      last labelled state before it in the dialogue, or from no state at the beginning.  Where
+      utterances between them have no label, a slot that differs is unknown for all of them, one
+      that does not is unchanged.  Whether an utterance said again what held already is not known,
+      and makes no difference.  Speakers without any labelled utterance, as the system in many
+      corpora, change nothing.
+    - Contradictions: a later value replaces an earlier one; of several changes of one slot in one
+      utterance the most probable counts.
+    - Slots and values that are not in ``slots``: human labels must not name them; those of an LLM
+      are left out, with a warning.
+    - Utterances that are missing in prediction change nothing.
+    - The values of free slots (names, times) would have to be copied out of the text, which is
+      not a classification: ``"<set>"`` takes their place.  Services and domains are part of the
+      slots' names, such as ``("Hotels", "stars")``; what is not named is not known.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier, DialogueStateTracker
+    >>> X = pd.DataFrame({
+    ...     "dialogue_id": [0, 0, 1, 1],
+    ...     "text": ["north please", "four stars", "south please", "any stars"],
+    ... })
+    >>> y = [{"area": "north"}, {"area": "north", "stars": "4"},
+    ...      {"area": "south"}, {"area": "south", "stars": "dontcare"}]
+    >>> tracker = DialogueStateTracker(DialoguePreferenceClassifier(random_state=0))
+    >>> tracker.fit(X, y).predict(X).tolist() == y
+    True
+    """
+
+    __metadata_request__fit = {"y_human": UNUSED, "y_llm": True}
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        slots: Mapping[Any, Sequence[Any] | None] | None = None,
+        dontcare: Any = "dontcare",
+    ) -> None:
+        self.estimator = estimator
+        self.slots = slots
+        self.dontcare = dontcare
+
+    def fit(self, X: Any, y_human: Any, y_llm: Any = None) -> DialogueStateTracker:
+        """Train the classifier of changes.
+
+        Parameters
+        ----------
+        X : DataFrame of n rows
+            Utterances, as for the classifier, of whole dialogues.
+        y_human : sequence of n dict, or None
+            State after each utterance, slots and values; None, NaN or pd.NA where missing.  A list
+            of values stands for different spellings of one value.
+        y_llm : sequence of n dict, array-like of dict of shape (n, n_votes), or None, default=None
+            States that an LLM gave, or several of them.
+
+        Returns
+        -------
+        self : DialogueStateTracker
+
+        Raises
+        ------
+        ValueError
+            If a human label names an unknown slot or value, nothing is labelled, or no slot ever
+            changes.
+        TypeError
+            If a state is no dict.
+        """
+        dialogues = _dialogues(X)
+        nobody: States = [None] * len(dialogues)
+        human, *others = read_states(y_human, len(dialogues), "y_human") or [nobody]
+        if others:
+            raise ValueError(
+                "y_human must hold one state for each utterance, but has several; pass those of "
+                "an LLM as y_llm"
+            )
+        votes = read_states(y_llm, len(dialogues), "y_llm")
+        self.slots_ = self._slots([human, *votes])
+        human = self._known(human, "y_human")
+        votes = [self._known(vote, "y_llm") for vote in votes]
+        self.speakers_ = _speakers(dialogues, [human, *votes])
+        can_change = self._can_change(dialogues)
+
+        spans = [spans_of(states, dialogues, can_change) for states in (human, *votes)]
+        made = set().union(*map(changes_in, spans))
+        if not made:
+            raise ValueError(
+                "no slot ever changes in y_human or y_llm: there is nothing to learn; label the "
+                "states of some dialogues from their beginning"
+            )
+        order = {slot: at for at, slot in enumerate(self.slots_)}
+        self.changes_ = sorted(made, key=lambda change: (order[change.slot], str(change.value)))
+        tables = [change_table(some, len(dialogues), self.changes_) for some in spans]
+        scores = _mean_of_known(np.stack(tables[1:])) if votes else None
+        estimator = DialoguePreferenceClassifier() if self.estimator is None else self.estimator
+        self.estimator_ = clone(estimator).fit(X, tables[0], scores)
+        return self
+
+    def _slots(self, states: list[States]) -> Slots:
+        if self.slots is None:
+            return slots_found((state for vote in states for state in vote), self.dontcare)
+        return {
+            slot: None if values is None else tuple(values) for slot, values in self.slots.items()
+        }
+
+    def _known(self, states: States, name: str) -> States:
+        """The states in known words; of human labels all words must be."""
+        found: States = []
+        strange = 0
+        for row, state in enumerate(states):
+            if state is None:
+                found.append(None)
+                continue
+            known, rest = in_known_words(state, self.slots_, self.dontcare)
+            if rest and name == "y_human":
+                raise ValueError(
+                    f"y_human has {rest[0][0]!r}: {rest[0][1]!r} in row {row}, which slots= does "
+                    "not name; add it there, or correct the label"
+                )
+            strange += bool(rest)
+            found.append(known)
+        if strange:
+            warnings.warn(
+                f"{name}: {strange} states name slots or values that are not in slots; these are "
+                "left out",
+                UserWarning,
+                stacklevel=3,
+            )
+        return found
+
+    def _can_change(self, dialogues: Dialogues) -> NDArray[np.bool_]:
+        if self.speakers_ is None or dialogues.speaker is None:
+            return np.ones(len(dialogues), dtype=bool)
+        return np.array([speaker in self.speakers_ for speaker in dialogues.speaker], dtype=bool)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The state after each utterance.
+
+        Parameters
+        ----------
+        X : DataFrame of n rows
+            Utterances, with all that came before them in their dialogues.
+
+        Returns
+        -------
+        states : ndarray of shape (n,), of dict
+            Slots and values, ``"<set>"`` for a free slot that has one.
+        """
+        check_is_fitted(self, "estimator_")
+        dialogues = _dialogues(X)
+        predicted = np.asarray(self.estimator_.predict(X)) == 1
+        predicted &= self._can_change(dialogues)[:, None]
+        made = most_probable(self.estimator_.predict_proba(X), predicted, self.changes_)
+        return accumulate(made, dialogues)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Joint goal accuracy of the categorical slots, on the utterances that have a state.
+
+        Parameters
+        ----------
+        X : DataFrame of n rows
+            Whole dialogues.
+        y : sequence of n dict
+            True states; missing where None, NaN or pd.NA.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the utterances.
+
+        Returns
+        -------
+        float
+            See :func:`joint_goal_accuracy_score`.
+        """
+        predicted = self.predict(X)
+        categorical = [slot for slot, values in self.slots_.items() if values is not None]
+        return joint_goal_accuracy_score(
+            y, predicted, slots=categorical, sample_weight=sample_weight
+        )
+
+
+def _dialogues(X: Any) -> Dialogues:
+    dialogues = check_dialogues(X)
+    if not dialogues.has_dialogues:
+        raise ValueError(
+            "states go through dialogues, but X names none: pass a DataFrame with 'dialogue_id'"
+        )
+    return dialogues
+
+
+def _speakers(dialogues: Dialogues, votes: list[States]) -> set[Any] | None:
+    """Speakers of labelled utterances."""
+    if dialogues.speaker is None:
+        return None
+    labelled = np.array([[state is not None for state in vote] for vote in votes]).any(axis=0)
+    return set(dialogues.speaker[labelled])
+
+
+def _mean_of_known(tables: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means over the first axis, of what is there; NaN where nothing is."""
+    known = ~np.isnan(tables)
+    count = known.sum(axis=0)
+    total = np.where(known, tables, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

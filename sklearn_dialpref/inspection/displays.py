@@ -1,0 +1,376 @@
+"""Plots of a teacher against humans, and what all displays share."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.utils import check_scalar
+
+from sklearn_dialpref._dialogues.validation import label_array
+
+from .statistics import Evidence, both_labels, decisions, reliability_bins
+
+__all__ = [
+    "ReliabilityDisplay",
+    "TeacherConfusionDisplay",
+    "ask",
+    "drawn_on",
+    "new_axes",
+    "to_pandas",
+]
+
+
+class TeacherConfusionDisplay:
+    """Which classes the teacher gives to what humans call otherwise.
+
+    Make it with :meth:`from_predictions` or :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    confusion_matrix : ndarray of shape (K, K)
+        Rows are human labels, columns the teacher's.
+    classes : ndarray of shape (K,)
+        Their names.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+        Those of the plot; after :meth:`plot`.
+
+    See Also
+    --------
+    teacher_report : The figures behind it, with intervals.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import TeacherConfusionDisplay
+    >>> display = TeacherConfusionDisplay.from_predictions(
+    ...     ["a", "b", "b", None], ["a", "b", "a", "b"]
+    ... )
+    >>> display.confusion_matrix
+    array([[1, 0],
+           [1, 1]])
+    """
+
+    def __init__(self, confusion_matrix: NDArray[Any], *, classes: NDArray[Any]) -> None:
+        self.confusion_matrix = confusion_matrix
+        self.classes = classes
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_human: Any,
+        y_llm: Any,
+        *,
+        classes: Any = None,
+        normalize: Literal["true", "pred", "all"] | None = None,
+    ) -> TeacherConfusionDisplay:
+        """Count the rows that carry both labels.
+
+        Parameters
+        ----------
+        y_human : array-like of shape (n,)
+            Human labels; missing is None, NaN or ``pd.NA``.
+        y_llm : array-like of shape (n,), (n, A) or (n, K)
+            Labels, votes or scores; the class with the highest score counts, the first of
+            several.
+        classes : array-like of shape (K,), default=None
+            All classes; by default those found.
+        normalize : {"true", "pred", "all"} or None, default=None
+            Shares of the rows, of the columns or of all rows, in place of counts.
+
+        Returns
+        -------
+        display : TeacherConfusionDisplay
+
+        Raises
+        ------
+        ValueError
+            If no row carries both labels, or `y_human` is multilabel.
+        """
+        if normalize not in ("true", "pred", "all", None):
+            raise ValueError(
+                f"normalize must be 'true', 'pred', 'all' or None, got {normalize!r}."
+            )
+        evidence = _without_dialogues(y_human, y_llm, classes)
+        if evidence.multilabel:
+            raise ValueError(
+                f"y_human is multilabel with {len(evidence.classes)} labels, which have no common "
+                "confusion matrix; use teacher_report, or pass one label as a 1-D y_human and its "
+                "scores as np.column_stack([1 - score, score])."
+            )
+        n_classes = len(evidence.classes)
+        cell = evidence.truth.argmax(axis=1) * n_classes + evidence.scores.argmax(axis=1)
+        matrix = np.bincount(cell, minlength=n_classes**2).reshape(n_classes, n_classes)
+        if normalize is not None:
+            axis = {"true": 1, "pred": 0, "all": None}[normalize]
+            matrix = matrix / np.maximum(matrix.sum(axis=axis, keepdims=True), 1)
+        return cls(matrix, classes=evidence.classes)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y_human: Any,
+        *,
+        normalize: Literal["true", "pred", "all"] | None = None,
+    ) -> TeacherConfusionDisplay:
+        """Ask a fitted teacher, such as :class:`LLMAnnotator`, or a student.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted, with ``predict_proba``.
+        X : DataFrame, ndarray or sequence of str, of n rows
+            Utterances. All of them are put to `estimator`.
+        y_human, normalize
+            As for :meth:`from_predictions`.
+
+        Returns
+        -------
+        display : TeacherConfusionDisplay
+        """
+        scores, classes = ask(estimator, X, y_human)
+        return cls.from_predictions(y_human, scores, classes=classes, normalize=normalize)
+
+    def frame(self) -> Any:
+        """The matrix as a table.
+
+        Returns
+        -------
+        pandas.DataFrame of shape (K, K)
+            Index ``human``, columns the teacher's classes.
+        """
+        index = self.classes.tolist()
+        columns = dict(zip(index, self.confusion_matrix.T, strict=True))
+        return to_pandas(columns, index, "human")
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> TeacherConfusionDisplay:
+        """Draw the matrix.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to; None makes a figure.
+        **kwargs : object
+            For :meth:`sklearn.metrics.ConfusionMatrixDisplay.plot`, such as ``cmap``.
+
+        Returns
+        -------
+        self : TeacherConfusionDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        ax = new_axes(ax, self)
+        drawn = ConfusionMatrixDisplay(self.confusion_matrix, display_labels=self.classes)
+        drawn.plot(ax=ax, **kwargs)
+        ax.set(xlabel="Teacher", ylabel="Human")
+        return drawn_on(self, ax)
+
+
+class ReliabilityDisplay:
+    """How often the teacher is right when its scores are this sure.
+
+    Make it with :meth:`from_predictions` or :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    confidence, accuracy : ndarray of shape (n_bins,)
+        Mean top score and share right of each bin of equal width; NaN where it is empty.
+    count : ndarray of shape (n_bins,), int64
+        Decisions in each bin.
+
+    Attributes
+    ----------
+    calibration_error : float
+        Expected calibration error of these bins.
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+        Those of the plot; after :meth:`plot`.
+
+    See Also
+    --------
+    expected_calibration_error : The measure, and what it counts.
+    sklearn.calibration.CalibrationDisplay : The same for the probability of one class.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import ReliabilityDisplay
+    >>> y_llm = [[0.75, 0.25], [0.75, 0.25], [0.75, 0.25], [0.25, 0.75]]
+    >>> display = ReliabilityDisplay.from_predictions(["a", "a", "b", "a"], y_llm, n_bins=2)
+    >>> display.accuracy.tolist(), display.calibration_error
+    ([nan, 0.5], 0.25)
+    """
+
+    def __init__(
+        self,
+        confidence: NDArray[np.float64],
+        accuracy: NDArray[np.float64],
+        count: NDArray[np.int64],
+    ) -> None:
+        self.confidence = confidence
+        self.accuracy = accuracy
+        self.count = count
+
+    @property
+    def calibration_error(self) -> float:
+        """Mean gap of accuracy and confidence, weighted by the rows of each bin."""
+        return float(np.nansum(np.abs(self.accuracy - self.confidence) * self.count)) / float(
+            self.count.sum()
+        )
+
+    @classmethod
+    def from_predictions(
+        cls, y_human: Any, y_llm: Any, *, classes: Any = None, n_bins: int = 15
+    ) -> ReliabilityDisplay:
+        """Bin the rows that carry both labels by their top score.
+
+        Parameters
+        ----------
+        y_human : array-like of shape (n,) or (n, L)
+            Human labels; missing is None, NaN or ``pd.NA``. Multilabel: each label of a row
+            counts as a decision, with confidence max(score, 1 − score).
+        y_llm : array-like of shape (n,), (n, A) or (n, K)
+            Labels, votes or scores.
+        classes : array-like of shape (K,), default=None
+            All classes; by default those found.
+        n_bins : int, default=15
+            Number of bins on [0, 1].
+
+        Returns
+        -------
+        display : ReliabilityDisplay
+
+        Raises
+        ------
+        ValueError
+            If no row carries both labels, or `n_bins` is below 1.
+        """
+        check_scalar(n_bins, "n_bins", Integral, min_val=1)
+        confidence, right, _, _ = decisions(_without_dialogues(y_human, y_llm, classes))
+        return cls(*reliability_bins(confidence, right, n_bins))
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, X: Any, y_human: Any, *, n_bins: int = 15
+    ) -> ReliabilityDisplay:
+        """Ask a fitted teacher, such as :class:`LLMAnnotator`, or a student.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted, with ``predict_proba``.
+        X : DataFrame, ndarray or sequence of str, of n rows
+            Utterances. All of them are put to `estimator`.
+        y_human, n_bins
+            As for :meth:`from_predictions`.
+
+        Returns
+        -------
+        display : ReliabilityDisplay
+        """
+        scores, classes = ask(estimator, X, y_human)
+        return cls.from_predictions(y_human, scores, classes=classes, n_bins=n_bins)
+
+    def frame(self) -> Any:
+        """The bins as a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per bin: ``low``, ``high``, ``confidence``, ``accuracy``, ``count``.
+        """
+        edges = np.linspace(0, 1, len(self.count) + 1)
+        return to_pandas(
+            {
+                "low": edges[:-1],
+                "high": edges[1:],
+                "confidence": self.confidence,
+                "accuracy": self.accuracy,
+                "count": self.count,
+            }
+        )
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> ReliabilityDisplay:
+        """Draw the curve and the diagonal of perfect calibration.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to; None makes a figure.
+        **kwargs : object
+            For :meth:`sklearn.calibration.CalibrationDisplay.plot`, such as ``name`` or ``color``.
+
+        Returns
+        -------
+        self : ReliabilityDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        from sklearn.calibration import CalibrationDisplay  # slow, and needed for a plot only
+
+        ax = new_axes(ax, self)
+        full = self.count > 0
+        drawn = CalibrationDisplay(self.accuracy[full], self.confidence[full], self.confidence)
+        drawn.plot(ax=ax, **{"name": "teacher", **kwargs})
+        ax.set(xlabel="Mean top score", ylabel="Share right")
+        return drawn_on(self, ax)
+
+
+def _without_dialogues(y_human: Any, y_llm: Any, classes: Any) -> Evidence:
+    """The doubly labelled rows where dialogues do not matter."""
+    rows = 1 if y_human is None else len(label_array(y_human))
+    return both_labels(np.full(rows, "utterance", dtype=object), y_human, y_llm, classes)[0]
+
+
+def ask(estimator: Any, X: Any, y_human: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Scores of an estimator and their classes, sorted unless they are labels."""
+    scores, classes = np.asarray(estimator.predict_proba(X)), np.asarray(estimator.classes_)
+    if label_array(y_human).ndim == 2:
+        return scores, classes
+    order = np.argsort(classes, kind="stable")
+    return scores[:, order], classes[order]
+
+
+def new_axes(ax: Any, display: Any) -> Any:
+    """Return `ax`, or the axes of a new figure."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            f"{type(display).__name__}.plot needs matplotlib, which is not installed; run "
+            "`pip install 'sklearn-dialpref[plot]'`, or use frame()."
+        ) from error
+    return plt.subplots()[1] if ax is None else ax
+
+
+def drawn_on(display: Any, ax: Any) -> Any:
+    """The display, which now knows its axes and figure."""
+    display.ax_, display.figure_ = ax, ax.figure
+    return display
+
+
+def to_pandas(columns: dict[str, Any], index: Any = None, index_name: str | None = None) -> Any:
+    """Make a pandas DataFrame, or say how to get pandas."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(
+            "frame() needs pandas, which is not installed; run `pip install pandas`, or read the "
+            "attributes, which are arrays."
+        ) from error
+    frame = pd.DataFrame(columns, index=index)
+    frame.index.name = index_name
+    return frame
