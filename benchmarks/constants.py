@@ -23,7 +23,6 @@ from benchmarks.evidence.data import TASKS, Split, load_split, make_cell
 from benchmarks.evidence.ours import OURS
 from benchmarks.evidence.report import markdown
 from benchmarks.evidence.run import score
-from sklearn_dialpref._student import student as _student
 from sklearn_dialpref._training import recipe as _recipe
 from sklearn_dialpref._training import teacher as _teacher
 from sklearn_dialpref._training import train as _train
@@ -35,8 +34,8 @@ CHANGES = {
     "rate of the head doubled": [(_recipe, "HEAD_RATE", 1e-3)],
     "the same rate for many classes": [(_recipe, "MOST_PACE", 1.0)],
     "weight decay of a tenth": [(_recipe, "WEIGHT_DECAY", {"frozen": 0.01})],
-    "head half as wide": [(_student, "WIDTH", 64)],
-    "head twice as wide": [(_student, "WIDTH", 256)],
+    "head half as wide": [(_recipe, "WIDTH", 64)],
+    "head twice as wide": [(_recipe, "WIDTH", 256)],
     "a quarter of the inputs dropped": [(_recipe, "MOST_DROPOUT", 0.25)],
     "LLM labels: twice as long": [(_recipe, "TEACHER_STAGE", {"frozen": (10, 600)})],
     "human labels: no least number of steps": [

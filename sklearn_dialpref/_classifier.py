@@ -18,10 +18,11 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
+from ._dialogues.speakers import possible_classes
 from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
 from ._dialogues.validation import Dialogues, check_dialogues, label_array, wholly_known
 from ._labels.fitted import PredictsLabels
-from ._labels.speakers import all_classes, possible_classes, restricted
+from ._labels.speakers import all_classes, restricted
 from ._labels.targets import Targets, check_targets, class_weights
 from ._persistence.saving import SavedAsFolder, data_summary
 from ._training.inputs import POOLINGS, ready_made, student_and_rows
@@ -418,7 +419,15 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
                 bias = teacher_bias(rows, seed)
                 if bias is not None and bias.counts:
                     rows = replace(rows, scores=bias.corrected(rows))
-                recipe = Recipe.of(self, student, seed, device, multilabel=targets.multilabel)
+                recipe = Recipe.of(
+                    self,
+                    seed,
+                    device,
+                    n_inputs=len(student.mean),
+                    n_classes=len(targets.classes),
+                    frozen=student.encoder is None,
+                    multilabel=targets.multilabel,
+                )
                 facts = _stages.label_facts(
                     rows,
                     targets.classes,

@@ -10,7 +10,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, with_context
-from sklearn_dialpref._student.student import Student
 from sklearn_dialpref._training.recipe import Recipe
 from sklearn_dialpref._training.stages import LabelFacts, Stage, StageLoss
 
@@ -189,7 +188,7 @@ def test_pairs_say_nothing_of_impossible_classes():
         "possible": torch.tensor([[True, True], [False, True]]),
     }
     facts = LabelFacts(False, None, torch.zeros(2) > 0, torch.zeros(2) > 0, None)
-    recipe = Recipe.of(student(), Student(2, 2), 0, "cpu", multilabel=False)
+    recipe = Recipe.of(student(), 0, "cpu", n_inputs=2, n_classes=2, frozen=True, multilabel=False)
     loss = StageLoss(Stage("pretrain", "noise_reduced", False), recipe, facts)
     loss(logits, target).backward()
     assert (logits.grad[:, 0] == 0).all() and (logits.grad[:, 1] != 0).all()

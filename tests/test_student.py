@@ -641,7 +641,7 @@ def test_columns_that_are_constant_but_for_rounding():
     constant = [0.3 + 3e-8 * noise, 0 * noise, 1.7e9 + 0 * noise]
     others = [noise, 1e-4 * noise, 1.7e9 + 2000 * noise, 1e4 + 0.01 * noise]
     features = torch.cat([*constant, *others], dim=1)
-    student = Student(7, 2)
+    student = Student(7, 2, width=128)
     student.standardise_by(features)
     found = student.standardised(features)
     assert (student.scale[:2] == 1).all() and found[:, :3].abs().max() < 1e-6

@@ -133,7 +133,7 @@ def test_where_a_multilabel_student_begins():
     level = initial_level(rows)
     np.testing.assert_allclose(torch.sigmoid(level), [0.5, 0.5, 0.25])
     torch.manual_seed(0)
-    head = Head(4, 3)
+    head = Head(4, 3, width=128, dropout=0.5)
     drawn = head.output.bias.clone()
     head.start_at(level)
     torch.testing.assert_close(head.output.bias, drawn + level)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.validation import Dialogues, label_array, missing_in
+from sklearn_dialpref._dialogues.speakers import OfSpeakers, possible_classes
+from sklearn_dialpref._dialogues.validation import Dialogues, label_array
 
-if TYPE_CHECKING:
-    from .targets import Targets
+from .targets import Targets
 
-__all__ = ["OfSpeakers", "all_classes", "possible_classes", "restricted"]
-
-OfSpeakers = dict[Any, NDArray[np.bool_]]
+__all__ = ["all_classes", "classes_of_speakers", "restricted"]
 
 
 def all_classes(classes: Any, y_human: Any) -> Any:
@@ -63,36 +61,6 @@ def classes_of_speakers(classes: Any, known: NDArray[Any]) -> OfSpeakers:
             )
         found[speaker] = np.isin(known, list(names))
     return found
-
-
-def possible_classes(
-    of_speakers: OfSpeakers, dialogues: Dialogues, n_classes: int
-) -> NDArray[np.bool_]:
-    """Which classes each utterance can have; all of them for a speaker who is not named.
-
-    Parameters
-    ----------
-    of_speakers : dict
-        As :func:`classes_of_speakers` gives it.
-    dialogues : Dialogues
-    n_classes : int
-
-    Returns
-    -------
-    ndarray of bool, shape (n, n_classes)
-    """
-    possible = np.ones((len(dialogues), n_classes), dtype=bool)
-    if of_speakers and dialogues.speaker is None:
-        raise ValueError(
-            "classes names the classes of each speaker, but X has no speakers: pass a DataFrame "
-            "with a column 'speaker'"
-        )
-    if dialogues.speaker is not None:
-        named = ~missing_in(dialogues.speaker)
-        rows, speakers = np.flatnonzero(named), dialogues.speaker[named]
-        for speaker, allowed in of_speakers.items():
-            possible[rows[speakers == speaker]] = allowed
-    return possible
 
 
 def restricted(targets: Targets, classes: Any, dialogues: Dialogues) -> tuple[Targets, OfSpeakers]:

@@ -9,16 +9,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-__all__ = ["FORMAT", "MANIFEST", "check_name", "checked_folder", "new_folder", "read_json"]
+from sklearn_dialpref._paths import check_name
+
+__all__ = ["FORMAT", "MANIFEST", "checked_folder", "new_folder", "read_json"]
 
 FORMAT = 1
 MANIFEST = "dialpref.json"
 MAKER = "sklearn-dialpref"
-# what is written and read: no pickle, no code
-SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".md", ".jinja", ".onnx"}
 
 
 @contextmanager
@@ -173,22 +173,6 @@ def _files(folder: Path) -> list[str]:
         for path in folder.rglob("*")
         if path.is_symlink() or not path.is_dir()
     ]
-
-
-def check_name(name: Any, folder: Path) -> None:
-    parts = PurePosixPath(str(name)).parts
-    inside = (
-        isinstance(name, str)
-        and not PurePosixPath(name).is_absolute()
-        and not PureWindowsPath(name).drive
-        and "\\" not in name
-        and ".." not in parts
-        and not any((folder / Path(*parts[: at + 1])).is_symlink() for at in range(len(parts)))
-    )
-    if not inside:
-        raise ValueError(f"{folder} names the file {name!r}, which does not lie in it")
-    if PurePosixPath(name).suffix not in SUFFIXES:
-        raise ValueError(f"{folder} names the file {name!r}, of a kind that is never read")
 
 
 def _sha256(file: Path) -> str:

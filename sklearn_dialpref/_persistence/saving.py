@@ -367,8 +367,9 @@ def _ready_net(
     from sklearn_dialpref._student.student import Student
     from sklearn_dialpref._training.net import ready_net
 
+    width = len(weights["head.1.bias"])
     with torch.random.fork_rng(devices=[]):
-        student = Student(len(weights["mean"]), n_classes, encoder)
+        student = Student(len(weights["mean"]), n_classes, encoder, width=width)
     if weights["head.4.bias"].shape != (n_classes,):
         raise ValueError(f"{source} is damaged: its weights are not of {n_classes} classes")
     missing, unexpected = student.load_state_dict(weights, strict=False)

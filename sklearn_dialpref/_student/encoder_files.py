@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sklearn_dialpref._compat import quiet_transformers
-from sklearn_dialpref._persistence.folder import check_name
+from sklearn_dialpref._paths import check_name
 
 __all__ = ["check_encoder_files", "files_of", "is_known", "write_encoder", "written"]
 

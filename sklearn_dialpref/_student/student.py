@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,22 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sklearn_dialpref._compat import fast_bfloat16
-from sklearn_dialpref._training.calibration import IMPOSSIBLE
-from sklearn_dialpref._training.recipe import MOST_DROPOUT, WIDTH
 
 from .encoders import FrozenEncoder, TextEncoder
-
-if TYPE_CHECKING:
-    from sklearn_dialpref._training.batches import Rows
 
 __all__ = [
     "Head",
     "Student",
-    "between",
     "embedded_rows",
-    "logits_of",
     "side_by_side",
-    "state_of",
 ]
 
 
@@ -36,43 +27,6 @@ def embedded_rows(
     """The embeddings of each row's texts side by side, see :func:`side_by_side`."""
     embedded = torch.from_numpy(encoder.embed(texts))
     return side_by_side(embedded, torch.from_numpy(index), encoder.n_context)
-
-
-def logits_of(student: Student, rows: Rows, chosen: NDArray[np.bool_]) -> Tensor:
-    """Logits of the chosen rows, (n_chosen, n_classes), next to nothing where impossible."""
-    student.eval()
-    with torch.inference_mode():
-        if rows.features is not None:
-            inputs = rows.features[chosen]
-        else:
-            assert student.encoder is not None and rows.index is not None
-            used, places = np.unique(rows.index[chosen], return_inverse=True)
-            texts = [rows.texts[at] for at in used[used >= 0]]
-            places = places.reshape(-1, rows.index.shape[1]) - int((used < 0).any())
-            inputs = embedded_rows(student.encoder, texts, places)
-        device = student.mean.device
-        parts = [student(part.to(device)).cpu() for part in inputs.split(8192)]
-    logits = torch.cat(parts).clone()
-    if rows.possible is not None:
-        logits[~rows.possible[chosen]] = IMPOSSIBLE
-    return logits
-
-
-def between(
-    before: dict[str, Tensor], after: dict[str, Tensor], share: float
-) -> dict[str, Tensor]:
-    """The weights that lie this share of the way from one state of a student to another."""
-    return {
-        name: torch.lerp(before[name].to(new.device), new, share)
-        if new.is_floating_point()
-        else new
-        for name, new in after.items()
-    }
-
-
-def state_of(student: Student) -> dict[str, Tensor]:
-    """A copy of its weights."""
-    return {name: weight.detach().clone() for name, weight in student.state_dict().items()}
 
 
 def side_by_side(embedded: Tensor, index: Tensor, n_context: int) -> Tensor:
@@ -120,13 +74,13 @@ class Head(nn.Sequential):
 
     level: Tensor
 
-    def __init__(self, n_inputs: int, n_classes: int, dropout: float = MOST_DROPOUT) -> None:
+    def __init__(self, n_inputs: int, n_classes: int, width: int, dropout: float) -> None:
         super().__init__(
             Dropout(dropout),
-            nn.Linear(n_inputs, WIDTH),
+            nn.Linear(n_inputs, width),
             nn.ReLU(),
             Dropout(dropout),
-            nn.Linear(WIDTH, n_classes),
+            nn.Linear(width, n_classes),
         )
         self.register_buffer("level", torch.zeros(n_classes), persistent=False)
 
@@ -154,7 +108,9 @@ class Student(nn.Module):
         Width of the features, and number of classes.
     encoder : TextEncoder or None, default=None
         The encoder that is trained with the head; None where features come ready-made.
-    dropout : float, default=0.5
+    width : int
+        Of the head's hidden layer.
+    dropout : float, default=0.0
         Share of its inputs that each layer of the head drops in training.
     """
 
@@ -163,13 +119,15 @@ class Student(nn.Module):
         n_inputs: int,
         n_classes: int,
         encoder: TextEncoder | None = None,
-        dropout: float = MOST_DROPOUT,
+        *,
+        width: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("mean", torch.zeros(n_inputs))
         self.register_buffer("scale", torch.ones(n_inputs))
-        self.head = Head(n_inputs, n_classes, dropout)
+        self.head = Head(n_inputs, n_classes, width, dropout)
 
     def standardise_by(self, features: Tensor) -> None:
         """Set mean and scale of the inputs; that of columns constant but for rounding is ≥ 1."""
@@ -188,7 +146,9 @@ class Student(nn.Module):
         """A student of ready-made inputs that shares this one's head."""
         if self.encoder is None:
             return self
-        bare = Student(len(self.mean), self.head.output.out_features)
+        bare = Student(
+            len(self.mean), self.head.output.out_features, width=self.head.output.in_features
+        )
         bare.mean, bare.scale, bare.head = self.mean, self.scale, self.head
         return bare
 

@@ -50,7 +50,7 @@ def student_and_rows(
     from sklearn_dialpref._student.student import Student, embedded_rows
 
     from .batches import Rows
-    from .recipe import dropout_rate
+    from .recipe import WIDTH, dropout_rate
     from .stages import initial_level
 
     order = canonical_order(dialogues, targets)
@@ -75,7 +75,9 @@ def student_and_rows(
         else:
             assert not isinstance(source, tuple)
             inputs = embedded_rows(source, *distinct_texts(slots))
-        student = Student(inputs.shape[1], n_classes, dropout=dropout_rate(len(order)))
+        student = Student(
+            inputs.shape[1], n_classes, width=WIDTH, dropout=dropout_rate(len(order))
+        )
         student.standardise_by(inputs)
         rows = Rows(**labels, features=inputs)
         student.head.start_at(initial_level(rows))
@@ -88,7 +90,9 @@ def student_and_rows(
     embedded = trained.to(device).embed([texts[at] for at in np.sort(sample)])
     contexts = [embedded[:, -trained.n_context :]] * (len(slots) - 1)
     inputs = torch.from_numpy(np.concatenate([embedded, *contexts], axis=1))
-    student = Student(inputs.shape[1], n_classes, trained, dropout_rate(len(order)))
+    student = Student(
+        inputs.shape[1], n_classes, trained, width=WIDTH, dropout=dropout_rate(len(order))
+    )
     student.standardise_by(inputs)
     rows = Rows(**labels, texts=texts, index=index, lengths=trained.lengths(texts))
     student.head.start_at(initial_level(rows))

@@ -268,10 +268,18 @@ def plan_training(
             watched = replace(stage, llm=None) if stage.human else stage
             valid = stage_batches(rows, held_out, watched, recipe.batch_size, encoder, None)
         first = number == 0
+        beside = batches.beside
         epochs = recipe.max_epochs or auto_epochs(
-            stage, batches, first=first, frozen=encoder is None
+            batches.n_batches(),
+            teacher=stage.llm is not None,
+            first=first,
+            frozen=encoder is None,
+            n_human_batches=0 if beside is None else beside.n_batches(),
         )
-        share = 1.0 if first else rate_after(stage, batches)
+        share = 1.0
+        if not first and stage.llm is not None:
+            n_human = 0 if beside is None else len(beside.members)
+            share = rate_after(n_human, len(batches.members))
         plans.append(Plan(stage, batches, valid, epochs, share * recipe.learning_rate))
     return plans
 

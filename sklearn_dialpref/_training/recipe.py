@@ -13,11 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skorch.callbacks import Callback
 
-    from sklearn_dialpref._student.student import Student
-
-    from .batches import DialogueBatches
-    from .stages import Stage
-
 __all__ = ["Recipe", "auto_epochs", "dropout_rate", "head_pace", "head_rate", "rate_share"]
 
 # -- rate and size of the steps
@@ -102,16 +97,23 @@ class Recipe:
 
     @classmethod
     def of(
-        cls, estimator: Any, student: Student, seed: int, device: str, *, multilabel: bool
+        cls,
+        estimator: Any,
+        seed: int,
+        device: str,
+        *,
+        n_inputs: int,
+        n_classes: int,
+        frozen: bool,
+        multilabel: bool,
     ) -> Recipe:
-        """From the parameters of the estimator."""
-        frozen = student.encoder is None
-        pace = head_pace(student.head.output.out_features, multilabel=multilabel)
+        """From the parameters of the estimator, and what is trained."""
+        pace = head_pace(n_classes, multilabel=multilabel)
 
         def chosen(value: Any, auto: Any) -> Any:
             return auto if value == "auto" else value
 
-        rate = head_rate(len(student.mean), pace) if frozen else ENCODER_RATE
+        rate = head_rate(n_inputs, pace) if frozen else ENCODER_RATE
         return cls(
             head_pace=pace,
             margin_scale=estimator.margin_scale,
@@ -161,24 +163,32 @@ def rate_share(step: int, total: int) -> float:
     return min((step + 1) / warm, max(0.0, (total - step) / max(1.0, total - warm)))
 
 
-def auto_epochs(stage: Stage, batches: DialogueBatches, *, first: bool, frozen: bool) -> int:
-    """Epochs of a stage where ``max_epochs`` leaves them open."""
-    if stage.llm is not None:
+def auto_epochs(
+    n_batches: int, *, teacher: bool, first: bool, frozen: bool, n_human_batches: int = 0
+) -> int:
+    """Epochs of a stage where ``max_epochs`` leaves them open.
+
+    Parameters
+    ----------
+    n_batches : int
+        Of an epoch.
+    teacher : bool
+        Whether the stage learns from the teacher's scores.
+    first : bool
+        Whether no stage comes before it.
+    frozen : bool
+    n_human_batches : int, default=0
+        In a joint stage, how many batches the human-labelled rows would make on their own.
+    """
+    if teacher:
         lengths = TEACHER_STAGE if first else JOINT_STAGE_AFTER
     else:
         lengths = HUMAN_STAGE_ALONE if first else HUMAN_STAGE_AFTER
-    n_batches = batches.n_batches()
     epochs, steps = lengths[_kind(frozen)]
-    epochs = max(epochs, -(-steps // n_batches))
-    if batches.beside is None:
-        return epochs
     rounds = JOINT_HUMAN_ROUNDS[_kind(frozen)]
-    return max(epochs, -(-rounds * batches.beside.n_batches() // n_batches))
+    return max(epochs, -(-steps // n_batches), -(-rounds * n_human_batches // n_batches))
 
 
-def rate_after(stage: Stage, batches: DialogueBatches) -> float:
-    """Share of the peak rate in a stage that follows another: less in a joint one."""
-    if stage.llm is None:
-        return 1.0
-    n_human = 0 if batches.beside is None else len(batches.beside.members)
-    return max(JOINT_RATE_AFTER, n_human / (n_human + len(batches.members)))
+def rate_after(n_human: int, n_scored: int) -> float:
+    """Share of the peak rate in a joint stage that follows another, by its rows of both kinds."""
+    return max(JOINT_RATE_AFTER, n_human / (n_human + n_scored))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sklearn_dialpref._student.student import Student, between, logits_of, state_of
+from sklearn_dialpref._student.student import Student
 
 from .batches import Rows
 from .calibration import best_temperature, level_shift
@@ -34,6 +34,7 @@ from .recipe import (
 )
 from .stages import HUMAN_STAGE, LabelFacts, Stage, StageLoss
 from .teacher import teacher_is_useless
+from .weights import between, logits_of, state_of
 
 __all__ = ["Trained", "folds", "train_student"]
 

@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_dialpref._dialogues.speakers import possible_classes
 from sklearn_dialpref._dialogues.texts import distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues
 from sklearn_dialpref._labels.fitted import PredictsLabels, set_labels
-from sklearn_dialpref._labels.speakers import possible_classes
 from sklearn_dialpref._persistence.folder import checked_folder, read_json
 
 __all__ = ["KIND", "MODEL", "SERVED", "TOKENIZER", "OnnxDialogueClassifier"]

@@ -1,0 +1,26 @@
+"""Names of files that a saved folder or a pickled encoder may have."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+# what is written and read: no pickle, no code
+SUFFIXES = {".json", ".safetensors", ".txt", ".model", ".md", ".jinja", ".onnx"}
+
+
+def check_name(name: Any, folder: Path) -> None:
+    """Raise a ValueError unless it names a file inside the folder, of a kind that is read."""
+    parts = PurePosixPath(str(name)).parts
+    inside = (
+        isinstance(name, str)
+        and not PurePosixPath(name).is_absolute()
+        and not PureWindowsPath(name).drive
+        and "\\" not in name
+        and ".." not in parts
+        and not any((folder / Path(*parts[: at + 1])).is_symlink() for at in range(len(parts)))
+    )
+    if not inside:
+        raise ValueError(f"{folder} names the file {name!r}, which does not lie in it")
+    if PurePosixPath(name).suffix not in SUFFIXES:
+        raise ValueError(f"{folder} names the file {name!r}, of a kind that is never read")
