@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from numbers import Integral, Real
 from pathlib import Path
@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dialpref._compat import Interval, StrOptions
+from sklearn_dialpref._compat import Interval, StrOptions, validate_parameter_constraints
 from sklearn_dialpref._dialogues.validation import (
     Dialogues,
     check_dialogues,
@@ -28,15 +28,15 @@ from sklearn_dialpref._dialogues.validation import (
 
 from .bank import PromptBank
 from .billing import Limits
-from .cache import AnswerCache, default_cache
+from .cache import AnswerCache
 from .card import card_content, card_markdown
 from .checks import LEARNABLE, check_labels, check_members, check_prompts, check_settings
-from .client import Question
 from .ensemble import Combination, agreement, combine, fit_combination, votes
 from .estimate import estimate
-from .labelling import label_rows
+from .labelling import Record, label_rows
 from .models import CallableModel, Model, OpenAIModel, Settings
-from .questions import Examples, questions
+from .panel import Panel
+from .questions import Examples
 
 __all__ = ["LLMAnnotator"]
 
@@ -273,16 +273,42 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         EndpointError
             If there are labels, and the endpoint cannot be used.
         """
-        check_settings(self)
+        validate_parameter_constraints(
+            self._parameter_constraints,
+            self.get_params(deep=False),
+            caller_name=type(self).__name__,
+        )
+        models = self._models()
+        check_settings(
+            learn=self.learn,
+            prices=self.prices,
+            budget=self.budget,
+            base_url=self.base_url,
+            prompts=self.prompts,
+            n_examples=self.n_examples,
+            models=models,
+        )
         dialogues = check_dialogues(X, precomputed=False)
-        labels, self.classes_ = check_labels(self, y_human, len(dialogues))
+        n_examples = self.n_examples or sum(prompt.n_examples for prompt in self.prompts or ())
+        labels, self.classes_ = check_labels(y_human, len(dialogues), self.classes, n_examples)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.prompts_ = check_prompts(self, seed)
-        self.members_ = check_members(self)
+        if self.prompts is None:
+            self.prompts_ = PromptBank.default(
+                self.task,
+                self.classes_.tolist(),
+                self.definitions,
+                n_examples=self.n_examples,
+                random_state=seed,
+            )
+        else:
+            check_prompts(self.prompts, self.classes_)
+            self.prompts_ = self.prompts
+        on_disk = self.cache not in (None, "auto")
+        check_members(models, self.prompts_, self.scoring, given=self.model, on_disk=on_disk)
         for of_last_pass in ("scores_", "votes_", "agreement_"):
             self.__dict__.pop(of_last_pass, None)
         self._memory: AnswerCache | None = None
-        self._ratio: dict[str, float] = {}  # tokens billed for each token counted, by model
+        self._token_ratio: dict[str, float] = {}  # billed for each token counted, by model
         assert dialogues.text is not None
         # whatever the order of the rows: what is shown and learned depends on it otherwise
         order = np.lexsort((dialogues.turn, codes_of(dialogues.text), dialogues.group))
@@ -293,6 +319,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
                 for row in np.random.RandomState(seed).permutation(known)
             ]
         )
+        self.members_ = self._panel().members
         self.combination_ = Combination.plain(len(self.members_), len(self.classes_))
         if len(known) and self.learn:
             self.combination_ = fit_combination(
@@ -408,7 +435,8 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
             ``calls`` to make, ``cached`` answers, ``tokens_in``, ``tokens_out``, ``cost``.
         """
         check_is_fitted(self, "combination_")
-        return estimate(self, check_dialogues(X, precomputed=False))
+        dialogues = check_dialogues(X, precomputed=False)
+        return estimate(self._panel(), dialogues, self._token_ratio)
 
     def card(self, format: str = "markdown") -> str:
         """What was asked, of which models, at what cost, and how far the answers agree.
@@ -432,7 +460,16 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "scores_")
         if format not in ("markdown", "json"):
             raise ValueError(f"format must be 'markdown' or 'json', got {format!r}")
-        content = card_content(self, self._date, self._settings())
+        content = card_content(
+            self._panel(),
+            date=self._date,
+            base_url=self.base_url,
+            scores=self.scores_,
+            agreement=self.agreement_,
+            combination=self.combination_,
+            usage=self.usage_,
+            failures=self.failures_,
+        )
         if format == "json":
             return json.dumps(content, indent=1, ensure_ascii=False)
         return card_markdown(content)
@@ -442,13 +479,35 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     def _annotate(self, dialogues: Dialogues, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Scores of the rows by each member."""
         self._date = datetime.now(UTC).isoformat(timespec="seconds")
-        return label_rows(self, dialogues, rows)
+        record = Record()
+        try:
+            return label_rows(self._panel(), dialogues, rows, record)
+        finally:  # what was used counts, also where the pass is cut short
+            self.usage_, self.failures_ = asdict(record.usage), record.failures
+            self._token_ratio |= record.token_ratio
 
-    def _questions(
-        self, dialogues: Dialogues, rows: NDArray[np.int64], model: Model, number: int
-    ) -> Iterator[Question]:
-        asked = (dialogues, rows, self.prompts_, self._examples, model, self._settings())
-        return questions(*asked, number * len(self.prompts_))
+    def _panel(self) -> Panel:
+        """Who is asked, how, and within what limits, by the parameters as they are now."""
+        models = self._models()
+        if self._memory is None:
+            self._memory = AnswerCache(":memory:")
+        settings = Settings(
+            self.scoring,
+            int(self.n_samples),
+            float(self.sampling_temperature),
+            dict(self.extra_body or {}),
+        )
+        return Panel(
+            models,
+            [self._limits(model) for model in models],
+            self.prompts_,
+            self._examples,
+            self.classes_,
+            settings,
+            self.cache,
+            self._memory,
+            bool(self.verbose),
+        )
 
     def _models(self) -> list[Model]:
         given = self.model if isinstance(self.model, list) else [self.model]
@@ -458,14 +517,6 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
             else CallableModel(one)
             for one in given
         ]
-
-    def _settings(self) -> Settings:
-        return Settings(
-            self.scoring,
-            int(self.n_samples),
-            float(self.sampling_temperature),
-            dict(self.extra_body or {}),
-        )
 
     def _limits(self, model: Model) -> Limits:
         price = self.prices.get(model.name) if isinstance(self.prices, Mapping) else self.prices
@@ -477,16 +528,6 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
             self.token_budget,
             (0.0, 0.0) if price is None else (float(price[0]), float(price[1])),
         )
-
-    def _answers(self, model: Model) -> Any:
-        """Where the answers of a model are kept, as a context."""
-        if self.cache is not None and self.cache != "auto":
-            return closing(AnswerCache(self.cache))
-        if self.cache == "auto" and isinstance(model, OpenAIModel):
-            return closing(AnswerCache(default_cache()))
-        if self._memory is None:
-            self._memory = AnswerCache(":memory:")
-        return nullcontext(self._memory)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

@@ -3,50 +3,68 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from .annotator import LLMAnnotator
-    from .models import Settings
+from .ensemble import Combination
+from .panel import Panel
 
 __all__ = ["card_content", "card_markdown"]
 
 
-def card_content(annotator: LLMAnnotator, date: str, settings: Settings) -> dict[str, Any]:
+def card_content(
+    panel: Panel,
+    *,
+    date: str,
+    base_url: str | None,
+    scores: NDArray[np.float64],
+    agreement: NDArray[np.float64],
+    combination: Combination,
+    usage: dict[str, Any],
+    failures: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     """What was asked, of whom, at what cost, and what came of it, as JSON can hold it.
 
     Parameters
     ----------
-    annotator : LLMAnnotator
-        That has labelled something.
+    panel : Panel
+        That was asked.
     date : str
         Of its last pass.
-    settings : Settings
+    base_url : str or None
+    scores : ndarray of shape (n, n_members, n_classes)
+        Of that pass.
+    agreement : ndarray of shape (n,)
+        Of the members in it.
+    combination : Combination
+    usage : dict
+        Of that pass.
+    failures : sequence of mapping
 
     Returns
     -------
     dict
     """
-    agreement = annotator.agreement_[~np.isnan(annotator.agreement_)]
-    answered = ~np.isnan(annotator.scores_[:, :, 0])
-    how = annotator.combination_
+    agreement = agreement[~np.isnan(agreement)]
+    answered = ~np.isnan(scores[:, :, 0])
     return {
         "date": date,
-        "models": list(dict.fromkeys(model for model, _ in annotator.members_)),
-        "base_url": annotator.base_url,
-        "classes": annotator.classes_.tolist(),
-        "settings": settings.to_dict(),
-        "prompts": [{"id": prompt.id, **prompt.to_dict()} for prompt in annotator.prompts_],
+        "models": [model.name for model in panel.models],
+        "base_url": base_url,
+        "classes": panel.classes.tolist(),
+        "settings": panel.settings.to_dict(),
+        "prompts": [{"id": prompt.id, **prompt.to_dict()} for prompt in panel.prompts],
         "utterances": len(answered),
         "without_answer": int((~answered.any(axis=1)).sum()),
         "agreement": float(agreement.mean()) if len(agreement) else None,
-        "weights": how.weights.tolist(),
-        "temperature": how.temperature,
-        "bias": how.bias.tolist(),
-        "usage": annotator.usage_,
-        "failures": dict(Counter(failure["reason"] for failure in annotator.failures_)),
+        "weights": combination.weights.tolist(),
+        "temperature": combination.temperature,
+        "bias": combination.bias.tolist(),
+        "usage": usage,
+        "failures": dict(Counter(failure["reason"] for failure in failures)),
     }
 
 

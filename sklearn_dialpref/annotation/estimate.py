@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -10,9 +10,7 @@ from sklearn.utils import Bunch
 from sklearn_dialpref._dialogues.validation import Dialogues
 
 from .billing import count_tokens
-
-if TYPE_CHECKING:
-    from .annotator import LLMAnnotator
+from .panel import Panel
 
 __all__ = ["estimate"]
 
@@ -20,7 +18,7 @@ TOKENS_OUT = {"logprobs": 1, "auto": 1, "schema": 12, "samples": 2}  # of one an
 MOST_COUNTED = 50_000  # questions that are read; the estimate scales up from there
 
 
-def estimate(annotator: LLMAnnotator, dialogues: Dialogues) -> Bunch:
+def estimate(panel: Panel, dialogues: Dialogues, token_ratio: Mapping[str, float]) -> Bunch:
     """Calls, tokens and cost of labelling dialogues.
 
     Tokens are corrected by what known answers to these questions were billed, or else those of
@@ -28,40 +26,42 @@ def estimate(annotator: LLMAnnotator, dialogues: Dialogues) -> Bunch:
 
     Parameters
     ----------
-    annotator : LLMAnnotator
-        Fitted.
+    panel : Panel
     dialogues : Dialogues
+    token_ratio : mapping of float
+        By model, tokens that the last pass was billed for each token counted.
 
     Returns
     -------
     Bunch
         As :meth:`LLMAnnotator.estimate_cost` returns it.
     """
-    rows, n_prompts = np.arange(len(dialogues)), len(annotator.prompts_)
+    rows, n_prompts = np.arange(len(dialogues)), len(panel.prompts)
     if len(rows) * n_prompts > MOST_COUNTED:
         most = max(1, MOST_COUNTED // n_prompts)
         rows = np.sort(np.random.RandomState(0).permutation(rows)[:most])
     scale = len(dialogues) / len(rows)
     found = Bunch(calls=0, cached=0, tokens_in=0, tokens_out=0, cost=0.0)
-    for number, model in enumerate(annotator._models()):
+    for number, model in enumerate(panel.models):
         counted = {
             question.key: count_tokens(question.messages)
-            for question in annotator._questions(dialogues, rows, model, number)
+            for question in panel.questions(dialogues, rows, number)
         }
-        with annotator._answers(model) as cache:
+        with panel.answers(number) as cache:
             known = cache.get_many(list(counted))
         billed = {key: answer["tokens_in"] for key, answer in known.items()}
         billed = {key: tokens for key, tokens in billed.items() if tokens}
-        ratio = annotator._ratio.get(model.name, 1.0)
+        ratio = token_ratio.get(model.name, 1.0)
         if billed:
             ratio = sum(billed.values()) / sum(counted[key] for key in billed)
         new = [count for key, count in counted.items() if key not in known]
-        samples = annotator.n_samples if annotator.scoring == "samples" else 1
+        settings = panel.settings
+        samples = settings.n_samples if settings.scoring == "samples" else 1
         tokens_in = scale * ratio * sum(new)
-        tokens_out = scale * samples * TOKENS_OUT[annotator.scoring] * len(new)
+        tokens_out = scale * samples * TOKENS_OUT[settings.scoring] * len(new)
         found.calls += round(scale * len(new))
         found.cached += round(scale * (len(rows) * n_prompts - len(new)))
         found.tokens_in += round(tokens_in)
         found.tokens_out += round(tokens_out)
-        found.cost += annotator._limits(model).cost(tokens_in, tokens_out)
+        found.cost += panel.limits[number].cost(tokens_in, tokens_out)
     return found

@@ -1,9 +1,9 @@
-"""One pass: all members of an annotator are asked about some rows."""
+"""One pass: all members of a panel are asked about some rows."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,60 +15,74 @@ from .answers import Answers
 from .billing import Ledger, Usage
 from .client import Question, ask_all
 from .models import Completion
+from .panel import Panel
 
-if TYPE_CHECKING:
-    from .annotator import LLMAnnotator
-
-__all__ = ["label_rows"]
+__all__ = ["Record", "label_rows"]
 
 SHOW_EVERY = 50  # answers, for calls and cost beside the progress bar
 
 
+@dataclass
+class Record:
+    """What a pass has used and missed so far; also of one that was cut short.
+
+    Attributes
+    ----------
+    usage : Usage
+    failures : list of dict
+        Questions without an answer, and why.
+    token_ratio : dict of float
+        By model, tokens billed for each token counted.
+    """
+
+    usage: Usage = field(default_factory=Usage)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    token_ratio: dict[str, float] = field(default_factory=dict)
+
+
 def label_rows(
-    annotator: LLMAnnotator, dialogues: Dialogues, rows: NDArray[np.int64]
+    panel: Panel, dialogues: Dialogues, rows: NDArray[np.int64], record: Record
 ) -> NDArray[np.float64]:
     """Ask, one model after the other, and take in the answers.
 
-    Sets ``failures_`` and ``usage_`` of the annotator, also where the pass is cut short.
-
     Parameters
     ----------
-    annotator : LLMAnnotator
+    panel : Panel
         Whose members are asked.
     dialogues : Dialogues
     rows : ndarray of int
         What is asked about; the other rows are context.
+    record : Record
+        An empty one, which is filled model by model.
 
     Returns
     -------
     ndarray of shape (len(rows), n_members, n_classes)
         NaN where a member gave no answer.
     """
-    models = annotator._models()
-    shown = [prompt.classes for _ in models for prompt in annotator.prompts_]
-    answers = Answers(rows, annotator.members_, annotator.classes_.tolist(), shown)
-    usage = Usage()
-    total = len(rows) * len(annotator.members_)
-    with tqdm(total=total, unit="answer", disable=not annotator.verbose) as bar:
-        for number, model in enumerate(models):
-            ledger = Ledger(annotator._limits(model), before=usage)
+    shown = [prompt.classes for _ in panel.models for prompt in panel.prompts]
+    answers = Answers(rows, panel.members, panel.classes.tolist(), shown)
+    total = len(rows) * len(panel.members)
+    with tqdm(total=total, unit="answer", disable=not panel.verbose) as bar:
+        for number, model in enumerate(panel.models):
+            ledger = Ledger(panel.limits[number], before=record.usage)
 
             def deliver(
                 question: Question, outcome: Completion | str, ledger: Ledger = ledger
             ) -> None:
                 answers.deliver(question, outcome)
                 bar.update(1)
-                if annotator.verbose and bar.n % SHOW_EVERY == 0:
+                if panel.verbose and bar.n % SHOW_EVERY == 0:
                     spent = ledger.before + ledger.usage
                     bar.set_postfix(calls=spent.calls, cost=f"{spent.cost:.4f}")
 
-            asked = annotator._questions(dialogues, rows, model, number)
+            asked = panel.questions(dialogues, rows, number)
             try:
-                with annotator._answers(model) as cache:
-                    ask_all(model, asked, annotator._settings(), ledger, cache, deliver)
+                with panel.answers(number) as cache:
+                    ask_all(model, asked, panel.settings, ledger, cache, deliver)
             finally:
-                usage = usage + ledger.usage
-                annotator.usage_, annotator.failures_ = asdict(usage), answers.failures
+                record.usage = record.usage + ledger.usage
+                record.failures = answers.failures
                 if ledger.counted:
-                    annotator._ratio[model.name] = ledger.ratio
+                    record.token_ratio[model.name] = ledger.ratio
     return answers.scores

@@ -1,0 +1,82 @@
+"""Who is asked, how, and within what limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_dialpref._dialogues.validation import Dialogues
+
+from .bank import PromptBank
+from .billing import Limits
+from .cache import AnswerCache, default_cache
+from .client import Question
+from .models import Model, OpenAIModel, Settings
+from .questions import Examples, questions
+
+__all__ = ["Panel"]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Models and prompts, each of which is asked about every utterance.
+
+    Attributes
+    ----------
+    models : list of Model
+    limits : list of Limits
+        Of each model.
+    prompts : PromptBank
+    examples : Examples
+        Labelled utterances that prompts may show.
+    classes : ndarray of shape (n_classes,)
+    settings : Settings
+    cache : str, Path or None
+        Where answers are kept: in a file, in the user's cache folder ("auto"), or in ``memory``.
+    memory : AnswerCache
+        Also keeps the answers of callables where ``cache`` is "auto".
+    verbose : bool
+        Whether to show progress.
+    """
+
+    models: list[Model]
+    limits: list[Limits]
+    prompts: PromptBank
+    examples: Examples
+    classes: NDArray[Any]
+    settings: Settings
+    cache: Any
+    memory: AnswerCache
+    verbose: bool
+
+    @property
+    def members(self) -> list[tuple[str, str]]:
+        """Model and prompt id of each member, prompts of a model side by side."""
+        return [(model.name, prompt.id) for model in self.models for prompt in self.prompts]
+
+    def questions(
+        self, dialogues: Dialogues, rows: NDArray[np.int64], number: int
+    ) -> Iterator[Question]:
+        """What the model of this number is asked about the rows."""
+        return questions(
+            dialogues,
+            rows,
+            self.prompts,
+            self.examples,
+            self.models[number],
+            self.settings,
+            number * len(self.prompts),
+        )
+
+    def answers(self, number: int) -> AbstractContextManager[AnswerCache]:
+        """Where the answers of the model of this number are kept."""
+        if self.cache is not None and self.cache != "auto":
+            return closing(AnswerCache(self.cache))
+        if self.cache == "auto" and isinstance(self.models[number], OpenAIModel):
+            return closing(AnswerCache(default_cache()))
+        return nullcontext(self.memory)
