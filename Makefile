@@ -66,10 +66,11 @@ test-llm: $(VENV)/.installed-llm ## the tests that ask a real, tiny language mod
 test-oldest: $(VENV_OLDEST)/.installed ## the tests on the oldest supported scikit-learn
 	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not llm'
 
-lint: $(VENV)/.installed ## ruff and mypy
+lint: $(VENV)/.installed ## ruff, mypy, and which part may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.installed ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
