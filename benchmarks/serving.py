@@ -86,10 +86,10 @@ def of_length(texts: list[str], served: OnnxDialogueClassifier, n_tokens: int) -
     """Texts cut to as many tokens, the special ones included."""
     found = []
     for text in texts:
-        encoding = served._tokenizer.encode(text)
+        encoding = served._parts.tokenizer.encode(text)
         if len(encoding.ids) >= n_tokens:
             cut = text[: encoding.offsets[n_tokens - 2][1]]
-            if len(served._tokenizer.encode(cut).ids) == n_tokens:
+            if len(served._parts.tokenizer.encode(cut).ids) == n_tokens:
                 found.append(cut)
     return found
 
@@ -99,9 +99,9 @@ def bare(served: OnnxDialogueClassifier) -> Callable[[list[str]], np.ndarray]:
     index = np.zeros((1, 1), dtype=np.int64)
 
     def run(texts: list[str]) -> np.ndarray:
-        ids = np.array([served._tokenizer.encode(texts[0]).ids])
+        ids = np.array([served._parts.tokenizer.encode(texts[0]).ids])
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "index": index}
-        return served._session.run(None, feed)[0]
+        return served._parts.session.run(None, feed)[0]
 
     return run
 

@@ -18,10 +18,9 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
-from ._dialogues.speakers import possible_classes
 from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
 from ._dialogues.validation import Dialogues, check_dialogues, label_array, wholly_known
-from ._labels.fitted import PredictsLabels
+from ._labels.fitted import FittedLabels, HasFittedLabels
 from ._labels.speakers import all_classes, restricted
 from ._labels.targets import Targets, check_targets, class_weights
 from ._persistence.saving import SavedAsFolder, data_summary
@@ -48,7 +47,7 @@ class _Fit(NamedTuple):
     trained: Trained
 
 
-class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixin, BaseEstimator):
+class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMixin, BaseEstimator):
     """Classify utterances of dialogues, learning from few human and many LLM labels.
 
     A student (a sentence encoder with a small head) learns from the LLM's labels, by distillation
@@ -140,6 +139,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         Whether each utterance can have several labels.
     thresholds_ : ndarray of shape (n_classes,)
         Multilabel only: probability from which on a label is predicted, see Notes.
+    fitted_labels_ : FittedLabels
+        The classes, and what turns logits into labels, for the package's other parts.
     history_ : list of dict
         One record per epoch: ``epoch``, ``stage``, ``train_loss``, ``valid_loss`` (NaN where no
         early stopping) and ``duration`` in seconds.
@@ -161,6 +162,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         there was no stage on human labels after the LLM's.
     pooling_ : {"layers", "model"}
         The pooling that is in use.
+    data_summary_ : dict of int
+        How many utterances, dialogues and labels of both kinds ``fit`` has seen.
     net_ : skorch.NeuralNet
         The trained net of the last stage.
     n_features_in_ : int
@@ -330,12 +333,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         from ._training.thresholds import f1_thresholds
 
         self._check_parameters()
-        for stale in ("n_features_in_", "feature_names_in_", "thresholds_"):  # of another fit
+        for stale in ("n_features_in_", "feature_names_in_"):  # of another fit
             self.__dict__.pop(stale, None)
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)
         names = all_classes(self.classes, y_human)
         targets = check_targets(y_human, y_llm, len(dialogues), names)
-        targets, of_speakers = restricted(targets, self.classes, dialogues)
+        targets, classes_by_speaker = restricted(targets, self.classes, dialogues)
         self._check_pairs(_stages.named_loss(self.loss), dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         device = _net.torch_device(self.device)
@@ -359,10 +362,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
 
         _stages.warn_of_classes_without_labels(best.rows, targets.classes)
         trained.net.trim_for_prediction()
+        thresholds = None
         if targets.multilabel:
-            self.thresholds_ = f1_thresholds(best.rows.human, trained.unseen, seed)
-        self.classes_ = targets.classes
-        self.multilabel_ = targets.multilabel
+            thresholds = f1_thresholds(best.rows.human, trained.unseen, seed)
+        self.fitted_labels_ = FittedLabels(
+            targets.classes, targets.multilabel, thresholds, classes_by_speaker, len(slots)
+        )
         self.net_ = trained.net
         self.history_ = trained.history
         self.teacher_status_ = teacher_status(given, left_out, bias)
@@ -371,9 +376,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         self.human_weight_ = trained.human_weight
         self.temperature_ = trained.temperature
         self.pooling_ = best.pooling
-        self._of_speakers = of_speakers
-        self._n_slots = len(slots)
-        self._data_summary = summary
+        self.data_summary_ = summary
         self._frozen = best.frozen
         return self
 
@@ -503,7 +506,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
         ValueError
             If ``X`` is not as described.
         """
-        return self._probabilities(self._logits(X))
+        logits = self._logits(X)
+        return self.fitted_labels_.probabilities(logits)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each utterance, or its labels.
@@ -519,7 +523,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
             Labels of the type that ``fit`` was given; multilabel: 1 where a label's probability
             reaches its threshold.
         """
-        return self._labels(self._logits(X))
+        logits = self._logits(X)
+        return self.fitted_labels_.labels(logits)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on the rows that have a label; the others are skipped.
@@ -560,24 +565,24 @@ class DialoguePreferenceClassifier(SavedAsFolder, PredictsLabels, ClassifierMixi
     def _logits(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self, "net_")
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
-        slots = fitted_slots(dialogues, self.context_turns, self._n_slots)
+        slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
         if dialogues.features is None:
-            logits = self._of_texts(*distinct_texts(slots))
+            logits = self._logits_from_texts(*distinct_texts(slots))
         else:
-            logits = self._of_inputs(ready_made(dialogues.features))
-        if self._of_speakers:
-            logits[~possible_classes(self._of_speakers, dialogues, logits.shape[1])] = -np.inf
-        return logits
+            logits = self._logits_from_features(ready_made(dialogues.features))
+        return self.fitted_labels_.among_possible(logits, dialogues)
 
-    def _of_texts(self, texts: Sequence[str], index: Any, keep: bool = True) -> NDArray[Any]:
+    def _logits_from_texts(
+        self, texts: Sequence[str], index: Any, keep: bool = True
+    ) -> NDArray[Any]:
         """Logits of rows whose texts stand at these places; a frozen encoder may keep them."""
         from ._student.student import embedded_rows
 
         encoder = self._frozen or self.net_.module_.encoder
         encoder = encoder if keep else getattr(encoder, "text_encoder", encoder)
-        return self._of_inputs(embedded_rows(encoder, texts, index))
+        return self._logits_from_features(embedded_rows(encoder, texts, index))
 
-    def _of_inputs(self, inputs: Tensor) -> NDArray[np.float64]:
+    def _logits_from_features(self, inputs: Tensor) -> NDArray[np.float64]:
         import torch
 
         net = self.net_

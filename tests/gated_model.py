@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref._labels.fitted import FittedLabels
 
 PATIENCE = 30  # seconds until a test gives up
 
@@ -17,12 +17,8 @@ class GatedModel:
     ``texts`` what was asked.
     """
 
-    context_turns, multilabel_, _n_slots = 1, False, 2
-    classes_, _of_speakers = np.array(["a", "b"]), {}
-    _probabilities, _labels = (
-        DialoguePreferenceClassifier._probabilities,
-        DialoguePreferenceClassifier._labels,
-    )
+    context_turns = 1
+    fitted_labels_ = FittedLabels(np.array(["a", "b"]), False, None, {}, 2)
 
     def __init__(self, closed=False):
         self.sizes, self.texts, self.broken = [], [], False
@@ -33,7 +29,7 @@ class GatedModel:
     def open(self):
         self._gate.set()
 
-    def _of_texts(self, texts, index, keep=True):
+    def _logits_from_texts(self, texts, index, keep=True):
         assert not keep
         self.sizes.append(len(index))
         self.texts += [text for text in texts if text]

@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from .validation import Dialogues, missing_in
 
-__all__ = ["OfSpeakers", "possible_classes"]
+__all__ = ["ClassesBySpeaker", "possible_classes"]
 
-OfSpeakers = dict[Any, NDArray[np.bool_]]
+ClassesBySpeaker = dict[Any, NDArray[np.bool_]]
 
 
 def possible_classes(
-    of_speakers: OfSpeakers, dialogues: Dialogues, n_classes: int
+    classes_by_speaker: ClassesBySpeaker, dialogues: Dialogues, n_classes: int
 ) -> NDArray[np.bool_]:
     """Which classes each utterance can have; all of them for a speaker who is not named.
 
     Parameters
     ----------
-    of_speakers : dict
+    classes_by_speaker : dict
         As :func:`sklearn_dialpref._labels.speakers.classes_of_speakers` gives it.
     dialogues : Dialogues
     n_classes : int
@@ -31,7 +31,7 @@ def possible_classes(
     ndarray of bool, shape (n, n_classes)
     """
     possible = np.ones((len(dialogues), n_classes), dtype=bool)
-    if of_speakers and dialogues.speaker is None:
+    if classes_by_speaker and dialogues.speaker is None:
         raise ValueError(
             "classes names the classes of each speaker, but X has no speakers: pass a DataFrame "
             "with a column 'speaker'"
@@ -39,6 +39,6 @@ def possible_classes(
     if dialogues.speaker is not None:
         named = ~missing_in(dialogues.speaker)
         rows, speakers = np.flatnonzero(named), dialogues.speaker[named]
-        for speaker, allowed in of_speakers.items():
+        for speaker, allowed in classes_by_speaker.items():
             possible[rows[speakers == speaker]] = allowed
     return possible

@@ -1,42 +1,149 @@
-"""What a fitted classifier says of its labels, as JSON and back; without scikit-learn."""
+"""What a fitted classifier knows of its labels; without scikit-learn and torch, for serving."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_dialpref._dialogues.speakers import ClassesBySpeaker, possible_classes
+from sklearn_dialpref._dialogues.validation import Dialogues
+
 LONGEST_NAME = 2**16  # bytes, of a class
 
-__all__ = [
-    "PredictsLabels",
-    "labels_as_json",
-    "labels_card",
-    "plain",
-    "plain_values",
-    "set_labels",
-]
+__all__ = ["FittedLabels", "HasFittedLabels", "TextClassifier", "plain", "plain_values"]
 
 
-class PredictsLabels:
-    """From logits to probabilities and labels; for anything with ``classes_``."""
+@dataclass(frozen=True, eq=False)
+class FittedLabels:
+    """Classes of a fitted classifier, and how logits become probabilities and labels.
 
-    classes_: NDArray[Any]
-    multilabel_: bool
-    thresholds_: NDArray[np.float64]
+    Attributes
+    ----------
+    classes : ndarray of shape (n_classes,)
+        Class labels, sorted; multilabel: the names of the label columns.
+    multilabel : bool
+        Whether an utterance can have several labels.
+    thresholds : ndarray of shape (n_classes,), or None
+        Multilabel: probability from which on a label is predicted.
+    classes_by_speaker : dict of ndarray of bool, shape (n_classes,)
+        Which classes each named speaker can have; empty if all speakers can have all.
+    n_texts : int
+        Texts that a row consists of: 1, 2 with a context, 0 with features.
+    """
 
-    def _probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self.multilabel_:
+    classes: NDArray[Any]
+    multilabel: bool
+    thresholds: NDArray[np.float64] | None
+    classes_by_speaker: ClassesBySpeaker
+    n_texts: int
+
+    def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Softmax over the classes; multilabel: each label's sigmoid."""
+        if self.multilabel:
             return np.exp(-np.logaddexp(0, -logits))
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
 
-    def _labels(self, logits: NDArray[np.float64]) -> NDArray[Any]:
-        if self.multilabel_:
-            return (self._probabilities(logits) >= self.thresholds_).astype(np.int64)
-        return self.classes_[logits.argmax(axis=1)]
+    def labels(self, logits: NDArray[np.float64]) -> NDArray[Any]:
+        """The most probable class; multilabel: 1 where a label reaches its threshold."""
+        if self.thresholds is not None:
+            return (self.probabilities(logits) >= self.thresholds).astype(np.int64)
+        return self.classes[logits.argmax(axis=1)]
+
+    def among_possible(
+        self, logits: NDArray[np.float64], dialogues: Dialogues
+    ) -> NDArray[np.float64]:
+        """The logits, minus infinity for classes that an utterance's speaker cannot have."""
+        if not self.classes_by_speaker:
+            return logits
+        possible = possible_classes(self.classes_by_speaker, dialogues, len(self.classes))
+        return np.where(possible, logits, -np.inf)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON has it; a TypeError for classes or speakers that JSON does not have."""
+        values = plain_values(self.classes, "classes")
+        thresholds = None if self.thresholds is None else plain_values(self.thresholds, "")
+        return {
+            "classes": {"values": values, "dtype": self.classes.dtype.str},
+            "multilabel": self.multilabel,
+            "thresholds": thresholds,
+            "of_speakers": [
+                [plain(speaker, "speakers"), possible.tolist()]
+                for speaker, possible in self.classes_by_speaker.items()
+            ],
+            "n_slots": self.n_texts,
+        }
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any], folder: Path) -> FittedLabels:
+        """What :meth:`to_json` gave; a ValueError that names the folder if it is damaged."""
+        values, dtype = state["classes"]["values"], np.dtype(state["classes"]["dtype"])
+        if not all(isinstance(value, str | int | float | bool) for value in values):
+            raise ValueError(f"{folder} is damaged: its classes are not strings or numbers")
+        if dtype.kind not in "OUSbiuf" or dtype.itemsize > LONGEST_NAME:
+            raise ValueError(f"{folder} is damaged: its classes are of type {dtype}")
+        multilabel = bool(state["multilabel"])
+        labels = cls(
+            np.array(values, dtype=dtype),
+            multilabel,
+            np.array(state["thresholds"], dtype=np.float64) if multilabel else None,
+            {
+                speaker: np.array(possible, dtype=bool)
+                for speaker, possible in state["of_speakers"]
+            },
+            int(state["n_slots"]),
+        )
+        by_class: list[NDArray[Any]] = [*labels.classes_by_speaker.values()]
+        if labels.thresholds is not None:
+            by_class.append(labels.thresholds)
+        if any(values.shape != labels.classes.shape for values in by_class):
+            raise ValueError(f"{folder} is damaged: thresholds or speakers are not of its classes")
+        return labels
+
+    def card(self) -> str:
+        """Their part of a model card."""
+        kind = "labels, any number of them on an utterance" if self.multilabel else "classes"
+        names = ", ".join(f"`{plain(name, 'classes')}`" for name in self.classes)
+        return f"## {len(self.classes)} {kind}\n\n{names}"
+
+
+class HasFittedLabels:
+    """Gives a classifier with ``fitted_labels_`` the attributes that users know."""
+
+    fitted_labels_: FittedLabels
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Class labels, sorted; multilabel: the names of the label columns."""
+        return self.fitted_labels_.classes
+
+    @property
+    def multilabel_(self) -> bool:
+        """Whether each utterance can have several labels."""
+        return self.fitted_labels_.multilabel
+
+    @property
+    def thresholds_(self) -> NDArray[np.float64]:
+        """Multilabel only: probability from which on a label is predicted."""
+        if self.fitted_labels_.thresholds is None:
+            raise AttributeError("thresholds_ is there for multilabel problems only")
+        return self.fitted_labels_.thresholds
+
+
+class TextClassifier(Protocol):
+    """A fitted classifier of text, as streams and exports use it."""
+
+    context_turns: int
+    fitted_labels_: FittedLabels
+
+    def _logits_from_texts(
+        self, texts: list[str], index: NDArray[np.int64], keep: bool = True
+    ) -> NDArray[np.float64]: ...
 
 
 def plain(value: Any, what: str) -> Any:
@@ -53,47 +160,3 @@ def plain(value: Any, what: str) -> Any:
 
 def plain_values(values: Any, what: str) -> list[Any]:
     return [plain(value, what) for value in values]
-
-
-def labels_as_json(estimator: Any) -> dict[str, Any]:
-    """Classes, thresholds and speakers of a fitted classifier, and how many texts a row has."""
-    classes = estimator.classes_
-    thresholds = plain_values(estimator.thresholds_, "") if estimator.multilabel_ else None
-    return {
-        "classes": {"values": plain_values(classes, "classes"), "dtype": classes.dtype.str},
-        "multilabel": estimator.multilabel_,
-        "thresholds": thresholds,
-        "of_speakers": [
-            [plain(speaker, "speakers"), allowed.tolist()]
-            for speaker, allowed in estimator._of_speakers.items()
-        ],
-        "n_slots": estimator._n_slots,
-    }
-
-
-def labels_card(state: dict[str, Any]) -> str:
-    """The part of a model card on what :func:`labels_as_json` found."""
-    names = state["classes"]["values"]
-    kind = "labels, any number of them on an utterance" if state["multilabel"] else "classes"
-    return f"## {len(names)} {kind}\n\n" + ", ".join(f"`{name}`" for name in names)
-
-
-def set_labels(estimator: Any, state: dict[str, Any], folder: Path) -> None:
-    """Give the estimator what :func:`labels_as_json` took from another."""
-    values, dtype = state["classes"]["values"], np.dtype(state["classes"]["dtype"])
-    if not all(isinstance(value, str | int | float | bool) for value in values):
-        raise ValueError(f"{folder} is damaged: its classes are not strings or numbers")
-    if dtype.kind not in "OUSbiuf" or dtype.itemsize > LONGEST_NAME:
-        raise ValueError(f"{folder} is damaged: its classes are of type {dtype}")
-    estimator.classes_ = np.array(values, dtype=dtype)
-    estimator.multilabel_ = bool(state["multilabel"])
-    if estimator.multilabel_:
-        estimator.thresholds_ = np.array(state["thresholds"], dtype=np.float64)
-    estimator._of_speakers = {
-        speaker: np.array(allowed, dtype=bool) for speaker, allowed in state["of_speakers"]
-    }
-    by_class = [estimator.thresholds_] if estimator.multilabel_ else []
-    shape = estimator.classes_.shape
-    if any(values.shape != shape for values in [*by_class, *estimator._of_speakers.values()]):
-        raise ValueError(f"{folder} is damaged: thresholds or speakers are not of its classes")
-    estimator._n_slots = int(state["n_slots"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.speakers import OfSpeakers, possible_classes
+from sklearn_dialpref._dialogues.speakers import ClassesBySpeaker, possible_classes
 from sklearn_dialpref._dialogues.validation import Dialogues, label_array
 
 from .targets import Targets
@@ -37,7 +37,7 @@ def all_classes(classes: Any, y_human: Any) -> Any:
     return sorted(distinct, key=lambda name: (type(name).__name__, name))
 
 
-def classes_of_speakers(classes: Any, known: NDArray[Any]) -> OfSpeakers:
+def classes_of_speakers(classes: Any, known: NDArray[Any]) -> ClassesBySpeaker:
     """Which of the known classes each speaker of a dict can have; empty without a dict.
 
     Parameters
@@ -63,7 +63,9 @@ def classes_of_speakers(classes: Any, known: NDArray[Any]) -> OfSpeakers:
     return found
 
 
-def restricted(targets: Targets, classes: Any, dialogues: Dialogues) -> tuple[Targets, OfSpeakers]:
+def restricted(
+    targets: Targets, classes: Any, dialogues: Dialogues
+) -> tuple[Targets, ClassesBySpeaker]:
     """The targets without what their speakers cannot have said.
 
     Parameters
@@ -79,17 +81,17 @@ def restricted(targets: Targets, classes: Any, dialogues: Dialogues) -> tuple[Ta
         With ``possible``.  The teacher's scores of impossible classes are 0, and those of the
         others add up to one again; a row without any other is NaN.  Multilabel: labels that are
         impossible are NaN in labels and scores, as nothing is to be learned of them.
-    of_speakers : dict of ndarray of bool
+    classes_by_speaker : dict of ndarray of bool
 
     Raises
     ------
     ValueError
         If a human label is impossible.
     """
-    of_speakers = classes_of_speakers(classes, targets.classes)
-    if not of_speakers:
-        return targets, of_speakers
-    possible = possible_classes(of_speakers, dialogues, len(targets.classes))
+    classes_by_speaker = classes_of_speakers(classes, targets.classes)
+    if not classes_by_speaker:
+        return targets, classes_by_speaker
+    possible = possible_classes(classes_by_speaker, dialogues, len(targets.classes))
     given = targets.human == 1 if targets.multilabel else one_hot(targets.human, possible.shape[1])
     wrong = np.argwhere(given & ~possible)
     if len(wrong):
@@ -104,7 +106,7 @@ def restricted(targets: Targets, classes: Any, dialogues: Dialogues) -> tuple[Ta
     if targets.multilabel:
         human = np.where(possible, human, np.float32("nan"))
         scores = None if scores is None else np.where(possible, scores, np.float32("nan"))
-        return replace(targets, human=human, scores=scores), of_speakers
+        return replace(targets, human=human, scores=scores), classes_by_speaker
     if scores is not None:
         scores = np.where(possible | np.isnan(scores), scores, np.float32(0))
         total = scores.sum(axis=1, keepdims=True)
@@ -115,7 +117,7 @@ def restricted(targets: Targets, classes: Any, dialogues: Dialogues) -> tuple[Ta
             "no row has a label that its speaker can have by classes: correct classes, or the "
             "labels"
         )
-    return targets, of_speakers
+    return targets, classes_by_speaker
 
 
 def one_hot(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.bool_]:

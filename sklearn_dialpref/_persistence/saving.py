@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dialpref._labels.fitted import (
-    labels_as_json,
-    labels_card,
-    plain,
-    plain_values,
-    set_labels,
-)
+from sklearn_dialpref._labels.fitted import FittedLabels, plain, plain_values
 from sklearn_dialpref._labels.targets import Targets
 from sklearn_dialpref._training.inputs import POOLINGS
 
@@ -90,8 +84,9 @@ class SavedAsFolder(BaseEstimator):
         state = _state(self)
         with new_folder(path, KIND) as folder:
             (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-            _write_student(self, folder)
-            (folder / CARD).write_text(_card(state, metrics or {}), encoding="utf-8")
+            _write_student(self, self._text_encoder, folder)
+            card = _card(self.fitted_labels_, state, metrics or {})
+            (folder / CARD).write_text(card, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
@@ -252,7 +247,7 @@ def _state(estimator: Any) -> dict[str, Any]:
     return {
         "parameters": parameters,
         "not_saved": left_out,
-        **labels_as_json(estimator),
+        **estimator.fitted_labels_.to_json(),
         "n_features": getattr(estimator, "n_features_in_", None),
         "feature_names": None if names is None else plain_values(names, "names of features"),
         "history": [
@@ -261,7 +256,7 @@ def _state(estimator: Any) -> dict[str, Any]:
         ],
         "pooling": estimator.pooling_,
         "training": _training_as_json(estimator),
-        "data": estimator._data_summary,
+        "data": estimator.data_summary_,
         "versions": {package: version(package) for package in PACKAGES},
     }
 
@@ -291,13 +286,13 @@ def _is_nan(value: Any) -> bool:
 
 def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -> None:
     """Give the estimator what ``fit`` would have."""
-    n_classes = len(state["classes"]["values"])
     # folders of earlier versions have the parameter only
     estimator.pooling_ = state.get("pooling", estimator.pooling)
     if estimator.pooling_ not in POOLINGS:
         raise ValueError(f"{folder} is damaged: there is no pooling {estimator.pooling_!r}")
-    _read_student(estimator, folder, n_classes, device)
-    set_labels(estimator, state, folder)
+    labels = FittedLabels.from_json(state, folder)
+    estimator._frozen, estimator.net_ = _read_student(estimator, folder, labels, device)
+    estimator.fitted_labels_ = labels
     if state["n_features"] is not None:
         estimator.n_features_in_ = int(state["n_features"])
     if state["feature_names"] is not None:
@@ -307,7 +302,7 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -
         for record in state["history"]
     ]
     _restore_training(estimator, state.get("training") or {}, folder)
-    estimator._data_summary = state["data"]
+    estimator.data_summary_ = state["data"]
 
 
 def _restore_training(estimator: Any, saved: dict[str, Any], folder: Path) -> None:
@@ -334,29 +329,30 @@ def _head_weights(estimator: Any) -> dict[str, Any]:
     }
 
 
-def _write_student(estimator: Any, folder: Path) -> None:
+def _write_student(estimator: Any, text_encoder: Any, folder: Path) -> None:
     from safetensors.torch import save_file
 
     from sklearn_dialpref._student.encoder_files import write_encoder
 
     save_file(_head_weights(estimator), folder / WEIGHTS)
-    if estimator._text_encoder is not None:
-        write_encoder(estimator._text_encoder.model, folder / ENCODER)
+    if text_encoder is not None:
+        write_encoder(text_encoder.model, folder / ENCODER)
 
 
-def _read_student(estimator: Any, folder: Path, n_classes: int, device: str) -> None:
+def _read_student(
+    estimator: Any, folder: Path, labels: FittedLabels, device: str
+) -> tuple[Any, Any]:
+    """The frozen encoder, if there is one, and the net."""
     from sklearn_dialpref._student.encoders import FrozenEncoder, TextEncoder, load_encoder
 
     saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling_
-    trained = None
-    estimator._frozen = None
-    if not estimator._precomputed:
-        if layers == 0:
-            estimator._frozen = FrozenEncoder(saved, device, pooling)
-        else:
-            trained = TextEncoder(load_encoder(saved), layers, pooling)
+    frozen = trained = None
+    if labels.n_texts and layers == 0:
+        frozen = FrozenEncoder(saved, device, pooling)
+    elif labels.n_texts:
+        trained = TextEncoder(load_encoder(saved), layers, pooling)
     weights = _weights(folder / WEIGHTS)
-    estimator.net_ = _ready_net(weights, n_classes, trained, device, folder / WEIGHTS)
+    return frozen, _ready_net(weights, len(labels.classes), trained, device, folder / WEIGHTS)
 
 
 def _ready_net(
@@ -413,7 +409,7 @@ def _weights(file: Path) -> dict[str, Any]:
 # -- the model card ---------------------------------------------------------------------------
 
 
-def _card(state: dict[str, Any], metrics: Mapping[str, float]) -> str:
+def _card(labels: FittedLabels, state: dict[str, Any], metrics: Mapping[str, float]) -> str:
     parameters = state["parameters"]
     last = {record["stage"]: record for record in state["history"]}
     watched = {
@@ -428,7 +424,7 @@ def _card(state: dict[str, Any], metrics: Mapping[str, float]) -> str:
             "Made by `sklearn_dialpref.DialoguePreferenceClassifier`: a sentence encoder and a "
             "small head that learned from human labels and from those of a large language model. "
             "Load it with `DialoguePreferenceClassifier.load(folder)`.",
-            labels_card(state),
+            labels.card(),
             "## Training data\n\n" + _table(state["data"]) + _how_it_learned(state),
             "## Measured\n\n" + (_table(measured) if measured else "Nothing was given."),
             "## Parameters\n\n" + _table({k: v for k, v in parameters.items() if v is not None}),

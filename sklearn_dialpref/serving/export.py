@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from sklearn_dialpref._dialogues.texts import fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues, label_array, wholly_known
-from sklearn_dialpref._labels.fitted import labels_as_json, labels_card
+from sklearn_dialpref._labels.fitted import FittedLabels
 from sklearn_dialpref._persistence.folder import new_folder
 from sklearn_dialpref._student.encoders import TextEncoder
 from sklearn_dialpref._student.student import Student, side_by_side
@@ -175,7 +175,7 @@ def export_onnx(
     check_is_fitted(clf, "net_")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
-    if clf._precomputed:
+    if clf.fitted_labels_.n_texts == 0:
         raise ValueError(
             "export_onnx needs a classifier of text, but this one was fitted on ready-made "
             "features (encoder='precomputed'): its encoder is elsewhere"
@@ -186,7 +186,7 @@ def export_onnx(
     encoder = clf._text_encoder
     tokenizer, special, pad = _tokenizer_of(encoder)
     state = {
-        **labels_as_json(clf),
+        **clf.fitted_labels_.to_json(),
         "context_turns": clf.context_turns,
         "prompt": encoder.prompt or "",
         "special_tokens": special,
@@ -198,12 +198,14 @@ def export_onnx(
         (folder / SERVED).write_text(json.dumps(state, indent=1), encoding="utf-8")
         tokenizer.save(str(folder / TOKENIZER))
         graph = ServingGraph(encoder, module).eval()
-        _write_graph(graph, clf._n_slots, folder / MODEL, precision)
+        _write_graph(graph, clf.fitted_labels_.n_texts, folder / MODEL, precision)
         exported = OnnxDialogueClassifier._from_files(folder, threads=None)
         n_bytes = (folder / MODEL).stat().st_size
         report = _compared(clf, exported, X_check, y_check, precision, n_bytes)
         _refuse_if_different(report, max_loss)
-        (folder / "README.md").write_text(_card(state, report), encoding="utf-8")
+        (folder / "README.md").write_text(
+            _card(clf.fitted_labels_, state, report), encoding="utf-8"
+        )
     return report
 
 
@@ -383,8 +385,9 @@ def _compared(
     clf: Any, exported: OnnxDialogueClassifier, X: Any, y: Any, precision: str, n_bytes: int
 ) -> OnnxReport:
     logits, new_logits = clf._logits(X), exported._logits(X)
-    before, after = clf._probabilities(logits), exported._probabilities(new_logits)
-    labels, new_labels = clf._labels(logits), exported._labels(new_logits)
+    fitted = clf.fitted_labels_
+    before, after = fitted.probabilities(logits), fitted.probabilities(new_logits)
+    labels, new_labels = fitted.labels(logits), fitted.labels(new_logits)
     changed = labels != new_labels
     score, score_before = (_score(y, said, clf.classes_) for said in (new_labels, labels))
     if y is not None:
@@ -394,7 +397,9 @@ def _compared(
     else:
         chosen = before[np.arange(len(before)), after.argmax(axis=1)]
         loss = float((before.max(axis=1) - chosen).mean())
-    slots = fitted_slots(check_dialogues(X, precomputed=False), clf.context_turns, clf._n_slots)
+    slots = fitted_slots(
+        check_dialogues(X, precomputed=False), clf.context_turns, clf.fitted_labels_.n_texts
+    )
     if len(slots) == 2 and not any(slots[1]):
         warnings.warn(
             "no utterance of X_check has a context, so that those are not checked; pass whole "
@@ -412,8 +417,8 @@ def _compared(
         score=score,
         score_before=score_before,
         loss=loss,
-        latency_ms=_latency(exported._of_texts, rows),
-        latency_ms_before=_latency(partial(clf._of_texts, keep=False), rows),
+        latency_ms=_latency(exported._logits_from_texts, rows),
+        latency_ms_before=_latency(partial(clf._logits_from_texts, keep=False), rows),
         megabytes=n_bytes / 1e6,
         megabytes_before=sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6,
     )
@@ -467,14 +472,14 @@ def _refuse_if_different(report: OnnxReport, max_loss: float) -> None:
         )
 
 
-def _card(state: dict[str, Any], report: OnnxReport) -> str:
+def _card(labels: FittedLabels, state: dict[str, Any], report: OnnxReport) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in state["versions"].items())
     return "\n\n".join(
         [
             "# Classifier of utterances in dialogues, for ONNX Runtime",
             "Made by `sklearn_dialpref.export_onnx`. Load it with "
             "`OnnxDialogueClassifier.load(folder)`, which needs no torch.",
-            labels_card(state),
+            labels.card(),
             "## Checked\n\n" + "\n".join(f"- {line}" for line in str(report).splitlines()),
             f"## Versions\n\n{versions}\n",
         ]

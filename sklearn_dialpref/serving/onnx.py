@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.speakers import possible_classes
 from sklearn_dialpref._dialogues.texts import distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues
-from sklearn_dialpref._labels.fitted import PredictsLabels, set_labels
+from sklearn_dialpref._labels.fitted import FittedLabels, HasFittedLabels
 from sklearn_dialpref._persistence.folder import checked_folder, read_json
 
 __all__ = ["KIND", "MODEL", "SERVED", "TOKENIZER", "OnnxDialogueClassifier"]
@@ -28,7 +27,17 @@ MOST_TURNS = 10_000  # of context
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 
-class OnnxDialogueClassifier(PredictsLabels):
+class Parts(NamedTuple):
+    """What a text goes through: the prompt before it, the tokenizer, padding, the graph."""
+
+    prompt: str
+    special_tokens: bool
+    pad: int
+    tokenizer: Any
+    session: Any
+
+
+class OnnxDialogueClassifier(HasFittedLabels):
     """Predicts as a fitted :class:`DialoguePreferenceClassifier`, by ONNX Runtime.
 
     Made by :meth:`load` from a folder that :func:`export_onnx` wrote.  It imports neither torch
@@ -64,13 +73,7 @@ class OnnxDialogueClassifier(PredictsLabels):
     """
 
     context_turns: int
-    _of_speakers: dict[Any, NDArray[np.bool_]]
-    _n_slots: int
-    _prompt: str
-    _special_tokens: bool
-    _pad: int
-    _tokenizer: Any
-    _session: Any
+    _parts: Parts
 
     def __init__(self) -> None:
         raise TypeError("use OnnxDialogueClassifier.load(folder)")
@@ -106,32 +109,31 @@ class OnnxDialogueClassifier(PredictsLabels):
         model = cls.__new__(cls)
         try:
             state = read_json(folder / SERVED)
-            set_labels(model, state, folder)
+            model.fitted_labels_ = FittedLabels.from_json(state, folder)
             model.context_turns = int(state["context_turns"])
-            model._prompt = str(state["prompt"])
-            model._special_tokens = bool(state["special_tokens"])
-            model._pad = int(state["pad"])
+            prompt, special = str(state["prompt"]), bool(state["special_tokens"])
+            pad = int(state["pad"])
         except (KeyError, TypeError, AttributeError, IndexError, OverflowError, OSError) as error:
             raise ValueError(
                 f"{folder} cannot be read as a model: {SERVED} is not as export_onnx writes it "
                 f"({type(error).__name__}: {error})"
             ) from error
-        model._tokenizer = _tokenizer(folder / TOKENIZER)
-        model._session = _session(folder / MODEL, threads)
+        tokenizer, session = _tokenizer(folder / TOKENIZER), _session(folder / MODEL, threads)
+        model._parts = Parts(prompt, special, pad, tokenizer, session)
         model._check(folder)
         return model
 
     def _check(self, folder: Path) -> None:
         """Whether the parts fit together: one text has to go through."""
         in_range = (
-            self._n_slots in (1, 2)
+            self.fitted_labels_.n_texts in (1, 2)
             and 0 <= self.context_turns <= MOST_TURNS
-            and 0 <= self._pad < self._tokenizer.get_vocab_size()
+            and 0 <= self._parts.pad < self._parts.tokenizer.get_vocab_size()
         )
         if not in_range:
             raise ValueError(f"{folder} is damaged: {SERVED} has numbers that cannot be")
         try:
-            logits = self._of_texts(*row_of(alone("a", self._n_slots)))
+            logits = self._logits_from_texts(*row_of(alone("a", self.fitted_labels_.n_texts)))
         except Exception as error:  # onnxruntime's have no common base
             raise ValueError(f"{folder} is damaged: its parts do not fit ({error})") from error
         if logits.shape != (1, len(self.classes_)):
@@ -166,7 +168,7 @@ class OnnxDialogueClassifier(PredictsLabels):
         ValueError
             If ``X`` is not as described.
         """
-        return self._probabilities(self._logits(X))
+        return self.fitted_labels_.probabilities(self._logits(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each utterance, or its labels.
@@ -180,25 +182,24 @@ class OnnxDialogueClassifier(PredictsLabels):
         -------
         ndarray of shape (n,), or of int of shape (n, n_labels)
         """
-        return self._labels(self._logits(X))
+        return self.fitted_labels_.labels(self._logits(X))
 
     def _logits(self, X: Any) -> NDArray[np.float64]:
         # the quick way for a single text; an empty one gets its message below
         if type(X) is list and len(X) == 1 and type(X[0]) is str and X[0].strip() and self._plain:
-            return self._of_texts(*row_of(alone(X[0], self._n_slots)))
+            return self._logits_from_texts(*row_of(alone(X[0], self.fitted_labels_.n_texts)))
         dialogues = check_dialogues(X, precomputed=False)
-        slots = fitted_slots(dialogues, self.context_turns, self._n_slots)
-        logits = self._of_texts(*distinct_texts(slots))
-        if self._of_speakers:
-            logits[~possible_classes(self._of_speakers, dialogues, logits.shape[1])] = -np.inf
-        return logits
+        slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
+        logits = self._logits_from_texts(*distinct_texts(slots))
+        return self.fitted_labels_.among_possible(logits, dialogues)
 
     @property
     def _plain(self) -> bool:
         """Whether a text alone is enough of an input."""
-        return not self._of_speakers and (self._n_slots == 1 or self.context_turns > 0)
+        labels = self.fitted_labels_
+        return not labels.classes_by_speaker and (labels.n_texts == 1 or self.context_turns > 0)
 
-    def _of_texts(
+    def _logits_from_texts(
         self, texts: list[str], index: NDArray[np.int64], keep: bool = False
     ) -> NDArray[np.float64]:
         """Logits of rows whose texts stand at these places, in batches of like length.
@@ -219,25 +220,26 @@ class OnnxDialogueClassifier(PredictsLabels):
         return logits
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        special = self._special_tokens
+        parts = self._parts
+        special = parts.special_tokens
         if len(texts) == 1:
-            found = [self._tokenizer.encode(self._prompt + texts[0], add_special_tokens=special)]
+            found = [parts.tokenizer.encode(parts.prompt + texts[0], add_special_tokens=special)]
         else:
-            found = self._tokenizer.encode_batch_fast(
-                [self._prompt + text for text in texts], add_special_tokens=special
+            found = parts.tokenizer.encode_batch_fast(
+                [parts.prompt + text for text in texts], add_special_tokens=special
             )
         return [one.ids for one in found]
 
     def _run(self, tokens: list[list[int]], index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Logits of a batch."""
         width = max(1, max(map(len, tokens)))
-        ids = np.full((len(tokens), width), self._pad, dtype=np.int64)
+        ids = np.full((len(tokens), width), self._parts.pad, dtype=np.int64)
         mask = np.zeros((len(tokens), width), dtype=np.int64)
         for row, one in enumerate(tokens):
             ids[row, : len(one)] = one
             mask[row, : len(one)] = 1
         inputs = {"input_ids": ids, "attention_mask": mask, "index": index}
-        return self._session.run(None, inputs)[0].astype(np.float64)
+        return self._parts.session.run(None, inputs)[0].astype(np.float64)
 
     # -- for scikit-learn's scorers and displays --------------------------------------------------
 

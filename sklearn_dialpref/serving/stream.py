@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.texts import distinct_texts, row_of
+from sklearn_dialpref._labels.fitted import TextClassifier
 
 __all__ = ["DialogueStream", "MicroBatcher", "Prediction"]
 
@@ -115,7 +116,7 @@ class DialogueStream:
         slots = self._take(text)
         if self._batcher is None:
             texts, index = row_of(slots)
-            logits = self._model._of_texts(texts, index, keep=False)
+            logits = self._model._logits_from_texts(texts, index, keep=False)
         else:
             future = self._batcher._submit(slots, timeout)
             try:
@@ -144,15 +145,14 @@ class DialogueStream:
         slots = self._take(text)
         if self._batcher is None:
             texts, index = row_of(slots)
-            logits = await asyncio.to_thread(self._model._of_texts, texts, index, False)
+            logits = await asyncio.to_thread(self._model._logits_from_texts, texts, index, False)
         else:
             logits = await asyncio.wrap_future(await self._batcher._asubmit(slots))
         return self._prediction(logits, allowed, start)
 
     def _allowed(self, speaker: Any) -> NDArray[np.bool_] | None:
         """Which classes the speaker can have; None for all."""
-        of_speakers = self._model._of_speakers
-        return of_speakers.get(speaker) if of_speakers else None
+        return self._model.fitted_labels_.classes_by_speaker.get(speaker)
 
     def _take(self, text: str) -> tuple[str, ...]:
         """The texts of the utterance's row."""
@@ -169,13 +169,13 @@ class DialogueStream:
     def _prediction(
         self, logits: NDArray[np.float64], allowed: NDArray[np.bool_] | None, start: float
     ) -> Prediction:
-        model = self._model
+        labels = self._model.fitted_labels_
         if allowed is not None:
             logits = np.where(allowed, logits, -np.inf)
-        scores = model._probabilities(logits)[0]
-        label = model._labels(logits)[0]
-        if model.multilabel_:
-            label = tuple(model.classes_[label == 1].tolist())
+        scores = labels.probabilities(logits)[0]
+        label = labels.labels(logits)[0]
+        if labels.multilabel:
+            label = tuple(labels.classes[label == 1].tolist())
         elif isinstance(label, np.generic):
             label = label.item()
         return Prediction(label, scores, 1e3 * (time.perf_counter() - start))
@@ -316,7 +316,7 @@ class MicroBatcher:
         try:
             slots = [np.array(column, dtype=object) for column in columns]
             texts, index = distinct_texts(slots)
-            logits = self.model._of_texts(texts, index, keep=False)
+            logits = self.model._logits_from_texts(texts, index, keep=False)
         except Exception as error:  # of whatever kind, it is for the one who is to blame
             if len(requests) == 1:
                 requests[0].logits.set_exception(error)
@@ -328,18 +328,18 @@ class MicroBatcher:
             request.logits.set_result(logits[row : row + 1])
 
 
-def checked(model: Any) -> Any:
+def checked(model: Any) -> TextClassifier:
     """The model, if a stream can have its context."""
-    if not hasattr(model, "_of_texts"):
+    if not hasattr(model, "_logits_from_texts"):
         raise TypeError(
             "model must be an OnnxDialogueClassifier, a DialoguePreferenceClassifier or a "
             f"MicroBatcher of one, got {type(model).__name__}"
         )
-    if not hasattr(model, "classes_"):
+    if not hasattr(model, "fitted_labels_"):
         raise ValueError(f"this {type(model).__name__} is not fitted yet; fit it first")
-    if model._n_slots == 0:
+    if model.fitted_labels_.n_texts == 0:
         raise ValueError("model was fitted on ready-made features, but a stream has text")
-    if model._n_slots == 2 and not model.context_turns:
+    if model.fitted_labels_.n_texts == 2 and not model.context_turns:
         raise ValueError(
             "model was fitted with a column 'context', which a stream cannot make; fit it with "
             "context_turns instead"
