@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,29 +23,15 @@ from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
 from ._dialogues.validation import Dialogues, check_dialogues, label_array, wholly_known
 from ._labels.fitted import FittedLabels, HasFittedLabels
 from ._labels.speakers import all_classes, restricted
-from ._labels.targets import Targets, check_targets, class_weights
+from ._labels.targets import Targets, check_targets
 from ._persistence.saving import SavedAsFolder, data_summary
-from ._training.inputs import POOLINGS, ready_made, student_and_rows
+from ._training.inputs import POOLINGS, ready_made
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ._student.encoders import FrozenEncoder
-    from ._training.batches import Rows
-    from ._training.teacher import TeacherBias
-    from ._training.train import Trained
 
 __all__ = ["DialoguePreferenceClassifier"]
-
-
-class _Fit(NamedTuple):
-    """A trained student, and what it learned from."""
-
-    pooling: str
-    frozen: FrozenEncoder | None
-    rows: Rows
-    bias: TeacherBias | None
-    trained: Trained
 
 
 class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMixin, BaseEstimator):
@@ -104,12 +91,13 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         human labels the lower cross-entropy; without two dialogues of human labels ``"layers"``.
     max_epochs : int or "auto", default="auto"
         Passes over the labelled rows in each stage; in a joint stage over the LLM-labelled or
-        the human-labelled ones, whichever take longer.  ``"auto"``: see Notes.
+        the human-labelled ones, whichever take longer.  ``"auto"``: see the user guide.
     learning_rate : float or "auto", default="auto"
         Peak rate of AdamW, for the encoder or, where that is frozen, the head; beside a
-        fine-tuned encoder the head takes no less than ``"auto"``: see Notes.
+        fine-tuned encoder the head takes no less than ``"auto"``: see the user guide.
     batch_size : int or "auto", default="auto"
-        Utterances of up to 32 tokens in a batch; longer ones count more.  ``"auto"``: see Notes.
+        Utterances of up to 32 tokens in a batch; longer ones count more.  ``"auto"``: see the
+        user guide.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the cross-entropy on human labels; multilabel: weights of each
         label's positive examples.
@@ -186,21 +174,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
     held-out dialogues.  Without LLM labels the student learns from the human labels alone; without
     human labels it takes over the level that the LLM gives each class.
 
-    What ``"auto"`` stands for, with the least number of steps in parentheses:
-
-    ==========================================  ==========================  ==================
-    parameter                                   frozen encoder or features  fine-tuned encoder
-    ==========================================  ==========================  ==================
-    ``learning_rate``                           5e-4                        1e-4
-    ``batch_size``                              128                         32
-    ``max_epochs``, LLM labels first            5 (300)                     1 (90)
-    ``max_epochs``, human labels alone          15 (200)                    6 (90)
-    ``max_epochs``, human labels after          20 (40)                     3
-    ``max_epochs``, joint stage after           3 (150)                     1
-    ==========================================  ==========================  ==================
-
-    The rate is higher for many classes and for few features.  The user guide has these rules,
-    those of joint stages, and those of multilabel thresholds.
+    The user guide has the rules of joint stages, of multilabel thresholds, and of what ``"auto"``
+    stands for.
 
     References
     ----------
@@ -327,8 +302,9 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         OSError
             If the encoder cannot be found.
         """
-        from ._training import net as _net
-        from ._training import stages as _stages
+        from ._training.fit import fit_students
+        from ._training.net import torch_device
+        from ._training.stages import warn_of_classes_without_labels
         from ._training.teacher import teacher_status
         from ._training.thresholds import f1_thresholds
 
@@ -339,14 +315,23 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         names = all_classes(self.classes, y_human)
         targets = check_targets(y_human, y_llm, len(dialogues), names)
         targets, classes_by_speaker = restricted(targets, self.classes, dialogues)
-        self._check_pairs(_stages.named_loss(self.loss), dialogues, targets)
+        self._check_pairs(dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        device = _net.torch_device(self.device)
         slots = text_slots(dialogues, self.context_turns)
         given = bool(targets.has_score.any())
         summary = data_summary(targets, dialogues.group)
 
-        fits = self._fits(dialogues, slots, targets, seed, device)
+        choose = self.pooling == "auto" and not self._precomputed
+        fit = partial(
+            fit_students,
+            self,
+            dialogues,
+            slots,
+            poolings=POOLINGS if choose else [self.pooling],
+            seed=seed,
+            device=torch_device(self.device),
+        )
+        fits = fit(targets)
         left_out = not fits
         if left_out:
             warnings.warn(
@@ -355,12 +340,11 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
                 UserWarning,
                 stacklevel=2,
             )
-            targets = replace(targets, scores=None)
-            fits = self._fits(dialogues, slots, targets, seed, device)
+            fits = fit(replace(targets, scores=None))
         best = min(fits, key=lambda fit: fit.trained.unseen_loss)
         trained, bias = best.trained, best.bias
 
-        _stages.warn_of_classes_without_labels(best.rows, targets.classes)
+        warn_of_classes_without_labels(best.rows, targets.classes)
         trained.net.trim_for_prediction()
         thresholds = None
         if targets.multilabel:
@@ -380,70 +364,6 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         self._frozen = best.frozen
         return self
 
-    def _fits(
-        self,
-        dialogues: Dialogues,
-        slots: list[NDArray[Any]],
-        targets: Targets,
-        seed: int,
-        device: str,
-    ) -> list[_Fit]:
-        """A trained student for each pooling that may be kept; none of a teacher of no use."""
-        from ._training import net as _net
-        from ._training import stages as _stages
-        from ._training.recipe import Recipe
-        from ._training.teacher import teacher_bias
-        from ._training.train import train_student
-
-        loss = _stages.named_loss(self.loss)
-        stages = _stages.plan_stages(
-            self.schedule,
-            loss,
-            has_human=bool(targets.has_human.any()),
-            has_llm=bool(targets.has_score.any()),
-        )
-        poolings = [self.pooling]
-        if self.pooling == "auto":
-            poolings = POOLINGS[:1] if self._precomputed else POOLINGS
-        fits = []
-        for pooling in poolings:
-            with _net.seeded(seed, device):
-                frozen = self._frozen_encoder(pooling, device)
-                source = frozen or (
-                    self.encoder,
-                    self.encoder_layers,
-                    self.trainable_layers,
-                    pooling,
-                )
-                student, rows = student_and_rows(dialogues, slots, targets, source, device)
-                held_out = np.zeros(len(rows.group), dtype=bool)
-                if self.early_stopping:
-                    held_out = _net.hold_out(rows, self.validation_fraction, seed)
-                bias = teacher_bias(rows, seed)
-                if bias is not None and bias.counts:
-                    rows = replace(rows, scores=bias.corrected(rows))
-                recipe = Recipe.of(
-                    self,
-                    seed,
-                    device,
-                    n_inputs=len(student.mean),
-                    n_classes=len(targets.classes),
-                    frozen=student.encoder is None,
-                    multilabel=targets.multilabel,
-                )
-                facts = _stages.label_facts(
-                    rows,
-                    targets.classes,
-                    class_weights(targets, self.class_weight),
-                    with_confusion=any(stage.llm == "forward_corrected" for stage in stages),
-                )
-                trained = train_student(
-                    student, rows, held_out, stages, recipe, facts, judged=len(poolings) > 1
-                )
-            if trained is not None:
-                fits.append(_Fit(pooling, frozen, rows, bias, trained))
-        return fits
-
     @property
     def _precomputed(self) -> bool:
         return isinstance(self.encoder, str) and self.encoder == "precomputed"
@@ -462,9 +382,11 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
                 f"SentenceTransformer or 'precomputed', got {self.encoder!r}"
             )
 
-    def _check_pairs(self, loss: Any, dialogues: Dialogues, targets: Targets) -> None:
+    def _check_pairs(self, dialogues: Dialogues, targets: Targets) -> None:
+        from ._training.stages import named_loss
         from .losses import POINTWISE
 
+        loss = named_loss(self.loss)
         pairwise = isinstance(loss, str) and loss not in POINTWISE
         if pairwise and targets.has_score.any() and not dialogues.has_dialogues:
             raise ValueError(
@@ -472,15 +394,6 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
                 "dialogues, so there are no pairs: pass a DataFrame with 'dialogue_id', or choose "
                 "a pointwise loss such as loss='soft_cross_entropy'"
             )
-
-    def _frozen_encoder(self, pooling: str, device: str) -> FrozenEncoder | None:
-        if self._precomputed or self.trainable_layers != 0:
-            return None
-        from ._student.encoders import FrozenEncoder
-
-        return FrozenEncoder(
-            self.encoder, device, pooling, self.encoder_layers, verbose=bool(self.verbose)
-        )
 
     # -- predicting ---------------------------------------------------------------------------
 

@@ -1,17 +1,20 @@
-"""The training recipe, and what the estimator's docstring says of it."""
+"""The training recipe, and what the docs say of it."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from sklearn_dialpref import DialoguePreferenceClassifier
 from sklearn_dialpref._training import recipe
 
+GUIDE = Path(__file__).parents[1] / "docs" / "user_guide" / "schedules.rst"
+
 
 def documented():
-    """The table in the notes: parameter to what it says of a frozen and a fine-tuned encoder."""
-    lines = DialoguePreferenceClassifier.__doc__.splitlines()
-    rule = re.compile(r"\s+=+  =+  =+")
+    """The user guide's table: parameter to what it says of a frozen and a fine-tuned encoder."""
+    lines = GUIDE.read_text().splitlines()
+    rule = re.compile(r"=+  =+  =+")
     first, _, last = (number for number, line in enumerate(lines) if rule.fullmatch(line))
     rows = [re.split(r"\s{2,}", line.strip()) for line in lines[first + 3 : last]]
     return {name.replace("`", ""): cells for name, *cells in rows}
@@ -25,7 +28,7 @@ LENGTHS = {
 }
 
 
-def test_the_docstring_has_the_rates_and_batches_of_the_recipe():
+def test_the_guide_has_the_rates_and_batches_of_the_recipe():
     table = documented()
     assert [float(cell) for cell in table.pop("learning_rate")] == [
         recipe.HEAD_RATE,
@@ -36,7 +39,7 @@ def test_the_docstring_has_the_rates_and_batches_of_the_recipe():
 
 
 @pytest.mark.parametrize("parameter", LENGTHS)
-def test_the_docstring_has_the_lengths_of_the_recipe(parameter):
+def test_the_guide_has_the_lengths_of_the_recipe(parameter):
     for cell, (epochs, steps) in zip(
         documented()[parameter], LENGTHS[parameter].values(), strict=True
     ):

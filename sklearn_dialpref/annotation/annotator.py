@@ -27,14 +27,14 @@ from sklearn_dialpref._dialogues.validation import (
 )
 
 from .bank import PromptBank
-from .billing import Limits
+from .billing import Limits, price_of
 from .cache import AnswerCache
 from .card import card_content, card_markdown
 from .checks import LEARNABLE, check_labels, check_members, check_prompts, check_settings
 from .ensemble import Combination, agreement, combine, fit_combination, votes
 from .estimate import estimate
 from .labelling import Record, label_rows
-from .models import CallableModel, Model, OpenAIModel, Settings
+from .models import Model, Settings, models_of
 from .panel import Panel
 from .questions import Examples
 
@@ -144,14 +144,8 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     learned only if cross-validation over dialogues finds the log-loss to fall by more than its
     standard error.  With fewer than 20 labels, or 5 dialogues, nothing is learned.
 
-    Utterances stand in the prompts as JSON, shortened to 2,000 characters (turns around them to
-    500), of which 70 % are from the beginning and 30 % from the end.
-
-    Of log-probabilities the twenty likeliest tokens are seen; codes not among them score 0.
-    More than 52 classes have longer codes and need ``scoring="schema"`` or ``"samples"``.
-
-    Answers are kept by model (of a function its qualified name, or its attribute ``name``),
-    address, settings and rendered text, also those that are no label; failures are not.
+    More than 52 classes have codes of several characters and need ``scoring="schema"`` or
+    ``"samples"``.  The user guide says how utterances are shortened, and how answers are kept.
 
     Examples
     --------
@@ -499,7 +493,17 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         )
         return Panel(
             models,
-            [self._limits(model) for model in models],
+            [
+                Limits(
+                    model.concurrency if self.concurrency == "auto" else int(self.concurrency),
+                    self.requests_per_minute,
+                    self.tokens_per_minute,
+                    self.budget,
+                    self.token_budget,
+                    price_of(model.name, self.prices),
+                )
+                for model in models
+            ],
             self.prompts_,
             self._examples,
             self.classes_,
@@ -510,24 +514,8 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         )
 
     def _models(self) -> list[Model]:
-        given = self.model if isinstance(self.model, list) else [self.model]
-        return [
-            OpenAIModel(one, self.base_url, self.api_key_env, self.timeout, self.max_retries)
-            if isinstance(one, str)
-            else CallableModel(one)
-            for one in given
-        ]
-
-    def _limits(self, model: Model) -> Limits:
-        price = self.prices.get(model.name) if isinstance(self.prices, Mapping) else self.prices
-        return Limits(
-            model.concurrency if self.concurrency == "auto" else int(self.concurrency),
-            self.requests_per_minute,
-            self.tokens_per_minute,
-            self.budget,
-            self.token_budget,
-            (0.0, 0.0) if price is None else (float(price[0]), float(price[1])),
-        )
+        endpoint = (self.base_url, self.api_key_env, self.timeout, self.max_retries)
+        return models_of(self.model, *endpoint)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

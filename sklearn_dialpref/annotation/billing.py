@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from .models import Completion, Messages
 
-__all__ = ["Ledger", "Limits", "Usage", "count_tokens", "most_tokens"]
+__all__ = ["Ledger", "Limits", "Usage", "count_tokens", "most_tokens", "price_of"]
 
 MESSAGE_TOKENS = 4  # of a message's role and frame
 PIECES = re.compile(r"[A-Za-z]+|[^\W\d_]+|\d{1,3}|[^\w\s]+|_|\n+")
@@ -174,3 +176,9 @@ def most_tokens(messages: Messages) -> int:
     """The most tokens that messages can have: no tokenizer makes more than one of a byte."""
     written = sum(len(message["content"].encode()) + MESSAGE_TOKENS for message in messages)
     return written + TEMPLATE_TOKENS
+
+
+def price_of(model: str, prices: Any) -> tuple[float, float]:
+    """Of a million tokens in and out, by a pair for all models or by name; 0 where unknown."""
+    price = prices.get(model) if isinstance(prices, Mapping) else prices
+    return (0.0, 0.0) if price is None else (float(price[0]), float(price[1]))

@@ -19,6 +19,7 @@ __all__ = [
     "NoAnswer",
     "OpenAIModel",
     "Settings",
+    "models_of",
 ]
 
 Messages = list[dict[str, str]]
@@ -439,3 +440,19 @@ class CallableModel:
 
 
 Model = OpenAIModel | CallableModel
+
+
+def models_of(
+    given: str | Callable[..., Any] | list[Any],
+    base_url: str | None,
+    api_key_env: str,
+    timeout: float,
+    max_retries: int,
+) -> list[Model]:
+    """A model for each name and function that was given; names are of one endpoint."""
+    return [
+        OpenAIModel(one, base_url, api_key_env, timeout, max_retries)
+        if isinstance(one, str)
+        else CallableModel(one)
+        for one in (given if isinstance(given, list) else [given])
+    ]
