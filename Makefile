@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV_OLDEST ?= .venv-oldest
 BUILD ?= build
+# where torch comes from, such as https://download.pytorch.org/whl/cpu: PyPI's build for Linux
+# takes gigabytes of CUDA packages
+TORCH_INDEX ?=
 BIN := $(VENV)/bin
 # A test process for each core, of one thread; tests of a module stay together, as they share fits.
 PARALLEL := -n auto --dist loadscope
@@ -27,6 +30,8 @@ install: $(VENV)/.installed ## the development environment, in .venv
 # A stamp, so that pip runs again only when what it reads has changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --no-deps --constraint constraints.txt \
+		--index-url $(TORCH_INDEX) torch)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
