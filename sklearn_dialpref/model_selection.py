@@ -136,7 +136,7 @@ class LabelledGroupKFold(BaseCrossValidator):
         Raises
         ------
         TypeError
-            If `n_splits` is no integer, or `shuffle` no bool.
+            If `n_splits` is not an integer, or `shuffle` not a bool.
         ValueError
             If `y` is None, fewer than `n_splits` dialogues hold a human label, `groups` cut
             through a dialogue, `n_splits` is below 2, or `random_state` comes without `shuffle`.

@@ -5,12 +5,12 @@ import time
 
 import numpy as np
 
-from sklearn_dialpref._labels.fitted import FittedLabels
+from sklearn_dialpref._labels.fitted import FittedLabels, HasFittedLabels
 
 PATIENCE = 30  # seconds until a test gives up
 
 
-class GatedModel:
+class GatedModel(HasFittedLabels):
     """Its logits are the lengths of a text and of its context; texts with "fail" fail.
 
     Closed, it keeps each batch until :meth:`open`.  ``sizes`` are the rows of the batches,

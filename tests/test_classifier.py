@@ -1,4 +1,4 @@
-"""What a user sees of the estimator, on ready-made features."""
+"""What a user sees of the estimator, on precomputed features."""
 
 import os
 import signal

@@ -122,6 +122,6 @@ def test_features_that_may_not_be_written_to(data):
     clf = student().fit(data.X, data.y_human)
     X = data.X.iloc[:, 1:].to_numpy(dtype=np.float32, copy=True)
     X.flags.writeable = False
-    found = _inputs.ready_made(X).numpy()
+    found = _inputs.as_feature_tensor(X).numpy()
     assert found.flags.writeable and not np.shares_memory(found, X)
     assert clf.predict_proba(data.X).shape == (len(X), 3)

@@ -235,7 +235,7 @@ def test_what_cannot_be_exported(classifier, chats, tmp_path, monkeypatch):
         export_onnx(classifier, path, X_check=chats.X, precision="int4")
     ready = DialoguePreferenceClassifier("precomputed", max_epochs=1)
     ready.fit([[0.0], [1.0]] * 4, [0, 1] * 4)
-    with pytest.raises(ValueError, match="fitted on ready-made features"):
+    with pytest.raises(ValueError, match="fitted on precomputed features"):
         export_onnx(ready, path, X_check=[[0.0]])
     monkeypatch.setattr(export, "PROBES", ["hi"])
     monkeypatch.setattr(
@@ -266,7 +266,7 @@ def test_labels_to_check_against(classifier, chats):
             export._score(wrong, predicted, classes)
     with pytest.raises(ValueError, match=r"all of y_check is missing"):
         export._score([None] * len(predicted), predicted, classes)
-    with pytest.raises(ValueError, match=r"labels that are no classes: \[7\]"):
+    with pytest.raises(ValueError, match=r"labels that are not classes: \[7\]"):
         export._score([7] * len(predicted), predicted, classes)
 
 
@@ -340,9 +340,9 @@ class Explosive:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("model.onnx", r"model\.onnx is no ONNX graph"),
-        ("tokenizer.json", r"tokenizer\.json is no tokenizer"),
-        ("serving.json", "serving.json is no JSON|cannot be read as a model"),
+        ("model.onnx", r"model\.onnx is not an ONNX graph"),
+        ("tokenizer.json", r"tokenizer\.json is not a tokenizer"),
+        ("serving.json", "serving.json is not JSON|cannot be read as a model"),
     ],
 )
 @pytest.mark.parametrize("content", [b"", pickle.dumps(Explosive()), b"{}"])
@@ -409,7 +409,7 @@ def test_weights_elsewhere(copied, tmp_path, monkeypatch, place):
             tensor.ClearField("raw_data")
     (copied / "model.onnx").write_bytes(model.SerializeToString())
     resign(copied)
-    with pytest.raises(ValueError, match=r"model\.onnx is no ONNX graph"):
+    with pytest.raises(ValueError, match=r"model\.onnx is not an ONNX graph"):
         OnnxDialogueClassifier.load(copied)
 
 

@@ -116,7 +116,7 @@ def test_bad_context_input():
         with_context(X, -1)
     with pytest.raises(TypeError, match="turns must be an instance of int"):
         with_context(X, 1.5)
-    with pytest.raises(ValueError, match="holds ready-made features"):
+    with pytest.raises(ValueError, match="holds precomputed features"):
         neighbours(check_dialogues(np.zeros((2, 3))), range(-1, 0))
 
 

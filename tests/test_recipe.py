@@ -64,8 +64,8 @@ def test_dropout_falls_with_very_many_rows(n_rows, rate):
     [(1920, 2, 5e-4), (4000, 8, 5e-4), (480, 2, 2e-3), (1920, 20, 2e-3), (8, 100, 4e-3)],
 )
 def test_heads_on_few_features_or_of_many_classes_learn_faster(n_inputs, n_classes, rate):
-    pace = recipe.head_pace(n_classes, multilabel=False)
-    assert recipe.head_rate(n_inputs, pace) == pytest.approx(rate)
+    multiplier = recipe.head_lr_multiplier(n_classes, multilabel=False)
+    assert recipe.head_rate(n_inputs, multiplier) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("total", [1, 7, 100])

@@ -416,7 +416,7 @@ def test_missing_and_strange_files(copied):
     with pytest.raises(ValueError, match=r"damaged: \['student.safetensors'\] are missing"):
         load(copied)
     (copied / "dialpref.json").write_text("{")
-    with pytest.raises(ValueError, match=r"damaged: dialpref\.json is no JSON"):
+    with pytest.raises(ValueError, match=r"damaged: dialpref\.json is not JSON"):
         load(copied)
 
 
@@ -428,11 +428,11 @@ class Explosive:
 def test_a_pickle_with_the_name_of_weights(copied):
     (copied / "student.safetensors").write_bytes(pickle.dumps(Explosive()))
     resign(copied)
-    with pytest.raises(ValueError, match=r"student\.safetensors is no safetensors file"):
+    with pytest.raises(ValueError, match=r"student\.safetensors is not a safetensors file"):
         load(copied)
     torch.save({"weights": torch.zeros(2)}, copied / "student.safetensors")
     resign(copied)
-    with pytest.raises(ValueError, match=r"student\.safetensors is no safetensors file"):
+    with pytest.raises(ValueError, match=r"student\.safetensors is not a safetensors file"):
         load(copied)
 
 
@@ -496,7 +496,7 @@ def test_an_encoder_that_names_code(tiny_encoder, chats, tmp_path):
     file.write_text(json.dumps(modules))
     resign(tmp_path / "clf")
     with pytest.raises(
-        ValueError, match=r"modules\.json names 'subprocess\.Popen', which is none of"
+        ValueError, match=r"modules\.json names 'subprocess\.Popen', which is not one of"
     ):
         load(tmp_path / "clf")
 

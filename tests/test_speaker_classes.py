@@ -11,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, with_context
 from sklearn_dialpref._training.recipe import Recipe
-from sklearn_dialpref._training.stages import LabelFacts, Stage, StageLoss
+from sklearn_dialpref._training.stages import LabelStats, Stage, StageLoss
 
 OF_SPEAKERS = {"agent": ["offer", "other"], "customer": ["ask", "other"]}
 
@@ -187,7 +187,7 @@ def test_pairs_say_nothing_of_impossible_classes():
         "human": torch.empty(0, dtype=torch.int64),
         "possible": torch.tensor([[True, True], [False, True]]),
     }
-    facts = LabelFacts(False, None, torch.zeros(2) > 0, torch.zeros(2) > 0, None)
+    facts = LabelStats(False, None, torch.zeros(2) > 0, torch.zeros(2) > 0, None)
     recipe = Recipe.of(student(), 0, "cpu", n_inputs=2, n_classes=2, frozen=True, multilabel=False)
     loss = StageLoss(Stage("pretrain", "noise_reduced", False), recipe, facts)
     loss(logits, target).backward()

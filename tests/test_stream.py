@@ -349,7 +349,7 @@ def test_what_is_refused(classifier, tiny_encoder, chats):
     with pytest.raises(ValueError, match="is not fitted yet"):
         MicroBatcher(DialoguePreferenceClassifier())
     ready = DialoguePreferenceClassifier("precomputed", max_epochs=1)
-    with pytest.raises(ValueError, match="fitted on ready-made features"):
+    with pytest.raises(ValueError, match="fitted on precomputed features"):
         DialogueStream(ready.fit([[0.0], [1.0]] * 4, [0, 1] * 4))
     context = DialoguePreferenceClassifier(tiny_encoder, max_epochs=1, random_state=0)
     with pytest.raises(ValueError, match="fitted with a column 'context'"):

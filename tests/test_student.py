@@ -25,6 +25,7 @@ from sklearn_dialpref._student import encoders as _encoders
 from sklearn_dialpref._student import student as _student
 from sklearn_dialpref._student.encoders import TextEncoder, load_encoder, resolve_encoder
 from sklearn_dialpref._student.student import Student
+from sklearn_dialpref._training import fit as _fit
 from sklearn_dialpref._training import train as _train
 from sklearn_dialpref.datasets import make_dialogues
 
@@ -102,7 +103,7 @@ def test_the_pooling_that_serves_held_out_labels_is_kept(
         losses[len(args[0].mean)] = trained.unseen_loss
         return trained
 
-    monkeypatch.setattr(_train, "train_student", spy)
+    monkeypatch.setattr(_fit, "train_student", spy)
     auto = student(tiny_encoder, trainable_layers, schedule=schedule, pooling="auto")
     auto.fit(chats.X, chats.y_human, chats.y_llm)
     assert sorted(losses) == [32, 96] and np.isfinite(list(losses.values())).all()
@@ -131,7 +132,7 @@ def test_either_pooling_can_be_kept(tiny_encoder, chats, better, monkeypatch):
         trained = train_student(model, *args, **options)
         return replace(trained, unseen_loss=float(wide != (better == "layers")))
 
-    monkeypatch.setattr(_train, "train_student", rigged)
+    monkeypatch.setattr(_fit, "train_student", rigged)
     y_several = np.stack([chats.y_true == c for c in np.unique(chats.y_true)], axis=1).astype(
         float
     )
@@ -613,8 +614,8 @@ def changed(folder, tmp_path, name, **entries):
     ("name", "entries", "message"),
     [
         ("modules.json", {"type": "subprocess.Popen"}, r"names 'subprocess\.Popen'"),
-        ("modules.json", {"type": "sentence_transformers.SentenceTransformer"}, "is none of"),
-        ("modules.json", {"type": "sentence_transformers.models.Router"}, "is none of"),
+        ("modules.json", {"type": "sentence_transformers.SentenceTransformer"}, "is not one of"),
+        ("modules.json", {"type": "sentence_transformers.models.Router"}, "is not one of"),
         ("modules.json", {"path": "../elsewhere"}, "lies elsewhere"),
         ("sentence_bert_config.json", {"trust_remote_code": True}, "options that are not read"),
         ("sentence_bert_config.json", {"model_args": {"attn_implementation": "a/b"}}, "not read"),

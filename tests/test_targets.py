@@ -254,7 +254,12 @@ def test_multilabel_names_from_classes():
         (["a", "b"], [1, 2], None, "labels such as 'a' but y_llm such as 1.*an array of scores"),
         ([1, 2], np.array(["a", "b"]), None, "such as 1 but y_llm such as 'a'; use the same"),
         (5, None, None, "labels must be a sequence.*got 5"),
-        (["a", "b"], [0.3, 0.7], None, "1-D and holds 0.3, which is no label.*column per class"),
+        (
+            ["a", "b"],
+            [0.3, 0.7],
+            None,
+            "1-D and holds 0.3, which is not a label.*column per class",
+        ),
         (None, pd.Series([0.3, NAN]), None, "1-D and holds 0.3"),
         ([0, 1], np.array([0, np.inf]), None, "1-D and holds inf"),
         ([0, 1], pd.DataFrame({0: [0, 1], 1: [1, 0]}), None, "single 1.*float.*votes_to_scores"),

@@ -135,9 +135,9 @@ def test_where_a_multilabel_student_begins():
     torch.manual_seed(0)
     head = Head(4, 3, width=128, dropout=0.5)
     drawn = head.output.bias.clone()
-    head.start_at(level)
+    head.set_prior_logits(level)
     torch.testing.assert_close(head.output.bias, drawn + level)
-    head.start_at(2 * level)
+    head.set_prior_logits(2 * level)
     torch.testing.assert_close(head.output.bias, drawn + 2 * level)
 
 

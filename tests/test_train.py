@@ -314,7 +314,7 @@ def test_callbacks_are_not_called_in_the_folds(data, schedule):
 def test_held_out_rows_are_in_no_training(data, trainings, monkeypatch):
     held = []
     monkeypatch.setattr(
-        "sklearn_dialpref._training.net.hold_out",
+        "sklearn_dialpref._training.fit.hold_out",
         lambda *args: held.append(hold_out(*args)) or held[0],
     )
     clf = student(early_stopping=True, validation_fraction=0.3, max_epochs=30)

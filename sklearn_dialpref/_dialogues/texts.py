@@ -103,7 +103,7 @@ def neighbours(
     """
     if dialogues.text is None:
         raise ValueError(
-            "Context is made of text, but X holds ready-made features; give a column text."
+            "Context is made of text, but X holds precomputed features; give a column text."
         )
     said = dialogues.text if speakers is None else speakers + ": " + dialogues.text
     order = np.lexsort((dialogues.turn, dialogues.group))

@@ -1,4 +1,4 @@
-"""The only door for dialogues: their forms, and what counts as missing."""
+"""Input validation for X: the forms of dialogues, and what counts as missing."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Dialogues:
     turn : ndarray of shape (n,), int64
         Rank of the row inside its dialogue.
     text, context : ndarray of shape (n,), object, or None
-        Utterance, and ready-made text before it ("" for none).
+        Utterance, and prepared text before it ("" for none).
     speaker : ndarray of shape (n,), object, or None
     features : ndarray of shape (n, d), or None
-        Ready-made features, instead of text.
+        Precomputed features, instead of text.
     has_dialogues, has_turns : bool
         Whether the input named dialogues, and turns.
     """
@@ -241,7 +241,7 @@ def check_dialogues(
     Raises
     ------
     ValueError
-        If ``X`` has none of these forms, a text is empty or no str, an id is missing, a
+        If ``X`` has none of these forms, a text is empty or not a str, an id is missing, a
         (dialogue_id, turn) is there twice, or a feature is NaN or infinite.
 
     Examples
@@ -284,7 +284,7 @@ def check_dialogues(
         if precomputed is False:
             raise ValueError(
                 f"X holds {type(X).__name__} features but the encoder wants text: pass {FORMS}, "
-                "or use encoder='precomputed' for ready-made features"
+                "or use encoder='precomputed' for precomputed features"
             )
         features = _check_features(features, estimator, reset)
         n_rows = len(features)

@@ -12,11 +12,11 @@ from sklearn_dialpref._dialogues.validation import missing_in
 
 __all__ = [
     "as_one_type",
+    "cast_columns_to_label_type",
     "column_names",
     "column_places",
     "encode",
     "kind_of_scores",
-    "matching",
     "multilabel_scores",
     "single_label_scores",
     "vote_shares",
@@ -92,7 +92,7 @@ def _refuse_fractions(labels: NDArray[Any]) -> None:
     fractions = [v for v in known if isinstance(v, float | np.floating) and v % 1 != 0]
     if fractions:
         raise ValueError(
-            f"y_llm is 1-D and holds {fractions[0]!r}, which is no label: pass scores with a "
+            f"y_llm is 1-D and holds {fractions[0]!r}, which is not a label: pass scores with a "
             "column per class, for two classes np.column_stack([1 - y_llm, y_llm])"
         )
 
@@ -126,7 +126,9 @@ def column_names(y: Any) -> list[Any] | None:
     return list(native.columns) if isinstance(native, nw.DataFrame) else None
 
 
-def matching(columns: list[Any], labels: NDArray[Any] | None) -> NDArray[Any] | None:
+def cast_columns_to_label_type(
+    columns: list[Any], labels: NDArray[Any] | None
+) -> NDArray[Any] | None:
     """The columns as labels of the type of ``labels``: frames often turn names to text."""
     if labels is None or not len(labels) or labels.dtype.kind == "U":
         return None

@@ -14,7 +14,7 @@ from sklearn_dialpref._dialogues.validation import Dialogues, label_array
 
 from .targets import Targets
 
-__all__ = ["all_classes", "classes_of_speakers", "restricted"]
+__all__ = ["all_classes", "classes_of_speakers", "mask_impossible_labels"]
 
 
 def all_classes(classes: Any, y_human: Any) -> Any:
@@ -55,7 +55,7 @@ def classes_of_speakers(classes: Any, known: NDArray[Any]) -> ClassesBySpeaker:
     for speaker, names in classes.items():
         strange = [name for name in names if name not in known]
         if strange or not len(names):
-            what = f"{strange}, which are no labels" if strange else "no class"
+            what = f"{strange}, which are not labels" if strange else "no class"
             raise ValueError(
                 f"classes gives the speaker {speaker!r} {what}; the labels are {known.tolist()}"
             )
@@ -63,7 +63,7 @@ def classes_of_speakers(classes: Any, known: NDArray[Any]) -> ClassesBySpeaker:
     return found
 
 
-def restricted(
+def mask_impossible_labels(
     targets: Targets, classes: Any, dialogues: Dialogues
 ) -> tuple[Targets, ClassesBySpeaker]:
     """The targets without what their speakers cannot have said.

@@ -1,4 +1,4 @@
-"""The only door for labels and scores, and the order of rows that follows from all of them."""
+"""Input validation for y_human and y_llm."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from sklearn_dialpref._dialogues.validation import (
 from .scores import (
     FLOATS,
     as_one_type,
+    cast_columns_to_label_type,
     column_names,
     column_places,
     encode,
     kind_of_scores,
-    matching,
     multilabel_scores,
     single_label_scores,
     votes_given,
@@ -212,7 +212,7 @@ def _single_label_classes(
             found.append(votes)
         columns = column_names(y_llm) if kind == "scores" else None
         if columns is not None:
-            matched = matching(columns, known)
+            matched = cast_columns_to_label_type(columns, known)
             found.append(matched if matched is not None else np.asarray(columns))
         if not found:
             if kind == "scores":

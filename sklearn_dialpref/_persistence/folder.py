@@ -141,7 +141,7 @@ def checked_folder(path: str | os.PathLike[str], kind: str) -> Path:
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
-    """What the folder says of itself; None if it is none of ours."""
+    """What the folder says of itself; None if it is not one of ours."""
     file = folder / MANIFEST
     if not file.is_file():
         return None
@@ -155,7 +155,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file.parent} is damaged: {file.name} is no JSON ({error})") from error
+        raise ValueError(f"{file.parent} is damaged: {file.name} is not JSON ({error})") from error
 
 
 def _is_of_kind(folder: Path, kind: str) -> bool:
@@ -167,7 +167,7 @@ def _is_of_kind(folder: Path, kind: str) -> bool:
 
 
 def _files(folder: Path) -> list[str]:
-    """All that is no folder, as names with slashes."""
+    """All that is not a folder, as names with slashes."""
     return [
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")

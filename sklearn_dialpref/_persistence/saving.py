@@ -45,7 +45,7 @@ class SavedAsFolder(BaseEstimator):
         Parameters
         ----------
         path : str or Path
-            Of the folder.
+            Path of the folder.
         metrics : dict of float, default=None
             What you measured on dialogues that were not trained on, by name, for the card.
 
@@ -97,7 +97,7 @@ class SavedAsFolder(BaseEstimator):
         Parameters
         ----------
         path : str or Path
-            Of the folder.
+            Path of the folder.
         device : str, default=None
             Torch device; None keeps the parameter.  Where there is no such device, the
             processor, with a UserWarning.
@@ -137,7 +137,7 @@ class SavedAsFolder(BaseEstimator):
 
     @property
     def _text_encoder(self) -> Any:
-        """The encoder of a fitted estimator, trained or not; None for ready-made features."""
+        """The encoder of a fitted estimator, trained or not; None for precomputed features."""
         return self._frozen.text_encoder if self._frozen else self.net_.module_.encoder
 
     def __getstate__(self) -> dict[str, Any]:
@@ -146,9 +146,9 @@ class SavedAsFolder(BaseEstimator):
 
         state = super().__getstate__()
         if hasattr(self.encoder, "state_dict"):
-            from sklearn_dialpref._student.encoders import on_processor
+            from sklearn_dialpref._student.encoders import to_cpu
 
-            state = {**state, "encoder": on_processor(self.encoder)}
+            state = {**state, "encoder": to_cpu(self.encoder)}
         if "net_" in state:
             net = {"weights": save(_head_weights(self)), "encoder": self.net_.module_.encoder}
             state = {**state, "net_": net}
@@ -403,7 +403,7 @@ def _weights(file: Path) -> dict[str, Any]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is no safetensors file ({error})") from error
+        raise ValueError(f"{file} is not a safetensors file ({error})") from error
 
 
 # -- the model card ---------------------------------------------------------------------------

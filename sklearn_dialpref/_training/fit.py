@@ -17,7 +17,7 @@ from .batches import Rows
 from .inputs import student_and_rows
 from .net import hold_out, seeded
 from .recipe import Recipe
-from .stages import label_facts, named_loss, plan_stages
+from .stages import label_stats, named_loss, plan_stages
 from .teacher import TeacherBias, teacher_bias
 from .train import Trained, train_student
 
@@ -113,7 +113,7 @@ def _fit_student(
             frozen=student.encoder is None,
             multilabel=targets.multilabel,
         )
-        facts = label_facts(
+        label_statistics = label_stats(
             rows,
             targets.classes,
             class_weights(targets, estimator.class_weight),
@@ -121,5 +121,7 @@ def _fit_student(
         )
 
         # from the teacher, then from people, as far as held-out labels bear it
-        trained = train_student(student, rows, held_out, stages, recipe, facts, judged=judged)
+        trained = train_student(
+            student, rows, held_out, stages, recipe, label_statistics, judged=judged
+        )
     return None if trained is None else Fit(pooling, frozen, rows, bias, trained)

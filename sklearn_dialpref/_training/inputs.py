@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from .batches import Rows
 
-__all__ = ["POOLINGS", "ready_made", "student_and_rows"]
+__all__ = ["POOLINGS", "as_feature_tensor", "student_and_rows"]
 
 POOLINGS = ["layers", "model"]  # "auto" keeps the first one where nothing can tell
 
 
-def ready_made(features: NDArray[Any]) -> Tensor:
+def as_feature_tensor(features: NDArray[Any]) -> Tensor:
     """Features as the student takes them."""
     import torch
 
@@ -71,7 +71,7 @@ def student_and_rows(
         labels["possible"] = torch.from_numpy(targets.possible[order])
     if ready is not None or not isinstance(source, tuple):
         if ready is not None:
-            inputs = ready_made(ready)
+            inputs = as_feature_tensor(ready)
         else:
             assert not isinstance(source, tuple)
             inputs = embedded_rows(source, *distinct_texts(slots))
@@ -80,7 +80,7 @@ def student_and_rows(
         )
         student.standardise_by(inputs)
         rows = Rows(**labels, features=inputs)
-        student.head.start_at(initial_level(rows))
+        student.head.set_prior_logits(initial_level(rows))
         return student, rows
 
     encoder, encoder_layers, trainable_layers, pooling = source
@@ -95,5 +95,5 @@ def student_and_rows(
     )
     student.standardise_by(inputs)
     rows = Rows(**labels, texts=texts, index=index, lengths=trained.lengths(texts))
-    student.head.start_at(initial_level(rows))
+    student.head.set_prior_logits(initial_level(rows))
     return student, rows

@@ -39,7 +39,7 @@ from .recipe import (
     rate_share,
     weight_decay,
 )
-from .stages import LabelFacts, Stage, StageLoss, among_possible
+from .stages import LabelStats, Stage, StageLoss, among_possible
 
 __all__ = ["Plan", "hold_out", "plan_training", "ready_net", "seeded", "torch_device", "train"]
 
@@ -285,7 +285,7 @@ def plan_training(
 
 
 def train(
-    student: Student, plans: Sequence[Plan], recipe: Recipe, labels: LabelFacts, bar: tqdm
+    student: Student, plans: Sequence[Plan], recipe: Recipe, labels: LabelStats, bar: tqdm
 ) -> tuple[DialogueNet, list[dict[str, Any]]]:
     """Train the student through the stages; the caller has seeded torch.
 
@@ -295,7 +295,7 @@ def train(
         Trained in place.
     plans : sequence of Plan
     recipe : Recipe
-    labels : LabelFacts
+    labels : LabelStats
     bar : tqdm
         Moves on with each step.
 
@@ -320,7 +320,7 @@ def train(
     return net, history
 
 
-def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelFacts) -> DialogueNet:
+def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelStats) -> DialogueNet:
     peak = plan.learning_rate
     rate = partial(rate_share, total=plan.steps)
     callbacks: list[Any] = [
@@ -338,7 +338,7 @@ def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelFacts)
         optimizer__fused=True,
         optimizer__weight_decay=weight_decay(frozen=frozen),
         optimizer__param_groups=[("encoder.*", {"lr": peak})],
-        lr=peak if frozen else max(RATE_BESIDE_ENCODER * recipe.head_pace, peak),
+        lr=peak if frozen else max(RATE_BESIDE_ENCODER * recipe.head_lr_multiplier, peak),
         max_epochs=plan.epochs,
         batch_size=None,
         train_split=None if plan.valid is None else predefined_split(plan.valid),

@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skorch.callbacks import Callback
 
-__all__ = ["Recipe", "auto_epochs", "dropout_rate", "head_pace", "head_rate", "rate_share"]
+__all__ = [
+    "Recipe",
+    "auto_epochs",
+    "dropout_rate",
+    "head_lr_multiplier",
+    "head_rate",
+    "rate_share",
+]
 
 # -- rate and size of the steps
 BATCH = {"frozen": 128, "fine_tuned": 32}  # utterances
 HEAD_RATE = 5e-4  # of a head on many inputs and few classes
 MANY_INPUTS = 1920
 MOST_HEAD_RATE = 4e-3
-MOST_PACE = 8.0
-MULTILABEL_PACE = 2.0
+MOST_HEAD_LR_MULTIPLIER = 8.0
+MULTILABEL_HEAD_LR_MULTIPLIER = 2.0
 ENCODER_RATE = 1e-4
 RATE_BESIDE_ENCODER = 3e-4  # of a head beside an encoder that is trained
 WEIGHT_DECAY = {"frozen": 0.1, "fine_tuned": 0.01}
@@ -77,10 +84,11 @@ class Recipe:
     """Settings of the training.
 
     ``max_epochs`` is None where :func:`auto_epochs` decides; ``learning_rate`` is the peak of
-    a first stage; ``head_pace`` is how much faster than among few classes a head has to learn.
+    a first stage; ``head_lr_multiplier`` is how much faster than among few classes a head has
+    to learn.
     """
 
-    head_pace: float
+    head_lr_multiplier: float
     margin_scale: float
     min_gap: float
     smoothing: float
@@ -108,14 +116,14 @@ class Recipe:
         multilabel: bool,
     ) -> Recipe:
         """From the parameters of the estimator, and what is trained."""
-        pace = head_pace(n_classes, multilabel=multilabel)
+        multiplier = head_lr_multiplier(n_classes, multilabel=multilabel)
 
         def chosen(value: Any, auto: Any) -> Any:
             return auto if value == "auto" else value
 
-        rate = head_rate(n_inputs, pace) if frozen else ENCODER_RATE
+        rate = head_rate(n_inputs, multiplier) if frozen else ENCODER_RATE
         return cls(
-            head_pace=pace,
+            head_lr_multiplier=multiplier,
             margin_scale=estimator.margin_scale,
             min_gap=estimator.min_gap,
             smoothing=estimator.smoothing,
@@ -136,15 +144,19 @@ def _kind(frozen: bool) -> str:
     return "frozen" if frozen else "fine_tuned"
 
 
-def head_pace(n_classes: int, *, multilabel: bool) -> float:
+def head_lr_multiplier(n_classes: int, *, multilabel: bool) -> float:
     """How much faster than among few classes a head has to learn: of many, most are rare."""
-    return MULTILABEL_PACE if multilabel else min(MOST_PACE, max(1.0, n_classes / 4 - 1))
+    return (
+        MULTILABEL_HEAD_LR_MULTIPLIER
+        if multilabel
+        else min(MOST_HEAD_LR_MULTIPLIER, max(1.0, n_classes / 4 - 1))
+    )
 
 
-def head_rate(n_inputs: int, pace: float) -> float:
+def head_rate(n_inputs: int, multiplier: float) -> float:
     """Peak learning rate of a head alone; a step moves the logits the less, the fewer inputs."""
     for_inputs = min(4.0, max(1.0, MANY_INPUTS / n_inputs))
-    return min(MOST_HEAD_RATE, HEAD_RATE * pace * for_inputs)
+    return min(MOST_HEAD_RATE, HEAD_RATE * multiplier * for_inputs)
 
 
 def dropout_rate(n_rows: int) -> float:

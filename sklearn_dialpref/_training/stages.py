@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 __all__ = [
     "HUMAN_STAGE",
     "SCHEDULES",
-    "LabelFacts",
+    "LabelStats",
     "Stage",
     "StageLoss",
     "among_possible",
     "initial_level",
-    "label_facts",
+    "label_stats",
     "named_loss",
     "plan_stages",
     "smoothed",
@@ -117,7 +117,7 @@ class StageLoss(nn.Module):
     absent: Tensor
     confusion: Tensor | None
 
-    def __init__(self, stage: Stage, recipe: Recipe, labels: LabelFacts) -> None:
+    def __init__(self, stage: Stage, recipe: Recipe, labels: LabelStats) -> None:
         super().__init__()
         llm = LOSSES[stage.llm] if isinstance(stage.llm, str) else stage.llm
         self.llm: Callable[..., Tensor] | None = llm
@@ -176,7 +176,7 @@ def among_possible(logits: Tensor, possible: Tensor | None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LabelFacts:
+class LabelStats:
     """What the losses need to know of all labels together.
 
     Attributes
@@ -198,18 +198,18 @@ class LabelFacts:
     confusion: Tensor | None
 
 
-def label_facts(
+def label_stats(
     rows: Rows,
     classes: NDArray[Any],
     class_weight: NDArray[np.float64] | None,
     *,
     with_confusion: bool,
-) -> LabelFacts:
+) -> LabelStats:
     weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
     unlabelled = unlabelled_classes(rows)
     absent = unlabelled & (rows.scores > 0).any(dim=0)
     confusion = teacher_confusion(rows, classes) if with_confusion else None
-    return LabelFacts(rows.multilabel, weight, unlabelled, absent, confusion)
+    return LabelStats(rows.multilabel, weight, unlabelled, absent, confusion)
 
 
 def warn_of_classes_without_labels(rows: Rows, classes: NDArray[Any]) -> None:

@@ -32,7 +32,7 @@ from .recipe import (
     SHARES,
     Recipe,
 )
-from .stages import HUMAN_STAGE, LabelFacts, Stage, StageLoss
+from .stages import HUMAN_STAGE, LabelStats, Stage, StageLoss
 from .teacher import teacher_is_useless
 from .weights import between, logits_of, state_of
 
@@ -74,7 +74,7 @@ def train_student(
     held_out: NDArray[np.bool_],
     stages: Sequence[Stage],
     recipe: Recipe,
-    labels: LabelFacts,
+    labels: LabelStats,
     *,
     judged: bool = False,
 ) -> Trained | None:
@@ -95,7 +95,7 @@ def train_student(
         Rows for early stopping, which are not trained on.
     stages : sequence of Stage
     recipe : Recipe
-    labels : LabelFacts
+    labels : LabelStats
     judged : bool, default=False
         Whether ``unseen_loss`` is wanted even where nothing is to be chosen by it here.
 
@@ -164,7 +164,7 @@ def _unseen_logits(
     held_out: NDArray[np.bool_],
     stages: Sequence[Stage],
     recipe: Recipe,
-    labels: LabelFacts,
+    labels: LabelStats,
     shares: Sequence[float],
     n_done: int,
     bar: tqdm,
@@ -200,7 +200,7 @@ def _unseen_logits(
 
 
 def _best_share(
-    logits: Tensor, human: Tensor, labels: LabelFacts, recipe: Recipe
+    logits: Tensor, human: Tensor, labels: LabelStats, recipe: Recipe
 ) -> tuple[float, float, Tensor | None, float]:
     """The share and the temperature of the least loss on unseen labels, the logits there, and it.
 
@@ -218,7 +218,7 @@ def _best_share(
     return SHARES[best], temperature, logits[best] / temperature, least
 
 
-def _loss_of_unseen(logits: Tensor, human: Tensor, labels: LabelFacts, recipe: Recipe) -> float:
+def _loss_of_unseen(logits: Tensor, human: Tensor, labels: LabelStats, recipe: Recipe) -> float:
     """Cross-entropy of the human labels with the rows' logits, where there are any."""
     known = ~logits.isnan().any(dim=1)
     if not known.any():

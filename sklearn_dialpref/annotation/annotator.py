@@ -92,7 +92,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         ``answers.sqlite`` in the user's cache folder for models of an endpoint; answers of
         functions stay in the memory of this annotator, as those of all models do with None.
     concurrency : int or "auto", default="auto"
-        Calls at once.  "auto": 16; 1 for a function that is no coroutine function.
+        Calls at once.  "auto": 16; 1 for a function that is not a coroutine function.
     timeout : float, default=60.0
         Seconds until a call counts as lost.
     max_retries : int, default=6

@@ -20,7 +20,7 @@ LEAST_MASS = 0.01  # of the codes together, below which the answer counts as som
 
 
 class OffList(ValueError):
-    """The answer is none of the codes; the message says what it was."""
+    """The answer is not one of the codes; the message says what it was."""
 
 
 def label_scores(answer: Completion, codes: tuple[str, ...]) -> NDArray[np.float64]:

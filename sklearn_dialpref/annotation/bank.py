@@ -223,7 +223,7 @@ class PromptBank(Sequence[Prompt]):
         Raises
         ------
         ValueError
-            If the file is no such bank, or was written by a newer version.
+            If the file is not such a bank, or was written by a newer version.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))

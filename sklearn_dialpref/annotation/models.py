@@ -292,7 +292,7 @@ class OpenAIModel:
             failure = self._failure(error)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             failure = NoAnswer(
-                f"an answer that is no whole completion ({type(error).__name__})", broken=True
+                f"an answer that is not a whole completion ({type(error).__name__})", broken=True
             )
         raise failure
 

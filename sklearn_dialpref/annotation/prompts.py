@@ -116,8 +116,8 @@ class Prompt:
     Raises
     ------
     ValueError
-        If a template is no jinja2, has an unknown placeholder or lacks one that it needs; or if
-        codes or definitions do not fit the classes.
+        If a template is not valid jinja2, has an unknown placeholder or lacks one that it
+        needs; or if codes or definitions do not fit the classes.
 
     Examples
     --------

@@ -53,7 +53,7 @@ class Turns:
         return as_data(self.text[row], self.speaker[row])
 
     def before(self, row: int) -> list[str]:
-        """The turns before it, in order; or its ready-made context as one."""
+        """The turns before it, in order; or its prepared context as one."""
         if self.context is not None:
             ready = self.context[row]
             return [as_data(ready, limit=MAX_CONTEXT)] if ready else []

@@ -57,7 +57,7 @@ def make_dialogues(
     n_classes : int, default=3
         Number of classes, 2 to 100. They are called "class_0", "class_1", ...
     n_features : int or None, default=None
-        None: utterances are text. Otherwise the number of ready-made features, for
+        None: utterances are text. Otherwise the number of precomputed features, for
         ``encoder="precomputed"``.
     n_votes : int, default=5
         Number of LLM votes for each utterance.

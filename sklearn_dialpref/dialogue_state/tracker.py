@@ -137,7 +137,7 @@ class DialogueStateTracker(BaseEstimator):
             If a human label names an unknown slot or value, nothing is labelled, or no slot ever
             changes.
         TypeError
-            If a state is no dict.
+            If a state is not a dict.
         """
         dialogues = _dialogues(X)
         nobody: States = [None] * len(dialogues)

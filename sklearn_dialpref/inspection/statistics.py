@@ -270,7 +270,7 @@ def dialogue_components(
     """Between- and within-dialogue variance and p-value of each class, and one p-value for all.
 
     Residuals are scores minus the mean score of the rows with the same human label: what a
-    dialogue's mix of classes does to its mean is no bias of the dialogue.
+    dialogue's mix of classes does to its mean is not a bias of the dialogue.
     """
     n_classes = len(evidence.classes)
     if not evidence.multilabel:

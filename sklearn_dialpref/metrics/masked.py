@@ -62,7 +62,7 @@ def masked_scorer(
     Raises
     ------
     ValueError
-        If `scoring` is no known name, or arguments for a metric come with a scorer.
+        If `scoring` is not a known name, or arguments for a metric come with a scorer.
 
     See Also
     --------

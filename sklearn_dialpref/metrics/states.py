@@ -45,7 +45,7 @@ def joint_goal_accuracy_score(
     ValueError
         If no utterance has a true state, a predicted one is missing, or lengths differ.
     TypeError
-        If a state is no dict.
+        If a state is not a dict.
 
     See Also
     --------
@@ -119,7 +119,7 @@ def slot_f1_score(
         If no utterance has a true state, a predicted one is missing, lengths differ, or `average`
         is not among those above.
     TypeError
-        If a state is no dict.
+        If a state is not a dict.
 
     See Also
     --------

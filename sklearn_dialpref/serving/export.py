@@ -151,7 +151,7 @@ def export_onnx(
     ImportError
         If onnx, onnxscript or onnxruntime is not installed.
     ValueError
-        If the exported model differs too much, or ``clf`` was fitted on ready-made features, or
+        If the exported model differs too much, or ``clf`` was fitted on precomputed features, or
         its tokenizer does what the ``tokenizers`` package cannot.
     FileExistsError
         If something else is at ``path``.
@@ -177,7 +177,7 @@ def export_onnx(
         raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
     if clf.fitted_labels_.n_texts == 0:
         raise ValueError(
-            "export_onnx needs a classifier of text, but this one was fitted on ready-made "
+            "export_onnx needs a classifier of text, but this one was fitted on precomputed "
             "features (encoder='precomputed'): its encoder is elsewhere"
         )
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -352,7 +352,7 @@ def _tokenizer_of(encoder: TextEncoder) -> tuple[Any, bool, int]:
     backend = getattr(of_model, "backend_tokenizer", of_model)
     if not isinstance(backend, Tokenizer):
         raise ValueError(
-            f"the encoder's tokenizer {type(of_model).__name__} is none of the tokenizers "
+            f"the encoder's tokenizer {type(of_model).__name__} is not one of the tokenizers "
             "package, which serves without transformers; choose an encoder with a fast tokenizer"
         )
     tokenizer = Tokenizer.from_str(backend.to_str())
@@ -438,7 +438,9 @@ def _score(y: Any, predicted: NDArray[Any], classes: NDArray[Any]) -> float:
     if predicted.ndim == 2:
         return float(f1_score(truth.astype(int), predicted, average="macro", zero_division=0))
     if strange := set(truth.tolist()) - set(classes.tolist()):
-        raise ValueError(f"y_check has labels that are no classes: {sorted(strange, key=str)[:5]}")
+        raise ValueError(
+            f"y_check has labels that are not classes: {sorted(strange, key=str)[:5]}"
+        )
     return float((truth == predicted).mean())
 
 

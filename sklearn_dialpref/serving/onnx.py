@@ -87,7 +87,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
         Parameters
         ----------
         path : str or Path
-            Of the folder.
+            Path of the folder.
         threads : int, default=None
             Of ONNX Runtime, for one call; None takes all cores.
 
@@ -209,7 +209,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
         tokens = self._tokens(texts)
         if len(index) == 1:
             return self._run(tokens, index)
-        lengths = np.array([len(one) for one in tokens] + [0])  # -1 is no text
+        lengths = np.array([len(one) for one in tokens] + [0])  # -1 stands for no text
         logits = np.empty((len(index), len(self.classes_)))
         for rows in batches(lengths[index].max(axis=1) * index.shape[1]):
             used, places = np.unique(index[rows], return_inverse=True)
@@ -279,7 +279,7 @@ def _tokenizer(file: Path) -> Any:
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # what it raises has no type of its own
-        raise ValueError(f"{file} is no tokenizer ({error})") from error
+        raise ValueError(f"{file} is not a tokenizer ({error})") from error
 
 
 def _session(file: Path, threads: int | None) -> Any:
@@ -306,4 +306,4 @@ def _session(file: Path, threads: int | None) -> Any:
             disabled_optimizers=SLOW_FUSIONS,
         )
     except Exception as error:  # onnxruntime's have no common base
-        raise ValueError(f"{file} is no ONNX graph that can be run ({error})") from error
+        raise ValueError(f"{file} is not an ONNX graph that can be run ({error})") from error

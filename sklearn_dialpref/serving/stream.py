@@ -103,7 +103,7 @@ class DialogueStream:
         Raises
         ------
         ValueError
-            If the text is empty or no str.
+            If the text is empty or not a str.
         TimeoutError
             If the answer did not come in time; the utterance counts as said.
         RuntimeError
@@ -338,7 +338,7 @@ def checked(model: Any) -> TextClassifier:
     if not hasattr(model, "fitted_labels_"):
         raise ValueError(f"this {type(model).__name__} is not fitted yet; fit it first")
     if model.fitted_labels_.n_texts == 0:
-        raise ValueError("model was fitted on ready-made features, but a stream has text")
+        raise ValueError("model was fitted on precomputed features, but a stream has text")
     if model.fitted_labels_.n_texts == 2 and not model.context_turns:
         raise ValueError(
             "model was fitted with a column 'context', which a stream cannot make; fit it with "
