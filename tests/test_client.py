@@ -20,10 +20,10 @@ from fake_llm import FAULTS, FakeLLM
 
 from sklearn_dialpref import LLMAnnotator
 from sklearn_dialpref.annotation import EndpointError, Prompt, PromptBank
-from sklearn_dialpref.annotation.billing import count_tokens, most_tokens
+from sklearn_dialpref.annotation.billing import Ledger, Limits, Usage, count_tokens, most_tokens
 from sklearn_dialpref.annotation.cache import AnswerCache
 from sklearn_dialpref.annotation.client import run_async
-from sklearn_dialpref.annotation.models import OpenAIModel
+from sklearn_dialpref.annotation.models import Completion, OpenAIModel
 
 CLASSES = ["bad", "good"]
 KEY = "sk-Secret123"
@@ -193,6 +193,13 @@ def test_a_token_budget_is_never_passed_and_well_used(scoring, token_bytes):
     usage = teacher.usage_
     assert usage["tokens_in"] + usage["tokens_out"] == spent
     assert usage["calls"] + usage["failed"] == 800
+
+
+def test_more_is_set_aside_once_answers_were_billed_more_than_was_thought_possible():
+    ledger = Ledger(Limits(token_budget=100), before=Usage())
+    ledger.bill(Completion(["a"], tokens_in=40), counted=10, most_in=20)  # twice the most
+    assert ledger.reserve(31, 0) is None  # 40 + 2 * 31 tokens
+    assert ledger.reserve(30, 0) == (60, 0)
 
 
 def test_a_budget_in_currency_covers_all_models_and_lost_answers():

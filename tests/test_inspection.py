@@ -473,6 +473,9 @@ def test_multilabel_judges_each_label_on_its_own():
     known = ~np.isnan(table) & ~np.isnan(scores)
     right = (scores > 0.5)[known] == table[known]
     assert report.accuracy == pytest.approx(right.mean())
+    # of three tests the least p-value counts three times (Bonferroni)
+    least = report.class_dialogue_pvalue.min()
+    assert report.dialogue_bias_pvalue == pytest.approx(min(1, 3 * least))
     sure = np.maximum(scores, 1 - scores)[known].mean()
     assert report.overconfidence == pytest.approx(sure - right.mean())
     f1 = [f1_score(table[k, c], scores[k, c] > 0.5) for c, k in enumerate(known.T)]

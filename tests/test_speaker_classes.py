@@ -10,6 +10,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, with_context
+from sklearn_dialpref._dialogues.validation import check_dialogues
+from sklearn_dialpref._labels.speakers import mask_impossible_labels
+from sklearn_dialpref._labels.targets import check_targets
 from sklearn_dialpref._training.recipe import Recipe
 from sklearn_dialpref._training.stages import LabelStats, Stage, StageLoss
 
@@ -81,6 +84,15 @@ def test_votes_for_nothing_possible_are_no_votes(chats):
     np.testing.assert_array_equal(with_votes.predict_proba(X), without.predict_proba(X))
 
 
+def test_scores_of_possible_classes_add_up_to_one_again():
+    X = pd.DataFrame({"dialogue_id": [0, 0], "speaker": ["agent", "x"], "text": ["a", "b"]})
+    scores = pd.DataFrame([[0.5, 0.4, 0.1]] * 2, columns=["ask", "offer", "other"])
+    targets = check_targets(None, scores, 2)
+    classes = {"agent": ["offer", "other"]}
+    masked, _ = mask_impossible_labels(targets, classes, check_dialogues(X))
+    np.testing.assert_allclose(masked.scores, [[0, 0.8, 0.2], [0.5, 0.4, 0.1]], rtol=1e-6)
+
+
 def test_errors(chats):
     X, y, _ = chats
     with pytest.raises(ValueError, match=r"row 0 the label 'o.*', which its speaker 'agent'"):
@@ -93,7 +105,7 @@ def test_errors(chats):
     with pytest.raises(ValueError, match=r"gives the speaker 'bot' no class"):
         student(classes={**OF_SPEAKERS, "bot": []}).fit(X, y)
     table = np.stack([y == "ask", y == "offer"], axis=1).astype(float)
-    with pytest.raises(ValueError, match=r"gives the speaker 'agent' \['offer'.*are no labels"):
+    with pytest.raises(ValueError, match=r"gives the speaker 'agent' \['offer'.*are not labels"):
         student().fit(X, table)
 
 

