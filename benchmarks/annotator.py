@@ -2,7 +2,7 @@
 
 Throughput against the ideal (calls x latency / concurrency), a pass over answers that are all
 cached, the estimate of the cost against the bill, and a pass against a server that fails in
-eight ways.  The server is ``tests/fake_llm.py``, in a process of its own where time is measured.
+eight ways. The server is ``tests/fake_llm.py``, in a process of its own where time is measured.
 
     python benchmarks/annotator.py
 """

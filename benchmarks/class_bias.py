@@ -1,7 +1,7 @@
 """A teacher that is biased towards a class: which way of training lets human labels mend it.
 
 Synthetic dialogues with precomputed features, half of them for training, about 100 human labels,
-five votes of a simulated teacher whose bias towards one of three classes grows.  Accuracy on the
+five votes of a simulated teacher whose bias towards one of three classes grows. Accuracy on the
 other dialogues.
 
     python benchmarks/class_bias.py

@@ -2,9 +2,9 @@
 
     python -m benchmarks.constants --data-dir DIR
 
-From the repository root.  The frozen student of ``benchmarks.evidence`` with its default
+From the repository root. The frozen student of ``benchmarks.evidence`` with its default
 parameters; each row is the mean change, in points, over tasks, numbers of labels and seeds,
-against the recipe as it stands.  Writes benchmarks/results/constants.md.
+against the recipe as it stands. Writes benchmarks/results/constants.md.
 """
 
 import argparse

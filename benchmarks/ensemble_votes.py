@@ -3,9 +3,9 @@
 Real votes of language models on MELD's test split (emotion; up to 17 combinations of model and
 context window), DeliData (type, target), Persuasion for Good (coarse and fine strategies) and talk
 moves (19 combinations of prompt and model), through the code by which ``LLMAnnotator`` combines
-the answers of its prompts.  Per seed some human labels (whole dialogues) are drawn to learn from;
-the rows of all other dialogues are scored.  "Weights alone" leaves out what the annotator learns
-beside them, temperature and bias, and its test of whether they help.  "Best member" is chosen by
+the answers of its prompts. Per seed some human labels (whole dialogues) are drawn to learn from;
+the rows of all other dialogues are scored. "Weights alone" leaves out what the annotator learns
+beside them, temperature and bias, and its test of whether they help. "Best member" is chosen by
 accuracy on the same labels.
 
     python benchmarks/ensemble_votes.py --data ../shared/data

@@ -3,7 +3,7 @@
     python -m benchmarks.frontier --data-dir DIR
 
 Frozen students with a context of one utterance, trained from human labels of whole dialogues and
-all LLM votes.  Then each graph is timed, in turns, in this process.
+all LLM votes. Then each graph is timed, in turns, in this process.
 """
 
 import argparse

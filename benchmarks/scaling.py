@@ -3,7 +3,7 @@
     python benchmarks/scaling.py
 
 Each size runs in a process of its own: seconds of ``fit``, how far it raised the process's peak
-of resident memory above what the data and the imports took, and that peak.  Default epochs; 384
+of resident memory above what the data and the imports took, and that peak. Default epochs; 384
 features, 1,000 human labels, all LLM labels; dialogues of 10 utterances, and one of 5,000.
 """
 

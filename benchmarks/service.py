@@ -2,10 +2,10 @@
 
     python -m benchmarks.service --seconds 60
 
-Needs the extras serve and offline, and wrk (Debian: apt-get install wrk).  On the loopback, all at
+Needs the extras serve and offline, and wrk (Debian: apt-get install wrk). On the loopback, all at
 once: wrk posts one utterance again and again over some connections, live dialogues talk over
 WebSockets, each waiting for its answer, and one sender goes through bad JSON, texts of 10 MB and
-sockets that are dropped in the middle.  Prints latencies, what the bad ones were answered, and the
+sockets that are dropped in the middle. Prints latencies, what the bad ones were answered, and the
 server's memory, threads and open files at the beginning and at the end.
 """
 

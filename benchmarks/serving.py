@@ -4,7 +4,7 @@
 
 A student of MELD's sentiments, trained from 400 human labels and GPT-4o's, as torch and as ONNX
 graphs, against an encoder with logistic regression, SetFit where it is installed, and the bare
-run of the graph on tokens that are there.  Texts of one call are new to the cache.
+run of the graph on tokens that are there. Texts of one call are new to the cache.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/swda.py --data-dir DIR
 
-Prints accuracy and macro-F1, seconds and peak memory.  192,390 utterances of training: with the
-encoder trained an epoch takes about an hour of two cores, or minutes of a GPU.  Published: 79.2 %
+Prints accuracy and macro-F1, seconds and peak memory. 192,390 utterances of training: with the
+encoder trained an epoch takes about an hour of two cores, or minutes of a GPU. Published: 79.2 %
 accuracy of a hierarchical pretrained transformer; people agree on 84 %.  What was measured is in
 benchmarks/results/tasks/swda.md.
 """

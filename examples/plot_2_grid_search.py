@@ -2,7 +2,7 @@
 Grid search with whole dialogues
 ================================
 
-Losses and margins are compared by cross-validation in a Pipeline.  A dialogue must not be in
+Losses and margins are compared by cross-validation in a Pipeline. A dialogue must not be in
 training and test at once, not even by its LLM labels, and only human labels can test:
 :class:`~sklearn_dialpref.LabelledGroupKFold` sees to both.
 """

@@ -78,7 +78,7 @@ print(bank[0].render("Where is my parcel?", speaker="customer")[-1]["content"])
 # What it will cost
 # -----------------
 # ``fit`` asks about the human-labelled utterances, to learn how far each prompt is to be
-# trusted; without human labels it asks nothing.  The estimate is of the rest.
+# trusted; without human labels it asks nothing. The estimate is of the rest.
 
 annotator = LLMAnnotator(
     classes,
@@ -94,7 +94,7 @@ print(pd.Series(annotator.estimate_cost(X)).to_string())
 # %%
 # The labels
 # ----------
-# Scores per class, ready as ``y_llm``.  Answers that came are kept: asking again costs nothing.
+# Scores per class, ready as ``y_llm``. Answers that came are kept: asking again costs nothing.
 
 with warnings.catch_warnings(action="ignore"):  # rows without an answer stay NaN
     y_llm = annotator.predict_proba(X)
@@ -103,9 +103,9 @@ print(annotator.card())
 # %%
 # The student
 # -----------
-# On dialogues that nobody trained on, beside one from the human labels alone.  The stand-in is a
+# On dialogues that nobody trained on, beside one from the human labels alone. The stand-in is a
 # poor teacher, right on some 60 % of the utterances, so its labels do not help; those of a real
-# model do, as the figures in the README show.  ``estimate_cost``, the card and ``agreement_`` are
+# model do, as the figures in the README show. ``estimate_cost``, the card and ``agreement_`` are
 # there to see such things before the student is trained.
 
 scores = {}

@@ -2,7 +2,7 @@
 Judge the teacher before you train on it
 ========================================
 
-Some utterances carry a human label and LLM votes.  They tell whether the teacher is biased
+Some utterances carry a human label and LLM votes. They tell whether the teacher is biased
 towards a class or through whole dialogues, whether its scores can be believed, and whether pairs
 inside a dialogue are cleaner than pairs across; and a student can be trained with fewer labels to
 see what the last ones brought.
@@ -12,7 +12,7 @@ against it: the teacher avoids "neutral", and favours one class through a dialog
 """
 
 # %%
-# One call, and a text with figures and advice.  Intervals are over dialogues.
+# One call, and a text with figures and advice. Intervals are over dialogues.
 
 import matplotlib.pyplot as plt
 
@@ -42,7 +42,7 @@ report.frame().round(2)
 
 # %%
 # What more labels bring is measured by taking some away; it depends on the student, not on the
-# teacher alone.  The encoder is frozen, so that each text is encoded once for all fits, and few
+# teacher alone. The encoder is frozen, so that each text is encoded once for all fits, and few
 # epochs keep the example short.
 
 student = DialoguePreferenceClassifier(schedule="joint", max_epochs=8, random_state=0)

@@ -29,14 +29,14 @@ clf.fit(chats.X[train], chats.y_human[train], chats.y_llm[train])
 
 # %%
 # The export runs the graph beside the classifier on dialogues that were not trained on, and
-# refuses to write one that differs by more than it may.  With int8 a few labels change.
+# refuses to write one that differs by more than it may. With int8 a few labels change.
 folder = tempfile.mkdtemp()
 checks = {"X_check": chats.X[test], "y_check": chats.y[test]}
 print(export_onnx(clf, f"{folder}/float32", **checks), "\n")
 print(export_onnx(clf, f"{folder}/int8", precision="int8", max_loss=0.02, **checks))
 
 # %%
-# A server loads the folder.  A stream is one dialogue: it remembers the context that the
+# A server loads the folder. A stream is one dialogue: it remembers the context that the
 # classifier was trained with, and answers each utterance at once.
 model = OnnxDialogueClassifier.load(f"{folder}/int8", threads=1)
 chat = [
@@ -66,7 +66,7 @@ plt.show()
 
 # %%
 # Many chats at once share a model through a :class:`MicroBatcher`: what waits at the same time is
-# answered together, and when too much waits, those who send are slowed down.  ``apush`` is the
+# answered together, and when too much waits, those who send are slowed down. ``apush`` is the
 # same for coroutines.
 with MicroBatcher(model, max_batch=32, max_pending=256) as batcher:
     streams = {number: DialogueStream(batcher) for number in range(3)}

@@ -3,7 +3,7 @@ Dialogue acts: context and speakers
 ===================================
 
 What an utterance does, such as asking or promising, depends on what was said before it and on who
-says it.  Here a student of the bundled support chats learns nine acts from about 100 human labels
+says it. Here a student of the bundled support chats learns nine acts from about 100 human labels
 and five LLM votes per utterance, with and without these two.
 
 The votes are **simulated**; the chats were written for this library.
@@ -22,7 +22,7 @@ train, test = ~chats.test, chats.test
 print(chats.X[["speaker", "text"]].assign(act=chats.y).head(6).to_string())
 
 # %%
-# Agents do not complain.  A dict of ``classes`` says so: for them that class is neither learned
+# Agents do not complain. A dict of ``classes`` says so: for them that class is neither learned
 # from the LLM, whose votes for it are left out, nor predicted.
 
 acts = list(chats.classes)

@@ -3,7 +3,7 @@ Intents: what the customer wants now
 ====================================
 
 Only the customers' utterances have an intent, and it stays until they want something else; what
-the agent says is context.  The dialogues are made of phrases in this file, so that they are
+the agent says is context. The dialogues are made of phrases in this file, so that they are
 simple, and the LLM's votes are **simulated**.
 """
 
@@ -88,7 +88,7 @@ y_llm[customer] = simulate_votes(
 print(f"{sum(label is not None for label in y_human)} human labels")
 
 # %%
-# An answer such as "Yesterday" has no intent of its own; what came before tells it.  Context is
+# An answer such as "Yesterday" has no intent of its own; what came before tells it. Context is
 # therefore made for all utterances before any are taken out.
 
 labels = {"human labels": (y_human, None), "LLM votes": (None, y_llm), "both": (y_human, y_llm)}

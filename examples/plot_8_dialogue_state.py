@@ -2,8 +2,8 @@
 Dialogue states: what has been agreed so far
 ============================================
 
-A state holds what the user has asked for up to now.  :class:`DialogueStateTracker` learns what
-each utterance changes in it, and adds the changes up.  The dialogues are made of phrases in this
+A state holds what the user has asked for up to now. :class:`DialogueStateTracker` learns what
+each utterance changes in it, and adds the changes up. The dialogues are made of phrases in this
 file, and the LLM's states are **simulated**: it misses some changes and makes up others.
 """
 
@@ -89,7 +89,7 @@ known = test & np.array([state is not None for state in y])
 y_human = np.where(X["dialogue_id"] < 10, y, None)
 
 # %%
-# States are dicts, for people as for the LLM, which may give several.  The system's utterances
+# States are dicts, for people as for the LLM, which may give several. The system's utterances
 # have none, so that the tracker knows them for utterances that change nothing.
 
 trackers = {}

@@ -11,9 +11,9 @@
 - ``POST /predict`` takes a dialogue as it stands: ``{"utterances": [{"text": "…"}, …]}``.
 - ``/health`` answers 200 as long as the model answers, and ``/metrics`` is for Prometheus.
 
-What is sent is limited in size and number, and nothing of it is stored or logged.  Of what is
-posted so much is taken at a time as is answered in seconds; more gets a 503 at once.  Pages of
-other sites are refused.  It knows no users and no encryption: put it behind a proxy that does.
+What is sent is limited in size and number, and nothing of it is stored or logged. Of what is
+posted so much is taken at a time as is answered in seconds; more gets a 503 at once. Pages of
+other sites are refused. It knows no users and no encryption: put it behind a proxy that does.
 """
 
 import argparse

@@ -67,7 +67,7 @@ __all__ = [
     "with_context",
 ]
 
-# Where each name lives.  It is imported when it is asked for: serving needs few of them, and
+# Where each name lives. It is imported when it is asked for: serving needs few of them, and
 # neither scikit-learn nor torch.
 _HOMES = {
     "_classifier": ["DialoguePreferenceClassifier"],

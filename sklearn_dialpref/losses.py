@@ -5,13 +5,13 @@ Every loss is a pure function with one signature::
     loss(logits, scores, pairs, *, margin_scale, min_gap, smoothing, confusion, multilabel)
 
 ``logits`` and ``scores`` have one row per utterance, ``pairs`` holds row numbers of utterances
-of the same dialogue.  Pair losses read differences of rows, pointwise losses read rows; each
-ignores what it does not need.  :data:`LOSSES` maps the names that
+of the same dialogue. Pair losses read differences of rows, pointwise losses read rows; each
+ignores what it does not need. :data:`LOSSES` maps the names that
 :class:`~sklearn_dialpref.DialoguePreferenceClassifier` accepts to these functions.
 
 Notation: :math:`f_{ic}` is the student's logit and :math:`s_{ic}` the teacher's score for class
 :math:`c` of utterance :math:`i`; for a pair :math:`(i, j)`, :math:`m = s_{ic} - s_{jc}` is the gap
-and :math:`d = f_{ic} - f_{jc}` the student's difference.  Only entries with
+and :math:`d = f_{ic} - f_{jc}` the student's difference. Only entries with
 :math:`|m| > \texttt{min\_gap}` count; a pair loss is the mean over them.
 
 The noise-reduced loss is a **reconstruction** of the idea of arXiv:2503.05620 from its abstract
@@ -272,7 +272,7 @@ def robust(
     .. math:: \frac{(1 - ε)\,\ell(m) - ε\,\ell(-m)}{1 - 2ε}, \qquad
               \ell(m) = \operatorname{softplus}(\gamma |m| - \operatorname{sign}(m)\, d)
 
-    Its expectation over flips is the clean loss.  Unlike the others it can be negative.
+    Its expectation over flips is the clean loss. Unlike the others it can be negative.
     Parameters and result as in :func:`noise_reduced`; ``smoothing`` is ε in [0, 0.5).
 
     References
@@ -319,7 +319,7 @@ def soft_cross_entropy(
 
     .. math:: -\sum_c s_{ic} \log \operatorname{softmax}(f_i)_c
 
-    Multilabel: the mean binary cross-entropy over the known entries.  Pairs, margins, smoothing
+    Multilabel: the mean binary cross-entropy over the known entries. Pairs, margins, smoothing
     and confusion are not used.
 
     Parameters and result as in :func:`noise_reduced`, the mean being over scored rows.
@@ -355,8 +355,8 @@ def cross_entropy(
 
     .. math:: -\log \operatorname{softmax}(f_i)_{\operatorname{argmax}_c s_{ic}}
 
-    Classes that tie for the highest score share the target.  Multilabel: scores of at least 0.5
-    count as present.  Pairs, margins, smoothing and confusion are not used.
+    Classes that tie for the highest score share the target. Multilabel: scores of at least 0.5
+    count as present. Pairs, margins, smoothing and confusion are not used.
 
     Parameters and result as in :func:`noise_reduced`, the mean being over scored rows.
 
@@ -393,7 +393,7 @@ def forward_corrected(
     .. math:: -\sum_l s_{il} \log \sum_k \operatorname{softmax}(f_i)_k \, T_{kl},
               \qquad T_{kl} = P(\text{teacher says } l \mid \text{true class } k)
 
-    Multilabel: the same with two classes per label.  Pairs, margins and smoothing are not used.
+    Multilabel: the same with two classes per label. Pairs, margins and smoothing are not used.
 
     Parameters
     ----------

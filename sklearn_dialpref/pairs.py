@@ -17,7 +17,7 @@ def dialogue_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row numbers of the pairs of utterances that share a dialogue.
 
-    A dialogue of up to ``max_partners + 1`` rows gives all its pairs.  A longer one gives a
+    A dialogue of up to ``max_partners + 1`` rows gives all its pairs. A longer one gives a
     seeded sample in which every row has ``2 * (max_partners // 2)`` partners, so that time and
     memory stay linear in the number of rows.
 

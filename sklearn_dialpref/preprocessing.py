@@ -28,11 +28,11 @@ def with_context(X: Any, turns: int = 1, *, following: int = 0, speakers: bool =
     turns : int, default=1
         How many preceding utterances to take, at most; 0 gives empty contexts.
     following : int, default=0
-        How many utterances after it to take as well, at most.  A live dialogue has none of
+        How many utterances after it to take as well, at most. A live dialogue has none of
         them yet: only for dialogues that are over.
     speakers : bool, default=False
         Whether each line begins with its speaker, as in a transcript, and a last one names that
-        of the utterance itself.  `X` then needs a column ``speaker``.
+        of the utterance itself. `X` then needs a column ``speaker``.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """A stand-in for an endpoint of a language model, on loopback, that errs as real ones do.
 
 It reads the codes from the prompt and answers with that of the label whose name the utterance
-names (else the first), so that a test knows what is right.  It counts what it was asked and what
+names (else the first), so that a test knows what is right. It counts what it was asked and what
 it sent, and bills tokens by a tokenizer of its own.
 """
 

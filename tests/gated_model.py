@@ -13,7 +13,7 @@ PATIENCE = 30  # seconds until a test gives up
 class GatedModel(HasFittedLabels):
     """Its logits are the lengths of a text and of its context; texts with "fail" fail.
 
-    Closed, it keeps each batch until :meth:`open`.  ``sizes`` are the rows of the batches,
+    Closed, it keeps each batch until :meth:`open`. ``sizes`` are the rows of the batches,
     ``texts`` what was asked.
     """
 

@@ -1,6 +1,6 @@
 """A real, tiny language model behind a real server: the mechanics, not its accuracy.
 
-SmolLM2-135M-Instruct, served by ``llama_cpp.server`` on this machine.  It is too small to label
+SmolLM2-135M-Instruct, served by ``llama_cpp.server`` on this machine. It is too small to label
 well; what it scored is printed (``pytest -s``).
 """
 

@@ -3,7 +3,7 @@
     python -m benchmarks.evidence --data-dir DIR
     python -m benchmarks.evidence --data FILE.parquet --human COLUMN --llm COLUMN COLUMN
 
-From the repository root.  Each result is appended to a CSV file as it ends, and is not computed
+From the repository root. Each result is appended to a CSV file as it ends, and is not computed
 again; stop and go on as you like.
 """
 

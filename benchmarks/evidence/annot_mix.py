@@ -34,7 +34,7 @@ def annot_mix(cell: Cell, seed: int) -> np.ndarray:
 
     Optimiser, rate and epochs are those of scikit-activeml 1.0.1's README, which trains on few
     labels in batches of 16; batches of 128, skorch's default, were no worse here on validation
-    dialogues.  The size of the sample embedding is that of its tutorial on many annotators.
+    dialogues. The size of the sample embedding is that of its tutorial on many annotators.
     """
     from skactiveml.classifier.multiannotator import AnnotMixClassifier
     from skorch.callbacks import LRScheduler

@@ -36,7 +36,7 @@ def prepare(split: Split) -> Path:
 def cell_features(cell: Cell, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Features of the training rows and of the evaluated rows, standardised.
 
-    Each row: the utterance and the previous one of its dialogue, zeros for the first.  Means and
+    Each row: the utterance and the previous one of its dialogue, zeros for the first. Means and
     deviations are those of the training rows with any label.
 
     Parameters
@@ -44,7 +44,7 @@ def cell_features(cell: Cell, kind: str) -> tuple[np.ndarray, np.ndarray]:
     cell : Cell
     kind : {"sentence", "layers"}
         An utterance as its sentence embedding, or as the means over its tokens of all hidden
-        states, each of unit length.  The previous one is always its sentence embedding.
+        states, each of unit length. The previous one is always its sentence embedding.
 
     Returns
     -------

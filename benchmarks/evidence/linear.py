@@ -20,7 +20,7 @@ MAX_ITER = 300
 def weighted_rows(cell: Cell, human: bool, llm: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Training rows, their classes and weights.
 
-    Soft votes become a row for each class that was voted for, with its share as weight.  With
+    Soft votes become a row for each class that was voted for, with its share as weight. With
     both, a row with a human label has that, and only that.
     """
     rows, codes, weights = [], [], []

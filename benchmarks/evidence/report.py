@@ -236,7 +236,7 @@ def _leads(
             f"lead_{measure}_{at}",
             f"Lead of the default at {at} human labels, points of {MEASURES[measure]}",
             f"Mean over seeds, 95 % interval of {DRAWS:,} paired bootstrap draws of evaluation "
-            f"dialogues.  The LLM's own labels: on the rows that have one.\n\n"
+            f"dialogues. The LLM's own labels: on the rows that have one.\n\n"
             f"{markdown(table.rename(index=named))}",
         )
         for measure, table in differences(done[done["budget"] == at], predictions, truth, ours)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.tasks --data-dir DIR
 
-From the repository root.  Votes are simulated, as wrong as real LLMs were on other data; those of
-the task "context" are real.  Writes a Markdown table for each task as it ends.
+From the repository root. Votes are simulated, as wrong as real LLMs were on other data; those of
+the task "context" are real. Writes a Markdown table for each task as it ends.
 """
 
 import argparse

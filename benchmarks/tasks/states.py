@@ -43,7 +43,7 @@ class StateVotes:
     """States as an LLM might give them, that errs about what each utterance changed.
 
     For each utterance and each slot of its dialogue's service an LLM says whether the slot
-    changed, and errs as often, with such biases, as real ones do about classes.  Of a change that
+    changed, and errs as often, with such biases, as real ones do about classes. Of a change that
     happened it has the value right; one that did not takes a value at random.
 
     Parameters

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from .validation import Dialogues, missing_in
 
-__all__ = ["ClassesBySpeaker", "possible_classes"]
-
 ClassesBySpeaker = dict[Any, NDArray[np.bool_]]
 
 

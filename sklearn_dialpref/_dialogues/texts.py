@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from .validation import Dialogues
 
-__all__ = ["distinct_texts", "fitted_slots", "lines", "neighbours", "row_of", "text_slots"]
-
 
 def text_slots(dialogues: Dialogues, context_turns: int) -> list[NDArray[Any]]:
     """The texts of each row: the utterance and, if there is any, its context."""

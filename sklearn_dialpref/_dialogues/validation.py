@@ -11,18 +11,6 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Dialogues",
-    "check_dialogues",
-    "codes_of",
-    "dialogue_ids",
-    "indicator_table",
-    "is_missing",
-    "label_array",
-    "missing_in",
-    "wholly_known",
-]
-
 RESERVED = ("dialogue_id", "text", "turn", "speaker", "context")
 FORMS = (
     "a DataFrame with columns 'dialogue_id' and 'text' (optional: 'turn', 'speaker', 'context'), "

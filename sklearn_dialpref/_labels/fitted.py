@@ -15,8 +15,6 @@ from sklearn_dialpref._dialogues.validation import Dialogues
 
 LONGEST_NAME = 2**16  # bytes, of a class
 
-__all__ = ["FittedLabels", "HasFittedLabels", "TextClassifier", "plain", "plain_values"]
-
 
 @dataclass(frozen=True, eq=False)
 class FittedLabels:

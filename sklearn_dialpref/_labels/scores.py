@@ -10,19 +10,6 @@ from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import missing_in
 
-__all__ = [
-    "as_one_type",
-    "cast_columns_to_label_type",
-    "column_names",
-    "column_places",
-    "encode",
-    "kind_of_scores",
-    "multilabel_scores",
-    "single_label_scores",
-    "vote_shares",
-    "votes_given",
-]
-
 FLOATS = (
     "float columns count as scores: if these are votes that became floats beside missing ones, "
     "use .astype('Int64') on their DataFrame"

@@ -14,8 +14,6 @@ from sklearn_dialpref._dialogues.validation import Dialogues, label_array
 
 from .targets import Targets
 
-__all__ = ["all_classes", "classes_of_speakers", "mask_impossible_labels"]
-
 
 def all_classes(classes: Any, y_human: Any) -> Any:
     """What the labels may be, as :func:`check_targets` takes it.
@@ -78,8 +76,8 @@ def mask_impossible_labels(
     Returns
     -------
     targets : Targets
-        With ``possible``.  The teacher's scores of impossible classes are 0, and those of the
-        others add up to one again; a row without any other is NaN.  Multilabel: labels that are
+        With ``possible``. The teacher's scores of impossible classes are 0, and those of the
+        others add up to one again; a row without any other is NaN. Multilabel: labels that are
         impossible are NaN in labels and scores, as nothing is to be learned of them.
     classes_by_speaker : dict of ndarray of bool
 

@@ -33,8 +33,6 @@ from .scores import (
     votes_given,
 )
 
-__all__ = ["Targets", "canonical_order", "check_targets", "class_weights"]
-
 
 @dataclass(frozen=True)
 class Targets:

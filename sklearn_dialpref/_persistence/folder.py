@@ -14,8 +14,6 @@ from typing import Any
 
 from sklearn_dialpref._paths import check_name
 
-__all__ = ["FORMAT", "MANIFEST", "checked_folder", "new_folder", "read_json"]
-
 FORMAT = 1
 MANIFEST = "dialpref.json"
 MAKER = "sklearn-dialpref"
@@ -26,7 +24,7 @@ def new_folder(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     """An empty folder to write into, which takes its place at ``path`` when the block is done.
 
     A folder of the same kind that is there already is replaced, with all that is in it; other
-    things are not.  After an error all is as it was.
+    things are not. After an error all is as it was.
 
     Parameters
     ----------

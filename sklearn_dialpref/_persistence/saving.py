@@ -22,8 +22,6 @@ from sklearn_dialpref._training.inputs import POOLINGS
 
 from .folder import checked_folder, new_folder, read_json
 
-__all__ = ["SavedAsFolder", "data_summary"]
-
 KIND = "classifier"
 STATE, WEIGHTS, ENCODER, CARD = "classifier.json", "student.safetensors", "encoder", "README.md"
 STATUSES = ("absent", "used", "corrected", "left out")  # of the teacher
@@ -39,7 +37,7 @@ class SavedAsFolder(BaseEstimator):
         """Save the fitted estimator as a folder, without pickle.
 
         The folder has the weights and the encoder as safetensors, the tokenizer, all else as
-        JSON, and a model card, and needs nothing outside it.  It appears whole or not at all; one
+        JSON, and a model card, and needs nothing outside it. It appears whole or not at all; one
         that was saved before at ``path`` is replaced.
 
         Parameters
@@ -99,13 +97,13 @@ class SavedAsFolder(BaseEstimator):
         path : str or Path
             Path of the folder.
         device : str, default=None
-            Torch device; None keeps the parameter.  Where there is no such device, the
+            Torch device; None keeps the parameter. Where there is no such device, the
             processor, with a UserWarning.
 
         Returns
         -------
         DialoguePreferenceClassifier
-            It predicts as the saved one did.  It can be fitted anew, from the encoder that its
+            It predicts as the saved one did. It can be fitted anew, from the encoder that its
             parameter names or, where that was an object, from the saved one.
 
         Raises

@@ -1,6 +1,6 @@
 """What the files of an encoder may ask for: known modules, and nothing that runs other code.
 
-sentence-transformers imports what ``modules.json`` and the configurations name.  With
+sentence-transformers imports what ``modules.json`` and the configurations name. With
 ``trust_remote_code=False`` it runs no code out of the folder; but a name can also be that of any
 function that is installed, and options of a configuration go to loaders as they are.
 
@@ -18,8 +18,6 @@ from typing import Any
 
 from sklearn_dialpref._compat import quiet_transformers
 from sklearn_dialpref._paths import check_name
-
-__all__ = ["check_encoder_files", "files_of", "is_known", "write_encoder", "written"]
 
 PACKAGE = "sentence_transformers."
 MODULES = {

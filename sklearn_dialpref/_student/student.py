@@ -13,13 +13,6 @@ from sklearn_dialpref._compat import fast_bfloat16
 
 from .encoders import FrozenEncoder, TextEncoder
 
-__all__ = [
-    "Head",
-    "Student",
-    "embedded_rows",
-    "side_by_side",
-]
-
 
 def embedded_rows(
     encoder: TextEncoder | FrozenEncoder, texts: Sequence[str], index: NDArray[np.int64]

@@ -18,8 +18,6 @@ from sklearn_dialpref.pairs import dialogue_pairs
 
 from .recipe import MAX_SEGMENT, TOKENS_PER_UTTERANCE
 
-__all__ = ["DialogueBatches", "Rows", "segments"]
-
 CPU_CHUNK = 16  # texts of like length that are padded together; a GPU takes a batch as one
 
 

@@ -10,8 +10,6 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-__all__ = ["IMPOSSIBLE", "best_temperature", "level_shift", "scale_and_shift", "temperature"]
-
 IMPOSSIBLE = -1e4  # a logit; with an infinite one, 0 · log 0 would be NaN
 LARGEST_TEMPERATURE = 20.0
 ROUNDS = 3  # of scale and level in turn; they hardly move after the first

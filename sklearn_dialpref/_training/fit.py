@@ -21,8 +21,6 @@ from .stages import label_stats, named_loss, plan_stages
 from .teacher import TeacherBias, teacher_bias
 from .train import Trained, train_student
 
-__all__ = ["Fit", "fit_students"]
-
 
 class Fit(NamedTuple):
     """A trained student, and what it learned from.

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from .batches import Rows
 
-__all__ = ["POOLINGS", "as_feature_tensor", "student_and_rows"]
-
 POOLINGS = ["layers", "model"]  # "auto" keeps the first one where nothing can tell
 
 

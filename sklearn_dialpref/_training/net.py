@@ -41,9 +41,6 @@ from .recipe import (
 )
 from .stages import LabelStats, Stage, StageLoss, among_possible
 
-__all__ = ["Plan", "hold_out", "plan_training", "ready_net", "seeded", "torch_device", "train"]
-
-
 SEEDING = threading.RLock()  # torch's random state is one for all threads
 
 

@@ -13,15 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skorch.callbacks import Callback
 
-__all__ = [
-    "Recipe",
-    "auto_epochs",
-    "dropout_rate",
-    "head_lr_multiplier",
-    "head_rate",
-    "rate_share",
-]
-
 # -- rate and size of the steps
 BATCH = {"frozen": 128, "fine_tuned": 32}  # utterances
 HEAD_RATE = 5e-4  # of a head on many inputs and few classes

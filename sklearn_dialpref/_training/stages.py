@@ -18,23 +18,11 @@ from sklearn_dialpref.losses import LOSSES, POINTWISE, noise_reduced
 from .calibration import IMPOSSIBLE
 
 if TYPE_CHECKING:
+    from sklearn_dialpref._dialogues.validation import Dialogues
+    from sklearn_dialpref._labels.targets import Targets
+
     from .batches import Rows
     from .recipe import Recipe
-
-__all__ = [
-    "HUMAN_STAGE",
-    "SCHEDULES",
-    "LabelStats",
-    "Stage",
-    "StageLoss",
-    "among_possible",
-    "initial_level",
-    "label_stats",
-    "named_loss",
-    "plan_stages",
-    "smoothed",
-    "warn_of_classes_without_labels",
-]
 
 MOST_NAMES = 10  # of classes in a warning
 
@@ -83,6 +71,18 @@ SCHEDULES: dict[str, tuple[Stage, ...]] = {
 def named_loss(loss: str | Callable[..., Tensor]) -> str | Callable[..., Tensor]:
     """The name of a function of ``LOSSES``; anything else as it is."""
     return next((name for name, function in LOSSES.items() if function is loss), loss)
+
+
+def check_pairs(loss: str | Callable[..., Tensor], dialogues: Dialogues, targets: Targets) -> None:
+    """Raise a ValueError where a pair loss is to learn from LLM labels without dialogues."""
+    loss = named_loss(loss)
+    pairwise = isinstance(loss, str) and loss not in POINTWISE
+    if pairwise and targets.has_score.any() and not dialogues.has_dialogues:
+        raise ValueError(
+            f"loss={loss!r} compares utterances of the same dialogue, but X names no dialogues, "
+            "so there are no pairs: pass a DataFrame with 'dialogue_id', or choose a pointwise "
+            "loss such as loss='soft_cross_entropy'"
+        )
 
 
 def plan_stages(

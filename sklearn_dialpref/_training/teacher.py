@@ -25,8 +25,6 @@ from .recipe import (
     SURE,
 )
 
-__all__ = ["TeacherBias", "permutation_z", "teacher_bias", "teacher_is_useless", "teacher_status"]
-
 # -- is it of use -------------------------------------------------------------------------------
 
 
@@ -35,7 +33,7 @@ def teacher_is_useless(rows: Rows, chosen: NDArray[np.bool_], logits: Tensor) ->
 
     Both are compared with the human labels: the scores themselves, in rows that have them, and the
     log-probabilities of the student, which knows more of a weak teacher, as it has seen all its
-    labels, but nothing if it was trained too little.  Neither may be significantly higher for the
+    labels, but nothing if it was trained too little. Neither may be significantly higher for the
     human labels than for the same labels in random order, nor by more than a small effect.
 
     Parameters
@@ -83,7 +81,7 @@ def permutation_z(values: Tensor, truth: Tensor, stratum: Tensor | None = None) 
     """How far ``sum_i values[i, truth_i]`` is above its mean over permutations of the rows.
 
     In standard deviations, which are known for a sum of this kind (Hoeffding, "A combinatorial
-    central limit theorem", 1951).  Summed over the P labels as if they were independent.
+    central limit theorem", 1951). Summed over the P labels as if they were independent.
 
     Parameters
     ----------

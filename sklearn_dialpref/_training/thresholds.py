@@ -9,14 +9,12 @@ from torch import Tensor
 
 from .recipe import COMMON_POSITIVES, DRAWN_ROWS, THRESHOLD_DRAWS
 
-__all__ = ["f1_thresholds"]
-
 
 def f1_thresholds(human: Tensor, unseen: Tensor | None, seed: int) -> NDArray[np.float64]:
     """Probability from which on each label is predicted, for the best F1.
 
     The threshold of the best F1 jumps from one row's score to another's when few rows are
-    positive, so its mean over bootstrap draws of the rows is taken, on the scale of logits.  Of a
+    positive, so its mean over bootstrap draws of the rows is taken, on the scale of logits. Of a
     label that nobody has learned yet it takes in every row; so it is drawn to the threshold that
     all labels together would have, as if that came from ``COMMON_POSITIVES`` further positives.
 

@@ -36,8 +36,6 @@ from .stages import HUMAN_STAGE, LabelStats, Stage, StageLoss
 from .teacher import teacher_is_useless
 from .weights import between, logits_of, state_of
 
-__all__ = ["Trained", "folds", "train_student"]
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -80,7 +78,7 @@ def train_student(
 ) -> Trained | None:
     """Train the student through the stages; the caller has seeded torch.
 
-    1. It learns the teacher's scores in the stages before the first one on human labels.  Where
+    1. It learns the teacher's scores in the stages before the first one on human labels. Where
        people's labels show that the teacher is of no use, that is the end.
     2. It goes on from there on human labels.
     3. How far it goes, between its weights before and after, and at which temperature, is what
@@ -143,7 +141,7 @@ def folds(
 ) -> tuple[NDArray[np.int64], int]:
     """A fold for each row, and how many there are; 1 where people labelled a single row.
 
-    Dialogues stay whole, and those with human labels are spread evenly.  Where people labelled
+    Dialogues stay whole, and those with human labels are spread evenly. Where people labelled
     a single dialogue, rows take the place of dialogues.
     """
     rng = np.random.RandomState(seed % 2**32)

@@ -12,8 +12,6 @@ from sklearn_dialpref._student.student import Student, embedded_rows
 from .batches import Rows
 from .calibration import IMPOSSIBLE
 
-__all__ = ["between", "logits_of", "state_of"]
-
 
 def logits_of(student: Student, rows: Rows, chosen: NDArray[np.bool_]) -> Tensor:
     """Logits of the chosen rows, (n_chosen, n_classes), next to nothing where impossible."""

@@ -46,7 +46,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
 
     Each utterance is put to each model by each prompt of a bank; the answers are averaged to one
     score per class, so that ``predict_proba`` is what
-    :meth:`DialoguePreferenceClassifier.fit` takes as ``y_llm``.  An utterance that no prompt got
+    :meth:`DialoguePreferenceClassifier.fit` takes as ``y_llm``. An utterance that no prompt got
     an answer for has a row of NaN: no label is made up.
 
     Parameters
@@ -55,7 +55,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         The labels; None: those of ``y_human``.
     model : str, callable, or list of them, default="gpt-4o-mini"
         Name of a model of the endpoint, or a function of the messages (a list of dict with
-        ``role`` and ``content``) that returns the answer as str or as a ``Completion``.  Several
+        ``role`` and ``content``) that returns the answer as str or as a ``Completion``. Several
         models are averaged.
     prompts : PromptBank, default=None
         None: :meth:`PromptBank.default`, eight prompts.
@@ -69,7 +69,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     scoring : {"auto", "logprobs", "samples", "schema"}, default="auto"
         How an answer becomes scores: by the log-probabilities of the codes of the labels; by
         the shares of ``n_samples`` sampled answers; by one answer, bound to the codes by a JSON
-        schema, which gets all the score.  "auto": log-probabilities where the endpoint gives
+        schema, which gets all the score. "auto": log-probabilities where the endpoint gives
         them, otherwise samples; of a function its one answer.
     n_samples : int, default=5
         Of each question, where answers are sampled.
@@ -82,17 +82,17 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         Of an endpoint that speaks the OpenAI API, such as vLLM, llama.cpp, Ollama or OpenRouter;
         None: OpenAI.
     api_key_env : str, default="OPENAI_API_KEY"
-        Name of the environment variable that holds the key.  The key itself is never kept.
+        Name of the environment variable that holds the key. The key itself is never kept.
     extra_body : mapping, default=None
-        Further entries of each request, such as ``{"reasoning_effort": "none"}``.  A model that
+        Further entries of each request, such as ``{"reasoning_effort": "none"}``. A model that
         thinks before it answers must be told not to.
     cache : "auto", str, Path or None, default="auto"
         File of all answers (sqlite), so that none is paid for twice, whatever happens; several
-        processes may share one.  It holds hashes and answers, no utterances.  "auto":
+        processes may share one. It holds hashes and answers, no utterances. "auto":
         ``answers.sqlite`` in the user's cache folder for models of an endpoint; answers of
         functions stay in the memory of this annotator, as those of all models do with None.
     concurrency : int or "auto", default="auto"
-        Calls at once.  "auto": 16; 1 for a function that is not a coroutine function.
+        Calls at once. "auto": 16; 1 for a function that is not a coroutine function.
     timeout : float, default=60.0
         Seconds until a call counts as lost.
     max_retries : int, default=6
@@ -103,7 +103,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         Of a million tokens in, and out, in any currency.
     budget : float, default=None
         What a pass (a ``fit`` with labels, a ``predict_proba``) may cost at most, in the currency
-        of ``prices``.  Calls that could pass it are not made; their failure says so.
+        of ``prices``. Calls that could pass it are not made; their failure says so.
     token_budget : int, default=None
         How many tokens a pass may take at most, in and out together.
     random_state : int, RandomState or None, default=0
@@ -139,13 +139,13 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     Notes
     -----
     Without human labels the score of class *c* is the mean over members,
-    :math:`\bar s_c = \sum_a w_a s_{ac}` with equal weights.  With human labels it is
+    :math:`\bar s_c = \sum_a w_a s_{ac}` with equal weights. With human labels it is
     :math:`\mathrm{softmax}_c(\log(\bar s_c + 0.01) / T + b_c)`, and each of *T*, *b* and *w* is
     learned only if cross-validation over dialogues finds the log-loss to fall by more than its
-    standard error.  With fewer than 20 labels, or 5 dialogues, nothing is learned.
+    standard error. With fewer than 20 labels, or 5 dialogues, nothing is learned.
 
     More than 52 classes have codes of several characters and need ``scoring="schema"`` or
-    ``"samples"``.  The user guide says how utterances are shortened, and how answers are kept.
+    ``"samples"``. The user guide says how utterances are shortened, and how answers are kept.
 
     Examples
     --------
@@ -247,7 +247,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y_human: Any = None) -> LLMAnnotator:
         """Check the settings; with human labels, learn how to combine the answers.
 
-        Without human labels nothing is asked.  With them the labelled utterances are.
+        Without human labels nothing is asked. With them the labelled utterances are.
 
         Parameters
         ----------

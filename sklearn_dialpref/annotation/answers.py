@@ -27,7 +27,7 @@ def label_scores(answer: Completion, codes: tuple[str, ...]) -> NDArray[np.float
     """Scores of the codes, summing to 1.
 
     By log-probabilities: the probabilities of all tokens that are a code, whatever spaces are
-    around it, divided by their sum.  Otherwise: the share of the answers that are each code.
+    around it, divided by their sum. Otherwise: the share of the answers that are each code.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ class AnswerCache:
     Parameters
     ----------
     path : str or Path
-        The file; made if it is not there.  ``":memory:"`` keeps the answers in memory.
+        The file; made if it is not there. ``":memory:"`` keeps the answers in memory.
 
     Raises
     ------

@@ -255,7 +255,7 @@ def _limiter(per_minute: float | None) -> AsyncLimiter | None:
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in a thread of its own, wherever one is called from.
 
-    So it works inside a running event loop, as in Jupyter.  Ctrl-C cancels it, waits until it
+    So it works inside a running event loop, as in Jupyter. Ctrl-C cancels it, waits until it
     has put away what it holds, and is raised.
     """
     loop = asyncio.new_event_loop()

@@ -373,8 +373,8 @@ class CallableModel:
     ----------
     function : callable
         Of the messages (a list of dict with ``role`` and ``content``); returns the answer as a
-        str, or a :class:`Completion`.  It may be a coroutine function; one that is not runs in a
-        thread.  What it raises is the reason why that question has no answer.
+        str, or a :class:`Completion`. It may be a coroutine function; one that is not runs in a
+        thread. What it raises is the reason why that question has no answer.
     """
 
     base_url = None

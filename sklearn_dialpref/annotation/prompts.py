@@ -91,10 +91,10 @@ class Prompt:
     Parameters
     ----------
     user : str
-        Template (jinja2, run in a sandbox) of the user's message.  Placeholders: ``utterance``
+        Template (jinja2, run in a sandbox) of the user's message. Placeholders: ``utterance``
         (a line of JSON), ``labels`` (each with ``code``, ``name``, ``definition``),
         ``before`` and ``after`` (lists of turns as JSON), ``examples`` (each with
-        ``utterance`` and ``code``), and ``task``.  The first two must occur.
+        ``utterance`` and ``code``), and ``task``. The first two must occur.
     classes : sequence
         The labels, in the order in which they are shown.
     codes : sequence of str, default=None
@@ -106,7 +106,7 @@ class Prompt:
     task : str, default="the label"
         What is labelled, such as "the sentiment".
     context_turns, look_ahead : int, default=0
-        How many turns before and after the utterance are shown.  What is after is not known
+        How many turns before and after the utterance are shown. What is after is not known
         live: fine for training labels, not for a teacher that the student must match online.
     n_examples : int, default=0
         How many labelled examples are shown, if the annotator has some.

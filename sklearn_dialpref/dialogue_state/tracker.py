@@ -37,7 +37,7 @@ class DialogueStateTracker(BaseEstimator):
 
     A multilabel classifier learns, for each slot, whether an utterance sets it (and to which
     value), clears it, or says that it does not matter; what no label of a slot fits leaves the
-    slot as it was.  The predicted state is what the utterances so far amount to.
+    slot as it was. The predicted state is what the utterances so far amount to.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class DialogueStateTracker(BaseEstimator):
         None stands for a :class:`DialoguePreferenceClassifier` with its defaults.
     slots : dict or None, default=None
         Each slot and, for a categorical one, the list of its values; for a free one None: of it
-        is learned and predicted only that it is set.  By default the slots that the labels
+        is learned and predicted only that it is set. By default the slots that the labels
         name, as categorical ones with the values found there.
     dontcare : object, default="dontcare"
         The value that says that any will do, of all slots.
@@ -71,11 +71,11 @@ class DialogueStateTracker(BaseEstimator):
 
     Notes
     -----
-    - A label is the state *after* an utterance.  What the utterance did is its difference from the
-      last labelled state before it in the dialogue, or from no state at the beginning.  Where
+    - A label is the state *after* an utterance. What the utterance did is its difference from the
+      last labelled state before it in the dialogue, or from no state at the beginning. Where
       utterances between them have no label, a slot that differs is unknown for all of them, one
-      that does not is unchanged.  Whether an utterance said again what held already is not known,
-      and makes no difference.  Speakers without any labelled utterance, as the system in many
+      that does not is unchanged. Whether an utterance said again what held already is not known,
+      and makes no difference. Speakers without any labelled utterance, as the system in many
       corpora, change nothing.
     - Contradictions: a later value replaces an earlier one; of several changes of one slot in one
       utterance the most probable counts.
@@ -83,7 +83,7 @@ class DialogueStateTracker(BaseEstimator):
       are left out, with a warning.
     - Utterances that are missing in prediction change nothing.
     - The values of free slots (names, times) would have to be copied out of the text, which is
-      not a classification: ``"<set>"`` takes their place.  Services and domains are part of the
+      not a classification: ``"<set>"`` takes their place. Services and domains are part of the
       slots' names, such as ``("Hotels", "stars")``; what is not named is not known.
 
     Examples
@@ -122,7 +122,7 @@ class DialogueStateTracker(BaseEstimator):
         X : DataFrame of n rows
             Utterances, as for the classifier, of whole dialogues.
         y_human : sequence of n dict, or None
-            State after each utterance, slots and values; None, NaN or pd.NA where missing.  A list
+            State after each utterance, slots and values; None, NaN or pd.NA where missing. A list
             of values stands for different spellings of one value.
         y_llm : sequence of n dict, array-like of dict of shape (n, n_votes), or None, default=None
             States that an LLM gave, or several of them.

@@ -26,7 +26,7 @@ def joint_goal_accuracy_score(
     ----------
     y_true : sequence of n dict
         The state after each utterance, slots and their values; a slot that is not there has no
-        value.  A list, tuple or set of values stands for any of them, as in SGD.  Utterances with
+        value. A list, tuple or set of values stands for any of them, as in SGD. Utterances with
         a missing state (None, NaN, pd.NA) are left out.
     y_pred : sequence of n dict
         Predicted states, of single values.
@@ -55,9 +55,9 @@ def joint_goal_accuracy_score(
     Notes
     -----
     The joint goal accuracy of MultiWOZ [1]_: an utterance is right if true and predicted state
-    have the same slots with the same values.  Values are compared as they are; normalise spelling
-    and synonyms before.  That of SGD [2]_ is a mean over the services of each turn: pass a row for
-    each service of an utterance.  Its fuzzy comparison of free text is not done here.
+    have the same slots with the same values. Values are compared as they are; normalise spelling
+    and synonyms before. That of SGD [2]_ is a mean over the services of each turn: pass a row for
+    each service of an utterance. Its fuzzy comparison of free text is not done here.
 
     References
     ----------
@@ -111,7 +111,7 @@ def slot_f1_score(
     Returns
     -------
     score : float, or dict of float if ``average=None``
-        In [0, 1]; 1 is best.  0 where a slot has neither a true nor a predicted value.
+        In [0, 1]; 1 is best. 0 where a slot has neither a true nor a predicted value.
 
     Raises
     ------

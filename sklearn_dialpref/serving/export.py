@@ -117,7 +117,7 @@ def export_onnx(
 ) -> OnnxReport:
     """Write a fitted classifier as a folder with one ONNX graph and a tokenizer.
 
-    Encoder, pooling and head are one graph, of any number and length of texts.  The exported
+    Encoder, pooling and head are one graph, of any number and length of texts. The exported
     model is run on ``X_check`` beside the classifier, and nothing is written if it differs by
     more than it may.
 
@@ -134,9 +134,9 @@ def export_onnx(
         Their labels, missing where None, NaN or pd.NA.
     precision : {"float32", "int8"}, default="float32"
         ``"int8"``: weights of the encoder as 8-bit integers, with a scale for each channel, and
-        activations quantised as they come; a quarter of the size.  The head stays float32.
+        activations quantised as they come; a quarter of the size. The head stays float32.
     max_loss : float, default=0.005
-        By how much the score may fall with ``"int8"``, see :class:`OnnxReport`.  With
+        By how much the score may fall with ``"int8"``, see :class:`OnnxReport`. With
         ``"float32"`` probabilities must be within 1e-4, so that labels are the same but for ties.
 
     Returns

@@ -40,7 +40,7 @@ class Parts(NamedTuple):
 class OnnxDialogueClassifier(HasFittedLabels):
     """Predicts as a fitted :class:`DialoguePreferenceClassifier`, by ONNX Runtime.
 
-    Made by :meth:`load` from a folder that :func:`export_onnx` wrote.  It imports neither torch
+    Made by :meth:`load` from a folder that :func:`export_onnx` wrote. It imports neither torch
     nor transformers nor sentence-transformers nor scikit-learn, and can be used by any number of
     threads at once.
 

@@ -52,8 +52,8 @@ class Prediction:
 class DialogueStream:
     """Labels the utterances of one live dialogue as they come.
 
-    The context is the one of training: the ``context_turns`` utterances before.  Nothing else
-    of the dialogue is kept.  A stream may be used by several threads; the order of the calls is
+    The context is the one of training: the ``context_turns`` utterances before. Nothing else
+    of the dialogue is kept. A stream may be used by several threads; the order of the calls is
     the order of the dialogue.
 
     Parameters
@@ -185,7 +185,7 @@ class MicroBatcher:
     """Answers the utterances of many dialogues together, those that wait at the same time.
 
     A thread of its own runs the model: one utterance at once when it comes alone, a batch of
-    those that came meanwhile when there are many.  When ``max_pending`` wait, further calls wait
+    those that came meanwhile when there are many. When ``max_pending`` wait, further calls wait
     until there is room, in their order.
 
     Parameters
