@@ -14,6 +14,7 @@ LLM = "llm_gpt4o_melt_sentiment_derived"
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not there")
 def test_llm_labels_help_on_meld():
     """On the dev split, with a fifth of the training dialogues: no choice is made here."""
