@@ -342,7 +342,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         best = min(fits, key=lambda fit: fit.trained.unseen_loss)
         trained, bias = best.trained, best.bias
 
-        warn_of_classes_without_labels(best.rows, targets.classes)
+        warn_of_classes_without_labels(best.rows, targets.classes, best.labels)
         trained.net.trim_for_prediction()
         thresholds = None
         if targets.multilabel:

@@ -17,7 +17,7 @@ from .batches import Rows
 from .inputs import student_and_rows
 from .net import hold_out, seeded
 from .recipe import Recipe
-from .stages import label_stats, named_loss, plan_stages
+from .stages import LabelStats, label_stats, named_loss, plan_stages
 from .teacher import TeacherBias, teacher_bias
 from .train import Trained, train_student
 
@@ -32,6 +32,7 @@ class Fit(NamedTuple):
     frozen : FrozenEncoder or None
         The encoder that is not trained, if the student has one.
     rows : Rows
+    labels : LabelStats
     bias : TeacherBias or None
     trained : Trained
     """
@@ -39,6 +40,7 @@ class Fit(NamedTuple):
     pooling: str
     frozen: FrozenEncoder | None
     rows: Rows
+    labels: LabelStats
     bias: TeacherBias | None
     trained: Trained
 
@@ -111,7 +113,7 @@ def _fit_student(
             frozen=student.encoder is None,
             multilabel=targets.multilabel,
         )
-        label_statistics = label_stats(
+        labels = label_stats(
             rows,
             targets.classes,
             class_weights(targets, estimator.class_weight),
@@ -119,7 +121,5 @@ def _fit_student(
         )
 
         # from the teacher, then from people, as far as held-out labels bear it
-        trained = train_student(
-            student, rows, held_out, stages, recipe, label_statistics, judged=judged
-        )
-    return None if trained is None else Fit(pooling, frozen, rows, bias, trained)
+        trained = train_student(student, rows, held_out, stages, recipe, labels, judged=judged)
+    return None if trained is None else Fit(pooling, frozen, rows, labels, bias, trained)

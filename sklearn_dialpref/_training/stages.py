@@ -212,17 +212,15 @@ def label_stats(
     return LabelStats(rows.multilabel, weight, unlabelled, absent, confusion)
 
 
-def warn_of_classes_without_labels(rows: Rows, classes: NDArray[Any]) -> None:
+def warn_of_classes_without_labels(rows: Rows, classes: NDArray[Any], labels: LabelStats) -> None:
     """Say what becomes of classes without a human label, or multilabel without a positive one."""
     if not rows.has_human.any():
         return
-    unlabelled = unlabelled_classes(rows)
-    absent = unlabelled & (rows.scores > 0).any(dim=0)
-    without = ~(rows.human == 1).any(dim=0) if rows.multilabel else unlabelled
+    without = ~(rows.human == 1).any(dim=0) if rows.multilabel else labels.unlabelled
     kind = "positive example" if rows.multilabel else "example"
     outcomes = {
-        "keeps the level that the LLM gave it": absent,
-        "will hardly be predicted": without & ~absent,
+        "keeps the level that the LLM gave it": labels.absent,
+        "will hardly be predicted": without & ~labels.absent,
     }
     parts = [
         f"of {_some_names(classes[which.numpy()])}, so that each {outcome}"

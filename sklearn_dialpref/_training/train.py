@@ -122,7 +122,9 @@ def train_student(
             logits = _unseen_logits(
                 student, rows, held_out, last, recipe, labels, shares, n_teacher, bar
             )
-            unseen, loss = logits[0], _loss_of_unseen(logits[0], rows.human, labels, recipe)
+            unseen = logits[0]
+        if judged and not follows:
+            loss = _loss_of_unseen(logits[0], rows.human, labels, recipe)
         if follows:
             before = state_of(student)
             weight, temperature, unseen, loss = _best_share(logits, rows.human, labels, recipe)

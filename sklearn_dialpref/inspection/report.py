@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .displays import to_pandas
-
-_N_BINS = 15
-Floats = NDArray[np.float64]
+from .statistics import Floats
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,6 @@ from .report import TeacherReport
 __all__ = ["teacher_report"]
 
 _N_BINS = 15
-Floats = NDArray[np.float64]
 
 
 def teacher_report(
