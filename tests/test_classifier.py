@@ -10,8 +10,9 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
 from skorch.callbacks import Callback
+from students import student
 
-from sklearn_dialpref import DialoguePreferenceClassifier, expected_calibration_error
+from sklearn_dialpref import expected_calibration_error
 from sklearn_dialpref._training.calibration import level_shift, scale_and_shift
 from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import LOSSES, noise_reduced
@@ -20,11 +21,6 @@ from sklearn_dialpref.losses import LOSSES, noise_reduced
 @pytest.fixture(scope="module")
 def data():
     return make_dialogues(n_dialogues=40, n_features=6, random_state=0, human_fraction=0.25)
-
-
-def student(**parameters):
-    parameters = {"encoder": "precomputed", "random_state": 0, **parameters}
-    return DialoguePreferenceClassifier(**parameters)
 
 
 @pytest.mark.parametrize("schedule", ["pretrain_finetune", "joint", "distill_then_joint"])

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import cross_val_score
+from students import student
 
 from sklearn_dialpref import (
-    DialoguePreferenceClassifier,
     DialogueStateTracker,
     LabelledGroupKFold,
     joint_goal_accuracy_score,
@@ -233,24 +233,19 @@ def make_states(n_dialogues, seed):
     return X, np.array(states, dtype=object)
 
 
-@pytest.fixture(scope="module")
-def student():
-    return DialoguePreferenceClassifier(encoder="precomputed", random_state=0)
-
-
-def test_a_student_tracks_states(student):
+def test_a_student_tracks_states():
     X, y = make_states(60, 0)
     labelled = np.arange(len(y)) < 150
-    tracker = DialogueStateTracker(student).fit(X, np.where(labelled, y, None), y)
+    tracker = DialogueStateTracker(student()).fit(X, np.where(labelled, y, None), y)
     X_new, y_new = make_states(20, 1)
     assert tracker.score(X_new, y_new) > 0.95
     again = pickle.loads(pickle.dumps(tracker))
     assert again.predict(X_new).tolist() == tracker.predict(X_new).tolist()
 
 
-def test_cross_validation(student):
+def test_cross_validation():
     X, y = make_states(40, 0)
-    tracker = clone(DialogueStateTracker(student)).set_params(estimator__pooling="model")
+    tracker = clone(DialogueStateTracker(student())).set_params(estimator__pooling="model")
     cv = LabelledGroupKFold(2)
     scores = cross_val_score(tracker, X, y, cv=cv, params={"y_llm": y}, error_score="raise")
     assert scores.min() > 0.8

@@ -1,15 +1,18 @@
 """What a user sees of the estimator after a wrong call, and that it does not go through."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
+import students
 from sklearn import config_context
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_score
 
-from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold
+from sklearn_dialpref import LabelledGroupKFold
 from sklearn_dialpref._training import inputs as _inputs
 from sklearn_dialpref.datasets import make_dialogues
 
@@ -24,8 +27,7 @@ def chats():
     return make_dialogues(n_dialogues=10, human_fraction=1.0, random_state=0)
 
 
-def student(encoder="precomputed", **parameters):
-    return DialoguePreferenceClassifier(encoder, random_state=0, max_epochs=2, **parameters)
+student = partial(students.student, max_epochs=2)
 
 
 @pytest.mark.parametrize("encoder", [None, 5, b"precomputed", ["a"]])

@@ -1,15 +1,18 @@
 """Classes that only some speakers can have."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
+import students
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, with_context
+from sklearn_dialpref import LabelledGroupKFold, with_context
 from sklearn_dialpref._dialogues.validation import check_dialogues
 from sklearn_dialpref._labels.speakers import mask_impossible_labels
 from sklearn_dialpref._labels.targets import check_targets
@@ -33,9 +36,7 @@ def chats():
     return X, y, y_llm
 
 
-def student(**parameters):
-    own = {"encoder": "precomputed", "classes": OF_SPEAKERS, "random_state": 0}
-    return DialoguePreferenceClassifier(**own | parameters)
+student = partial(students.student, classes=OF_SPEAKERS)
 
 
 @pytest.mark.parametrize("loss", ["soft_cross_entropy", "noise_reduced"])

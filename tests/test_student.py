@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import students
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
@@ -35,10 +37,7 @@ def chats():
     return make_dialogues(n_dialogues=16, n_turns=(3, 6), human_fraction=0.6, random_state=0)
 
 
-def student(encoder, trainable_layers=None, **parameters):
-    return DialoguePreferenceClassifier(
-        encoder, trainable_layers=trainable_layers, random_state=0, max_epochs=1, **parameters
-    )
+student = partial(students.student, max_epochs=1, trainable_layers=None)
 
 
 def test_the_packaged_default_is_found_and_verified(tmp_path, monkeypatch):
@@ -104,7 +103,9 @@ def test_the_pooling_that_serves_held_out_labels_is_kept(
         return trained
 
     monkeypatch.setattr(_fit, "train_student", spy)
-    auto = student(tiny_encoder, trainable_layers, schedule=schedule, pooling="auto")
+    auto = student(
+        tiny_encoder, trainable_layers=trainable_layers, schedule=schedule, pooling="auto"
+    )
     auto.fit(chats.X, chats.y_human, chats.y_llm)
     assert sorted(losses) == [32, 96] and np.isfinite(list(losses.values())).all()
     assert auto.pooling_ == ("layers" if losses[96] <= losses[32] else "model")
@@ -137,7 +138,7 @@ def test_either_pooling_can_be_kept(tiny_encoder, chats, better, monkeypatch):
         float
     )
     for labels in [(chats.y_human, None), (y_several, y_several), (None, chats.y_llm)]:
-        auto = student(tiny_encoder, 0, pooling="auto").fit(chats.X, *labels)
+        auto = student(tiny_encoder, trainable_layers=0, pooling="auto").fit(chats.X, *labels)
         assert auto.pooling_ == better
         assert len(auto.net_.module_.mean) == (96 if better == "layers" else 32)
         assert auto.predict_proba(chats.X).shape == (len(chats.X), 3)
@@ -145,7 +146,9 @@ def test_either_pooling_can_be_kept(tiny_encoder, chats, better, monkeypatch):
 
 def test_without_held_out_labels_the_head_sees_the_layers(tiny_encoder, chats):
     assert (
-        student(tiny_encoder, 0, pooling="auto").fit(chats.X, None, chats.y_llm).pooling_
+        student(tiny_encoder, trainable_layers=0, pooling="auto")
+        .fit(chats.X, None, chats.y_llm)
+        .pooling_
         == "layers"
     )
 
@@ -346,7 +349,7 @@ def test_the_first_layers_are_kept(tiny_encoder, pooling):
 def test_a_student_of_fewer_layers(tiny_encoder, chats, trainable_layers):
     encoder = load_encoder(tiny_encoder)
     before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
-    clf = student(encoder, trainable_layers, encoder_layers=1)
+    clf = student(encoder, trainable_layers=trainable_layers, encoder_layers=1)
     clf.fit(chats.X, chats.y_human, chats.y_llm)
     own = clf._text_encoder.model
     assert own[0].auto_model.config.num_hidden_layers == 1
@@ -369,14 +372,14 @@ def test_a_student_of_fewer_layers(tiny_encoder, chats, trainable_layers):
 
 
 def test_as_many_layers_as_there_are(tiny_encoder, chats):
-    clf = student(tiny_encoder, 0).fit(chats.X, chats.y_human)
-    every = student(tiny_encoder, 0, encoder_layers=2).fit(chats.X, chats.y_human)
+    clf = student(tiny_encoder, trainable_layers=0).fit(chats.X, chats.y_human)
+    every = student(tiny_encoder, trainable_layers=0, encoder_layers=2).fit(chats.X, chats.y_human)
     np.testing.assert_array_equal(every.predict_proba(chats.X), clf.predict_proba(chats.X))
 
 
 def test_layers_that_cannot_be_kept(tiny_encoder, chats):
     def fit(encoder=tiny_encoder, trainable_layers=0, encoder_layers=1):
-        clf = student(encoder, trainable_layers, encoder_layers=encoder_layers)
+        clf = student(encoder, trainable_layers=trainable_layers, encoder_layers=encoder_layers)
         clf.fit(chats.X, chats.y_human)
 
     for trainable_layers in (0, None):
