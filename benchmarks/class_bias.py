@@ -32,13 +32,13 @@ def accuracies(bias: float, seed: int) -> list[float]:
     )
     dialogue = data.X["dialogue_id"].to_numpy()
     train = np.isin(dialogue, np.unique(dialogue)[::2])
-    found = []
+    accuracies = []
     for options in ROWS.values():
         clf = DialoguePreferenceClassifier("precomputed", random_state=seed, **(options or {}))
         y_llm = None if options is None else data.y_llm[train]
         clf.fit(data.X[train], data.y_human[train], y_llm)
-        found.append(clf.score(data.X[~train], data.y_true[~train]))
-    return found
+        accuracies.append(clf.score(data.X[~train], data.y_true[~train]))
+    return accuracies
 
 
 def main() -> None:

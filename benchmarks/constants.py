@@ -28,7 +28,7 @@ from sklearn_dialpref._training import teacher as _teacher
 from sklearn_dialpref._training import train as _train
 
 DEFAULT = OURS["frozen"]["default"]
-# what is said of a change: where it is made, and the value there
+# how the table names each change: where it is made, and the value there
 CHANGES = {
     "rate of the head halved": [(_recipe, "HEAD_RATE", 2.5e-4)],
     "rate of the head doubled": [(_recipe, "HEAD_RATE", 1e-3)],
@@ -79,13 +79,13 @@ def changed(change: list[tuple]) -> Iterator[None]:
 
 def measured(split: Split, budgets: list[int], seeds: list[int]) -> np.ndarray:
     """Accuracy and macro-F1, in points; mean over budgets and seeds."""
-    found = []
+    scores = []
     for budget in budgets:
         for seed in seeds:
             cell = make_cell(split, budget, seed)
             row = score(cell, DEFAULT(cell, seed))
-            found.append([100 * row["accuracy"], 100 * row["macro_f1"]])
-    return np.mean(found, axis=0)
+            scores.append([100 * row["accuracy"], 100 * row["macro_f1"]])
+    return np.mean(scores, axis=0)
 
 
 def main() -> None:
@@ -103,10 +103,10 @@ def main() -> None:
     table = pd.DataFrame(
         {
             name: [
-                *(f"{m:+.1f}" for m in np.mean(found, axis=0)),
-                *(f"{a:+.1f} / {f:+.1f}" for a, f in found),
+                *(f"{m:+.1f}" for m in np.mean(per_seed, axis=0)),
+                *(f"{a:+.1f} / {f:+.1f}" for a, f in per_seed),
             ]
-            for name, found in rows.items()
+            for name, per_seed in rows.items()
         },
         index=["accuracy", "macro-F1", *options.tasks],
     ).T.rename_axis("change")

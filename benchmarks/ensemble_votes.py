@@ -53,8 +53,8 @@ def load(folder: Path, name: str) -> tuple:
     scores[~scores.any(axis=2)] = np.nan  # no vote, or one outside the classes
     y = np.searchsorted(classes, data[column].to_numpy(dtype=str))
     groups = pd.factorize(data["dialogue_id"])[0]
-    kept = ~np.isnan(scores[:, :, 0]).all(axis=1)
-    return scores[kept], y[kept], groups[kept], members
+    answered = ~np.isnan(scores[:, :, 0]).all(axis=1)
+    return scores[answered], y[answered], groups[answered], members
 
 
 def measures(proba: np.ndarray, y: np.ndarray) -> list[float]:

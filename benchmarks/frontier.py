@@ -69,7 +69,7 @@ def qualities(job: tuple[str, str], plan: Plan) -> list[dict]:
     torch.set_num_threads(1)
     task, encoder = job
     split = load_split(TASKS[task], plan.folder, plan.part)
-    found = []
+    results = []
     for budget, seed in product(plan.budgets, plan.seeds):
         cell = make_cell(split, budget, seed)
         clf = fitted(cell, seed, plan.encoders[encoder])
@@ -81,9 +81,9 @@ def qualities(job: tuple[str, str], plan: Plan) -> list[dict]:
             for precision, model in zip(PRECISIONS, (clf, served), strict=True):
                 scores = score(cell, model.predict_proba(rows)[evaluated])
                 key = dict(zip(("encoder", "precision"), (encoder, precision), strict=True))
-                found.append({**key, "task": task, "budget": budget, "seed": seed, **scores})
+                results.append({**key, "task": task, "budget": budget, "seed": seed, **scores})
     print(f"{task}, {encoder}: done", flush=True)
-    return found
+    return results
 
 
 def fitted(cell: Cell, seed: int, options: dict) -> DialoguePreferenceClassifier:
@@ -225,9 +225,9 @@ def plot(scores: pd.DataFrame, speed: pd.DataFrame, path: Path) -> bool:
             ms = speed["ms"].xs(precision, level="precision").sort_values()
             axis.plot(ms, one[ms.index], marker="o", label=precision)
             for encoder in ms.index:
-                at = (ms[encoder], one[encoder])
+                point = (ms[encoder], one[encoder])
                 axis.annotate(
-                    encoder, at, xytext=(4, 4), textcoords="offset points", fontsize="small"
+                    encoder, point, xytext=(4, 4), textcoords="offset points", fontsize="small"
                 )
         axis.set(xscale="log", title=f"{budget} human labels")
         axis.set_xlabel(f"ms for an utterance of {N_TOKENS} tokens")

@@ -50,5 +50,5 @@ if __name__ == "__main__":
         for case in CASES:
             numbers = [str(number) for number in case]
             command = [sys.executable, __file__, *numbers]
-            found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            print(f"| {' | '.join([*numbers, *found.split()])} |", flush=True)
+            printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            print(f"| {' | '.join([*numbers, *printed.split()])} |", flush=True)

@@ -82,9 +82,9 @@ def dawid_skene(cell: Cell, seed: int) -> np.ndarray:
     votes = cell.split.votes_train.assign(human=cell.y_human)
     answers = votes.melt(ignore_index=False, var_name="worker", value_name="label").dropna()
     answers = answers.rename_axis("task").reset_index()
-    found = DawidSkene(n_iter=100).fit_predict_proba(answers)
-    shares = pd.DataFrame(found).reindex(index=range(len(votes)), columns=cell.classes)
-    shares.loc[found.index] = shares.loc[found.index].fillna(0)
+    estimated = DawidSkene(n_iter=100).fit_predict_proba(answers)
+    shares = pd.DataFrame(estimated).reindex(index=range(len(votes)), columns=cell.classes)
+    shares.loc[estimated.index] = shares.loc[estimated.index].fillna(0)
     return _distilled(cell, seed, shares.to_numpy(dtype=float), "sentence", True)
 
 

@@ -63,24 +63,24 @@ def _texts(split: Split) -> list[str]:
 
 @lru_cache(maxsize=2)
 def _raw(split: Split, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    place = {text: at for at, text in enumerate(_texts(split))}
+    place = {text: index for index, text in enumerate(_texts(split))}
     states = np.load(prepare(split), mmap_mode="r")
     own = states if kind == "layers" else states[:, -N_HIDDEN:]
-    found = []
+    parts = []
     for frame in (split.train, split.evaluation):
-        at = frame["text"].map(place).to_numpy()
+        rows = frame["text"].map(place).to_numpy()
         first = frame["dialogue_id"].ne(frame["dialogue_id"].shift()).to_numpy()
-        previous = np.asarray(states[np.roll(at, 1), -N_HIDDEN:])
+        previous = np.asarray(states[np.roll(rows, 1), -N_HIDDEN:])
         previous[first] = 0
-        found.append(np.concatenate([own[at], previous], axis=1))
-    return found[0], found[1]
+        parts.append(np.concatenate([own[rows], previous], axis=1))
+    return parts[0], parts[1]
 
 
 def _encode(texts: list[str]) -> np.ndarray:
     """Means over tokens of each hidden state, of unit length, side by side, the last one last."""
     encoder = load_encoder(ENCODER).eval()
     order = np.argsort([-len(text) for text in texts], kind="stable")
-    found = None
+    embeddings = None
     with torch.inference_mode():
         for start in range(0, len(texts), BATCH):
             rows = order[start : start + BATCH]
@@ -90,7 +90,7 @@ def _encode(texts: list[str]) -> np.ndarray:
             mask = inputs["attention_mask"].unsqueeze(-1).float()
             means = [normalize((s * mask).sum(1) / mask.sum(1), dim=1) for s in states]
             batch = torch.cat(means, dim=1).numpy()
-            if found is None:
-                found = np.empty((len(texts), batch.shape[1]), dtype=np.float32)
-            found[rows] = batch
-    return found
+            if embeddings is None:
+                embeddings = np.empty((len(texts), batch.shape[1]), dtype=np.float32)
+            embeddings[rows] = batch
+    return embeddings

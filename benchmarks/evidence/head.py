@@ -58,13 +58,13 @@ def forward_loss(confusion: np.ndarray) -> Loss:
     matrix = torch.tensor(confusion, dtype=torch.float32)
 
     def loss(logits: Tensor, shares: Tensor) -> Tensor:
-        said = logits.softmax(dim=1) @ matrix
-        return -(shares * said.clamp_min(1e-8).log()).sum(dim=1).mean()
+        predicted = logits.softmax(dim=1) @ matrix
+        return -(shares * predicted.clamp_min(1e-8).log()).sum(dim=1).mean()
 
     return loss
 
 
-def smoothed_confusion(true: np.ndarray, said: np.ndarray) -> np.ndarray:
+def smoothed_confusion(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """``T[k, l] = P(LLM says l | class k)``, smoothed towards its overall accuracy.
 
     Each class starts from as many pseudo-counts as there are classes, spread as an LLM of the
@@ -74,14 +74,14 @@ def smoothed_confusion(true: np.ndarray, said: np.ndarray) -> np.ndarray:
     ----------
     true : ndarray of int, shape (n,)
         Human labels.
-    said : ndarray of shape (n, n_classes)
+    predicted : ndarray of shape (n, n_classes)
         Shares of the votes in the same rows.
     """
     if not len(true):
         raise ValueError("no training row has both a human and an LLM label")
-    n_classes = said.shape[1]
+    n_classes = predicted.shape[1]
     counts = np.zeros((n_classes, n_classes))
-    np.add.at(counts, true, said)
+    np.add.at(counts, true, predicted)
     accuracy = np.trace(counts) / counts.sum()
     prior = np.full_like(counts, (1 - accuracy) / (n_classes - 1))
     np.fill_diagonal(prior, accuracy)
@@ -138,8 +138,8 @@ def human_stage(
     """
     losses = np.zeros(len(STEPS))
     for train, held_out in folds(groups):
-        for at, state in enumerate(_human_steps(head, x[train], codes[train], STEPS, seed)):
-            losses[at] += summed_log_loss(predict(state, x[held_out]), codes[held_out])
+        for step, state in enumerate(_human_steps(head, x[train], codes[train], STEPS, seed)):
+            losses[step] += summed_log_loss(predict(state, x[held_out]), codes[held_out])
     best = STEPS[int(losses.argmin())]
     return next(_human_steps(head, x, codes, (best,), seed))
 

@@ -62,29 +62,31 @@ def differences(
     table : DataFrame of str
         A row for each method, columns the tasks and their mean: lead and interval.
     """
-    found: dict = {}
+    codes_of: dict = {}
     for row in done.to_dict("records"):
         codes = predictions.get(tuple(str(row[name]) for name in KEY))
         if codes is not None and len(codes) == len(truth[row["task"]].label):
-            found.setdefault((row["task"], row["method"]), {})[row["seed"]] = codes
+            codes_of.setdefault((row["task"], row["method"]), {})[row["seed"]] = codes
     tasks = list(done["task"].unique())
-    if not any((task, "default") in found for task in tasks):
+    if not any((task, "default") in codes_of for task in tasks):
         return
     others = [name for name in done["method"].unique() if name != "default"]
     others.sort(key=lambda name: name in ours)
     for number, measure in enumerate(STATISTICS):
         rows = {}
         for name in others:
-            pairs = [_paired(found, truth[task], task, name, number) for task in tasks]
+            pairs = [_paired(codes_of, truth[task], task, name, number) for task in tasks]
             mean = None if any(pair is None for pair in pairs) else np.mean(pairs, axis=0)
             rows[name] = [_cell(pair) for pair in [*pairs, mean]]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=[*tasks, "mean"])
         yield measure, table.rename_axis("default −")
 
 
-def _paired(found: dict, truth: Truth, task: str, name: str, statistic: int) -> np.ndarray | None:
+def _paired(
+    codes_of: dict, truth: Truth, task: str, name: str, statistic: int
+) -> np.ndarray | None:
     """The lead, first as it is, then in each draw; mean over the seeds that both have."""
-    default, other = found.get((task, "default"), {}), found.get((task, name), {})
+    default, other = codes_of.get((task, "default"), {}), codes_of.get((task, name), {})
     leads = []
     for seed in sorted(default.keys() & other):
         answered = other[seed] >= 0

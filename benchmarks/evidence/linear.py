@@ -32,10 +32,10 @@ def weighted_rows(cell: Cell, human: bool, llm: bool) -> tuple[np.ndarray, np.nd
         shares = np.nan_to_num(cell.shares)
         if human:
             shares[cell.human] = 0
-        at, code = np.nonzero(shares)
-        rows.append(at)
+        row, code = np.nonzero(shares)
+        rows.append(row)
         codes.append(code)
-        weights.append(shares[at, code])
+        weights.append(shares[row, code])
     return np.concatenate(rows), np.concatenate(codes), np.concatenate(weights)
 
 
@@ -84,10 +84,10 @@ def choose_c(cell: Cell, x: np.ndarray, human: bool, llm: bool) -> float:
     for _, held_out in folds(cell.groups[labelled]):
         keep = ~np.isin(rows, labelled[held_out])
         models = fit_logistic(x[rows[keep]], codes[keep], weights[keep], GRID)
-        for at, model in enumerate(models):
+        for number, model in enumerate(models):
             proba = model.predict_proba(x[labelled[held_out]])
             proba = all_classes(proba, model.classes_, len(cell.classes))
-            losses[at] += summed_log_loss(proba, truth[held_out])
+            losses[number] += summed_log_loss(proba, truth[held_out])
     return float(GRID[losses.argmin()])
 
 

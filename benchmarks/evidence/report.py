@@ -60,17 +60,17 @@ def write_report(csv_path: Path, student: str, truth: dict[str, Truth]) -> str:
     if len(done):
         sizes = _by_size(done["budget"].unique())
         budgets = [size for size in sizes if size in map(str, KEPT)] or sizes[:1]
-        at = budgets[0]
+        first = budgets[0]
         sections += [_at_budget(done, size) for size in budgets]
         for size in budgets:
             sections += _leads(done, predictions, truth, size, OURS[student])
         sections += [
-            _by_budget(done, at),
+            _by_budget(done, first),
             _n_human(done),
-            _useless_teacher(done, at),
-            _brier(done, at),
+            _useless_teacher(done, first),
+            _brier(done, first),
         ]
-        if len(sizes) > 1 and plot(done, csv_path.parent / f"{stem}.png", at):
+        if len(sizes) > 1 and plot(done, csv_path.parent / f"{stem}.png", first):
             picture = f"![Accuracy and macro-F1 against human labels]({stem}.png)"
             sections.append(Section("plot", "Plot", picture))
         methods = [f"- `{name}`: {named(name)}" for name in done["method"].unique()]
@@ -135,9 +135,9 @@ def _pairs(means: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return table.assign(**{"mean of both": both["mean"].map(_number)})
 
 
-def _at_budget(done: pd.DataFrame, at: str) -> Section:
+def _at_budget(done: pd.DataFrame, budget: str) -> Section:
     """Methods × tasks, the best first."""
-    part = done[done["budget"] == at]
+    part = done[done["budget"] == budget]
     means = _means(part, "method")
     of_method = part.groupby("method")
     table = _pairs(means).assign(
@@ -147,15 +147,15 @@ def _at_budget(done: pd.DataFrame, at: str) -> Section:
     table = table.loc[order].rename(index=named).rename_axis("trained by")
     what = "Accuracy / macro-F1, mean over seeds; seconds of one core for a fit."
     body = f"{what}\n\n{markdown(table)}{_rows_note(part)}"
-    return Section(f"results_{at}", f"Accuracy and macro-F1 at {at} human labels", body)
+    return Section(f"results_{budget}", f"Accuracy and macro-F1 at {budget} human labels", body)
 
 
-def _brier(done: pd.DataFrame, at: str) -> Section:
-    part = done[done["budget"] == at]
+def _brier(done: pd.DataFrame, budget: str) -> Section:
+    part = done[done["budget"] == budget]
     means = part.groupby(["method", "task"], sort=False)["brier"].mean().unstack("task")
     means = means.assign(mean=means.mean(axis=1, skipna=False)).sort_values("mean")
     table = means.map(_number).rename(index=named).rename_axis("trained by")
-    return Section("brier", f"Brier score at {at} human labels", markdown(table))
+    return Section("brier", f"Brier score at {budget} human labels", markdown(table))
 
 
 def _n_human(done: pd.DataFrame) -> Section:
@@ -188,16 +188,16 @@ def baselines(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["method"].isin(known)]
 
 
-def best_baseline(done: pd.DataFrame, at: str) -> str | None:
+def best_baseline(done: pd.DataFrame, budget: str) -> str | None:
     """The baseline with the best mean of accuracy and macro-F1 over all tasks."""
-    part = baselines(done[done["budget"] == at])
+    part = baselines(done[done["budget"] == budget])
     means = _means(part, "method")["both"]["mean"].dropna()
     return None if means.empty else means.idxmax()
 
 
-def _by_budget(done: pd.DataFrame, at: str) -> Section:
+def _by_budget(done: pd.DataFrame, first: str) -> Section:
     """Budgets × tasks: the default, and the best others of some kinds."""
-    single = best_baseline(done, at)
+    single = best_baseline(done, first)
     kinds = {
         named("default"): ["default"],
         named(single or ""): [single],
@@ -228,25 +228,25 @@ def _best_of_each_task(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def _leads(
-    done: pd.DataFrame, predictions: dict, truth: dict[str, Truth], at: str, ours: dict
+    done: pd.DataFrame, predictions: dict, truth: dict[str, Truth], budget: str, ours: dict
 ) -> list[Section]:
     """The default against each other method, a section for each measure."""
     return [
         Section(
-            f"lead_{measure}_{at}",
-            f"Lead of the default at {at} human labels, points of {MEASURES[measure]}",
+            f"lead_{measure}_{budget}",
+            f"Lead of the default at {budget} human labels, points of {MEASURES[measure]}",
             f"Mean over seeds, 95 % interval of {DRAWS:,} paired bootstrap draws of evaluation "
             f"dialogues. The LLM's own labels: on the rows that have one.\n\n"
             f"{markdown(table.rename(index=named))}",
         )
-        for measure, table in differences(done[done["budget"] == at], predictions, truth, ours)
+        for measure, table in differences(done[done["budget"] == budget], predictions, truth, ours)
     ]
 
 
-def _useless_teacher(done: pd.DataFrame, at: str) -> Section:
-    part = done[(done["budget"] == at)]
+def _useless_teacher(done: pd.DataFrame, budget: str) -> Section:
+    part = done[(done["budget"] == budget)]
     part = part[part["method"].isin(["default_shuffled", *HUMAN_ONLY])]
-    title = f"Useless teacher, {at} human labels"
+    title = f"Useless teacher, {budget} human labels"
     if "default_shuffled" not in set(part["method"]):
         return Section("useless", title, "")
     table = _pairs(_means(part, "method")).rename(index=named)
@@ -265,7 +265,7 @@ def _failures(failed: pd.DataFrame) -> Section:
     return Section("failures", "Without a result", "\n".join(lines))
 
 
-def plot(done: pd.DataFrame, path: Path, at: str) -> bool:
+def plot(done: pd.DataFrame, path: Path, budget: str) -> bool:
     """Accuracy and macro-F1 against the number of human labels, a column for each task."""
     try:
         import matplotlib
@@ -275,7 +275,7 @@ def plot(done: pd.DataFrame, path: Path, at: str) -> bool:
     except ImportError:
         return False
     tasks = done["task"].unique()
-    others = baselines(done[done["budget"] == at]).groupby("method")["both"].mean()
+    others = baselines(done[done["budget"] == budget]).groupby("method")["both"].mean()
     names = others.sort_values(ascending=False).index[:PLOTTED_BASELINES].tolist()
     names += [name for name in HUMAN_ONLY[:2] if name in others and name not in names]
     figure, axes = plt.subplots(

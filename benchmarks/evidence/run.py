@@ -121,9 +121,9 @@ def read_results(csv_path: Path) -> pd.DataFrame:
     """The last result of each cell and method; ``error`` is empty where there was none."""
     if not csv_path.exists():
         return pd.DataFrame(columns=FIELDS)
-    found = pd.read_csv(csv_path, dtype={"budget": str}, keep_default_na=True)
-    found["error"] = found["error"].fillna("").astype(str)
-    return found.drop_duplicates(KEY, keep="last").reset_index(drop=True)
+    results = pd.read_csv(csv_path, dtype={"budget": str}, keep_default_na=True)
+    results["error"] = results["error"].fillna("").astype(str)
+    return results.drop_duplicates(KEY, keep="last").reset_index(drop=True)
 
 
 def read_predictions(csv_path: Path) -> dict[tuple[str, ...], np.ndarray]:
