@@ -3,15 +3,15 @@ Quickstart: human labels, LLM labels, and both
 ==============================================
 
 A student learns the sentiment of support-chat utterances from about 100 human labels and five
-LLM votes per utterance, and is scored on dialogues that nobody trained on.
+LLM votes per utterance, and is scored on held-out dialogues.
 
-The chats are bundled and were written for this library; the votes are **simulated**.  So this
-shows how the library is used, and is no evidence of what it can do: see the README for figures
-on real labels.
+The chats are bundled and were written for this library; the votes are **simulated**. The example
+shows how to use the library, and is not evidence of its quality: the README has figures on real
+labels.
 """
 
 # %%
-# The encoder is frozen, so that each fit takes seconds; ``trainable_layers=None`` fine-tunes it.
+# The encoder is frozen, so each fit takes seconds. ``trainable_layers=None`` would fine-tune it.
 
 import time
 
@@ -27,7 +27,7 @@ train, test = ~chats.test, chats.test
 print(chats.X[train].assign(human=chats.y_human[train]).head())
 
 # %%
-# Three students: from the human labels alone, from the votes alone, and from both.
+# We train three students: on the human labels alone, on the votes alone, and on both.
 
 labels = {
     "human labels only": (chats.y_human[train], None),
@@ -53,7 +53,7 @@ results = pd.DataFrame(rows).set_index("student learned from")
 print(results.round(3).to_string())
 
 # %%
-# The first fit also encodes the texts; the others take them from memory.
+# The first fit also encodes the texts; the others reuse the embeddings in memory.
 
 ax = results[["accuracy", "macro-F1"]].plot.barh(figsize=(7, 3), xlim=(0, 1))
 ax.invert_yaxis()

@@ -2,14 +2,14 @@
 Grid search with whole dialogues
 ================================
 
-Losses and margins are compared by cross-validation in a Pipeline. A dialogue must not be in
-training and test at once, not even by its LLM labels, and only human labels can test:
-:class:`~sklearn_dialpref.LabelledGroupKFold` sees to both.
+We compare losses and margins by cross-validation in a Pipeline. A dialogue must not be in both the
+training and the test fold, not even with its LLM labels, and only human labels can be used for
+scoring. :class:`~sklearn_dialpref.LabelledGroupKFold` ensures both.
 """
 
 # %%
-# ``with_context`` puts the previous utterance beside each row *before* the folds are made, as
-# test folds hold the human-labelled rows only.
+# ``with_context`` adds the previous utterance to each row *before* the folds are made, since test
+# folds contain only the human-labelled rows.
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -29,14 +29,14 @@ X = with_context(chats.X, turns=1)
 train, test = ~chats.test, chats.test
 
 # %%
-# The frozen encoder reads each distinct text once, whatever the number of candidates and folds.
+# The frozen encoder encodes each distinct text once, whatever the number of candidates and folds.
 
 pipeline = Pipeline([("clf", DialoguePreferenceClassifier(random_state=0))])
 search = GridSearchCV(
     pipeline,
     [
         {"clf__loss": ["noise_reduced"], "clf__margin_scale": [1, 4]},
-        {"clf__loss": ["soft_cross_entropy"]},  # which has no margin
+        {"clf__loss": ["soft_cross_entropy"]},  # has no margin
     ],
     cv=LabelledGroupKFold(3),
     scoring=masked_scorer("f1_macro"),
@@ -49,7 +49,7 @@ print(results.round(3).to_string(index=False))
 print("Held-out accuracy of the best:", round(search.score(X[test], chats.y[test]), 3))
 
 # %%
-# Folds of 30 human labels say little: the bars are one standard deviation over folds.
+# Folds with 30 human labels give noisy scores: the bars are one standard deviation over folds.
 
 margin = results["param_clf__margin_scale"].map("{:g}".format).replace("nan", "–")
 names = results["param_clf__loss"] + ", γ=" + margin

@@ -2,13 +2,13 @@
 Labels from a language model
 ============================
 
-From raw chats to LLM labels to a fitted student: an annotator asks a language model about each
-utterance in several ways, says before what that will cost, and keeps every answer.
+This example goes from raw chats to LLM labels to a fitted student. An annotator asks a language
+model about each utterance with several prompts, estimates the cost first, and caches every answer.
 
-By default a small function in this file stands in for the model, so that the example runs
-anywhere and costs nothing: **it looks for a few words and is no language model**.  Set the
-environment variable ``DIALPREF_MODEL`` (and ``DIALPREF_BASE_URL`` for another endpoint than
-OpenAI's) to ask a real one; the key is read from ``OPENAI_API_KEY``.
+By default, a small function in this file replaces the model, so that the example runs anywhere
+and costs nothing: **it only looks for a few words and is not a language model**. To use a real
+model, set the environment variable ``DIALPREF_MODEL`` (and ``DIALPREF_BASE_URL`` for an endpoint
+other than OpenAI's); the key is read from ``OPENAI_API_KEY``.
 """
 
 import os
@@ -30,8 +30,8 @@ train, test = ~chats.test, chats.test
 X, y_human = chats.X[train], chats.y_human[train]
 
 # %%
-# The stand-in gets the messages that a model would get and returns what one would: a code, and
-# the log-probabilities of the codes.
+# The stand-in receives the same messages as a model, and returns the same kind of answer: a code,
+# and the log-probabilities of the codes.
 
 WORDS = {
     "positive": r"thank|great|perfect|love|glad|happy|welcome|nice|good|pleasure|excellent|!",
@@ -47,7 +47,7 @@ def stand_in(messages):
     logits = {"neutral": 1.2}
     for label, words in WORDS.items():
         logits[label] = 2.0 * len(re.findall(words, asked, re.I))
-    # each prompt tilts the answer a little, as the wording does with real models
+    # each prompt shifts the answer a little, as the wording does with real models
     tilt = np.random.default_rng(zlib.crc32(content.encode())).normal(0, 0.4, 3)
     values = np.array([logits[label] for label in codes]) + tilt
     logprobs = values - np.log(np.exp(values).sum())
@@ -61,8 +61,8 @@ model = os.environ.get("DIALPREF_MODEL", stand_in)
 # %%
 # Eight prompts
 # -------------
-# They differ in wording, role, order and codes of the labels, and in the turns that are shown
-# around the utterance.
+# The prompts differ in wording, role, order and codes of the labels, and in the number of turns
+# shown around the utterance.
 
 classes = ["negative", "neutral", "positive"]
 definitions = {
@@ -77,8 +77,8 @@ print(bank[0].render("Where is my parcel?", speaker="customer")[-1]["content"])
 # %%
 # What it will cost
 # -----------------
-# ``fit`` asks about the human-labelled utterances, to learn how far each prompt is to be
-# trusted; without human labels it asks nothing. The estimate is of the rest.
+# ``fit`` asks about the human-labelled utterances, to learn how far to trust each prompt; without
+# human labels it makes no requests. The estimate is for the remaining requests.
 
 annotator = LLMAnnotator(
     classes,
@@ -94,7 +94,7 @@ print(pd.Series(annotator.estimate_cost(X)).to_string())
 # %%
 # The labels
 # ----------
-# Scores per class, ready as ``y_llm``. Answers that came are kept: asking again costs nothing.
+# The scores per class can be used as ``y_llm``. Answers are cached: asking again costs nothing.
 
 with warnings.catch_warnings(action="ignore"):  # rows without an answer stay NaN
     y_llm = annotator.predict_proba(X)
@@ -103,10 +103,10 @@ print(annotator.card())
 # %%
 # The student
 # -----------
-# On dialogues that nobody trained on, beside one from the human labels alone. The stand-in is a
-# poor teacher, right on some 60 % of the utterances, so its labels do not help; those of a real
-# model do, as the figures in the README show. ``estimate_cost``, the card and ``agreement_`` are
-# there to see such things before the student is trained.
+# The student is compared with one trained on human labels alone, on held-out dialogues. The
+# stand-in is a poor teacher, right on some 60 % of the utterances, so its labels do not help.
+# Those of a real model do, as the figures in the README show. Use ``estimate_cost``, the card and
+# ``agreement_`` to judge a teacher before you train a student.
 
 scores = {}
 for name, labels in {"human labels only": None, "human + LLM labels": y_llm}.items():
@@ -116,7 +116,7 @@ for name, labels in {"human labels only": None, "human + LLM labels": y_llm}.ite
 print(pd.Series(scores, name="macro-F1").round(3).to_string())
 
 # %%
-# Where its prompts agree, a model is right more often; ``agreement_`` says it for each utterance.
+# A model is right more often where its prompts agree; ``agreement_`` has the share per utterance.
 
 right = annotator.classes_[np.nan_to_num(y_llm).argmax(axis=1)] == chats.y[train]
 shares = pd.cut(annotator.agreement_, [0, 0.6, 0.8, 0.99, 1], labels=["≤.6", "≤.8", "<1", "1"])

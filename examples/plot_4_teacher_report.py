@@ -2,17 +2,17 @@
 Judge the teacher before you train on it
 ========================================
 
-Some utterances carry a human label and LLM votes. They tell whether the teacher is biased
-towards a class or through whole dialogues, whether its scores can be believed, and whether pairs
-inside a dialogue are cleaner than pairs across; and a student can be trained with fewer labels to
-see what the last ones brought.
+Some utterances have both a human label and LLM votes. They show whether the teacher is biased
+towards a class or within whole dialogues, whether its scores are calibrated, and whether pairs
+inside a dialogue are cleaner than pairs across dialogues. Training a student on fewer labels shows
+how much the last labels gained.
 
-The votes of the bundled chats are **simulated**, with a known bias, so the report can be held
+The votes of the bundled chats are **simulated** with a known bias, so the report can be checked
 against it: the teacher avoids "neutral", and favours one class through a dialogue.
 """
 
 # %%
-# One call, and a text with figures and advice. Intervals are over dialogues.
+# One call gives a text with figures and advice. Intervals are over dialogues.
 
 import matplotlib.pyplot as plt
 
@@ -36,14 +36,14 @@ report = teacher_report(X, y_human, y_llm, random_state=0)
 print(report)
 
 # %%
-# The figures are attributes, and those of each class a table.
+# The figures are attributes; ``frame`` returns those of each class as a table.
 
 report.frame().round(2)
 
 # %%
-# What more labels bring is measured by taking some away; it depends on the student, not on the
-# teacher alone. The encoder is frozen, so that each text is encoded once for all fits, and few
-# epochs keep the example short.
+# To estimate the gain from more labels, we remove some. The gain depends on the student, not only
+# on the teacher. The encoder is frozen, so each text is encoded once for all fits, and the number
+# of epochs is small to keep the example short.
 
 student = DialoguePreferenceClassifier(schedule="joint", max_epochs=8, random_state=0)
 curve = label_budget_curve(
@@ -59,14 +59,14 @@ curve = label_budget_curve(
 print(curve.frame().round(3).to_string(index=False))
 
 # %%
-# With the curve, the report ends in what it says.
+# With the curve, the report's advice ends with the conclusions from it.
 
 report = teacher_report(X, y_human, y_llm, budget_curve=curve, random_state=0)
 print("\n".join(report.advice[-2:]))
 
 # %%
-# Whom the teacher mistakes for whom, whether a score of 0.8 is right in 8 of 10 cases, whether
-# pairs with a larger gap are ordered more reliably, and the curve.
+# The plots show which classes the teacher confuses, whether a score of 0.8 is right in 8 of 10
+# cases, whether pairs with a larger gap are ordered more reliably, and the curve.
 
 _, axes = plt.subplots(2, 2, figsize=(10, 8))
 TeacherConfusionDisplay.from_predictions(y_human, y_llm, normalize="true").plot(

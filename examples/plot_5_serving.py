@@ -2,12 +2,12 @@
 Serving: a live chat, labelled as it goes
 =========================================
 
-The fitted classifier becomes one ONNX graph, which answers without torch, and a stream takes the
-utterances of a chat as they come.
+We export a fitted classifier as one ONNX graph, which runs without torch. A stream then labels the
+utterances of a chat as they arrive.
 """
 
 # %%
-# Train as ever; the encoder is frozen, so that this takes seconds.
+# Train as usual. The encoder is frozen, so this takes seconds.
 import tempfile
 
 import matplotlib.pyplot as plt
@@ -28,16 +28,16 @@ clf = DialoguePreferenceClassifier(context_turns=1, random_state=0)
 clf.fit(chats.X[train], chats.y_human[train], chats.y_llm[train])
 
 # %%
-# The export runs the graph beside the classifier on dialogues that were not trained on, and
-# refuses to write one that differs by more than it may. With int8 a few labels change.
+# The export compares the graph with the classifier on held-out dialogues, and refuses to write a
+# graph that differs by more than the tolerance. With int8 a few labels change.
 folder = tempfile.mkdtemp()
 checks = {"X_check": chats.X[test], "y_check": chats.y[test]}
 print(export_onnx(clf, f"{folder}/float32", **checks), "\n")
 print(export_onnx(clf, f"{folder}/int8", precision="int8", max_loss=0.02, **checks))
 
 # %%
-# A server loads the folder. A stream is one dialogue: it remembers the context that the
-# classifier was trained with, and answers each utterance at once.
+# A server loads the folder. A stream is one dialogue. It keeps the context that the classifier
+# needs, and labels each utterance immediately.
 model = OnnxDialogueClassifier.load(f"{folder}/int8", threads=1)
 chat = [
     ("customer", "Hi, my order was to come on Monday and it is Thursday now."),
@@ -55,7 +55,7 @@ for speaker, text in chat:
     print(f"{answers[-1].label:>8}  {answers[-1].latency_ms:4.1f} ms  {speaker}: {text}")
 
 # %%
-# The scores of the chat as it went:
+# The scores over the course of the chat:
 scores = np.array([answer.scores for answer in answers])
 figure, axes = plt.subplots(layout="constrained")
 for name, column in zip(model.classes_, scores.T, strict=True):
@@ -65,9 +65,9 @@ axes.legend()
 plt.show()
 
 # %%
-# Many chats at once share a model through a :class:`MicroBatcher`: what waits at the same time is
-# answered together, and when too much waits, those who send are slowed down. ``apush`` is the
-# same for coroutines.
+# Many chats at once share a model through a :class:`MicroBatcher`: utterances that wait at the
+# same time are labelled in one batch, and when too many wait, senders are slowed down. ``apush``
+# does the same for coroutines.
 with MicroBatcher(model, max_batch=32, max_pending=256) as batcher:
     streams = {number: DialogueStream(batcher) for number in range(3)}
     print([stream.push("Hello, I have a question.").label for stream in streams.values()])

@@ -2,9 +2,9 @@
 Dialogue acts: context and speakers
 ===================================
 
-What an utterance does, such as asking or promising, depends on what was said before it and on who
-says it. Here a student of the bundled support chats learns nine acts from about 100 human labels
-and five LLM votes per utterance, with and without these two.
+The act of an utterance, such as asking or promising, depends on the utterances before it and on
+the speaker. Here a student learns nine acts in the bundled support chats, from about 100 human
+labels and five LLM votes per utterance, with and without context and speakers.
 
 The votes are **simulated**; the chats were written for this library.
 """
@@ -22,15 +22,15 @@ train, test = ~chats.test, chats.test
 print(chats.X[["speaker", "text"]].assign(act=chats.y).head(6).to_string())
 
 # %%
-# Agents do not complain. A dict of ``classes`` says so: for them that class is neither learned
-# from the LLM, whose votes for it are left out, nor predicted.
+# Agents do not complain. A dict of ``classes`` states this: for agents, LLM votes for that class
+# are ignored, and it is never predicted.
 
 acts = list(chats.classes)
-of_speakers = {"customer": acts, "agent": [act for act in acts if act != "complaint"]}
+classes_by_speaker = {"customer": acts, "agent": [act for act in acts if act != "complaint"]}
 students = {
     "utterance alone": {},
     "with the one before": {"context_turns": 1},
-    "... and the speaker's acts": {"context_turns": 1, "classes": of_speakers},
+    "... and the speaker's acts": {"context_turns": 1, "classes": classes_by_speaker},
 }
 rows = []
 for name, parameters in students.items():
@@ -49,7 +49,7 @@ for name, parameters in students.items():
 print(pd.DataFrame(rows).set_index("student").round(3).to_string())
 
 # %%
-# What the last one mistakes for what:
+# The confusion matrix of the last student:
 
 figure, ax = plt.subplots(figsize=(7, 6))
 ConfusionMatrixDisplay.from_predictions(

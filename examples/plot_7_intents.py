@@ -2,9 +2,9 @@
 Intents: what the customer wants now
 ====================================
 
-Only the customers' utterances have an intent, and it stays until they want something else; what
-the agent says is context. The dialogues are made of phrases in this file, so that they are
-simple, and the LLM's votes are **simulated**.
+Only the customers' utterances have an intent, which stays the same until they want something else.
+The agent's utterances are context. The dialogues are composed of phrases in this file, so they are
+simple, and the LLM votes are **simulated**.
 """
 
 import matplotlib.pyplot as plt
@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold
 from sklearn_dialpref.datasets import simulate_votes
 
-# for each intent how it begins, what the agent asks then, and what is answered
+# for each intent: the customer's openings, the agent's questions, and the customer's answers
 PHRASES = {
     "balance": (
         ["How much money do I have?", "What's in my account?", "Could you check my balance?"],
@@ -75,7 +75,7 @@ y = X.pop("intent").to_numpy(dtype=object)
 print(X.assign(intent=y).head(7).to_string())
 
 # %%
-# People labelled a few calls, the LLM all customers' utterances: three votes each.
+# A few calls have human labels, and all customers' utterances have three LLM votes.
 
 number = X["dialogue_id"].factorize()[0]
 customer = (X["speaker"] == "customer").to_numpy()
@@ -88,8 +88,8 @@ y_llm[customer] = simulate_votes(
 print(f"{sum(label is not None for label in y_human)} human labels")
 
 # %%
-# An answer such as "Yesterday" has no intent of its own; what came before tells it. Context is
-# therefore made for all utterances before any are taken out.
+# An answer such as "Yesterday" does not show its intent, but the utterances before it do. The
+# students therefore predict on whole calls, and the test utterances are selected afterwards.
 
 labels = {"human labels": (y_human, None), "LLM votes": (None, y_llm), "both": (y_human, y_llm)}
 scores = {}
@@ -107,7 +107,7 @@ table = pd.Series(scores).unstack().rename_axis(index="learned from", columns="t
 print(table.loc[list(labels)].round(3).to_string())
 
 # %%
-# :class:`LabelledGroupKFold` keeps calls whole and tests on what people labelled.
+# :class:`LabelledGroupKFold` keeps calls whole and tests on the human-labelled utterances.
 
 folds = LabelledGroupKFold(3)
 print([len(test_rows) for _, test_rows in folds.split(X[train], y_human[train])])

@@ -2,9 +2,10 @@
 Dialogue states: what has been agreed so far
 ============================================
 
-A state holds what the user has asked for up to now. :class:`DialogueStateTracker` learns what
-each utterance changes in it, and adds the changes up. The dialogues are made of phrases in this
-file, and the LLM's states are **simulated**: it misses some changes and makes up others.
+A state holds everything that the user has asked for so far. :class:`DialogueStateTracker` learns
+the change that each utterance makes, and accumulates the changes. The dialogues are composed of
+phrases in this file, and the LLM's states are **simulated**: they miss some changes and invent
+others.
 """
 
 import matplotlib.pyplot as plt
@@ -18,7 +19,7 @@ from sklearn_dialpref import (
     slot_f1_score,
 )
 
-# what a user says to set a slot to a value; "dontcare": any will do
+# what a user says to set a slot to a value; "dontcare" accepts any value
 PHRASES = {
     ("area", "north"): ["In the north, please", "somewhere up north", "the northern part"],
     ("area", "south"): ["In the south", "down in the south of town", "the southern part"],
@@ -41,7 +42,7 @@ SLOTS = {
 
 
 def dialogue(number, rng):
-    """One dialogue: each slot is set, some are set anew."""
+    """One dialogue: each slot is set, and one may be changed later."""
     rows, state = [], {}
     for slot in [*rng.permutation(list(SLOTS)), *rng.choice(list(SLOTS), rng.integers(0, 2))]:
         values = [value for name, value in PHRASES if name == slot and value != state.get(slot)]
@@ -62,7 +63,7 @@ for text, state in zip(X["text"][:7], y[:7], strict=True):
     print(f"{text:45} {state or ''}")
 
 # %%
-# The LLM reads each dialogue from its beginning; what it misses stays missing.
+# The LLM reads each dialogue from its beginning; a change that it misses stays missing.
 
 
 def simulated_llm(y, rng):
@@ -89,8 +90,8 @@ known = test & np.array([state is not None for state in y])
 y_human = np.where(X["dialogue_id"] < 10, y, None)
 
 # %%
-# States are dicts, for people as for the LLM, which may give several. The system's utterances
-# have none, so that the tracker knows them for utterances that change nothing.
+# Human and LLM states are dicts; the LLM may give several per utterance. The system's utterances
+# have no state, so the tracker treats them as utterances that change nothing.
 
 trackers = {}
 for name, human, llm in [
@@ -115,21 +116,21 @@ table = pd.DataFrame(
 print(table.round(3).to_string())
 
 # %%
-# A dialogue with the states that the last one predicts:
+# A dialogue with the states that the last tracker predicts:
 
 shown = X.index[X["dialogue_id"] == 101]
 for row in shown:
     print(f"{X['speaker'][row]:7} {X['text'][row]:45} {trackers['both'][row]}")
 
 # %%
-# An error stays in the state, so that the later a turn, the fewer states are right in all slots.
+# An error stays in the state, so fewer states are right in all slots in later turns.
 
 turn = (X.groupby("dialogue_id").cumcount() // 2 + 1).to_numpy()
 by_turn = pd.DataFrame(
     {
         name: {
-            at: joint_goal_accuracy_score(y[known & (turn == at)], states[known & (turn == at)])
-            for at in range(1, 5)
+            n: joint_goal_accuracy_score(y[known & (turn == n)], states[known & (turn == n)])
+            for n in range(1, 5)
         }
         for name, states in trackers.items()
     }
