@@ -1,8 +1,8 @@
-"""The annotator's own speed and exactness, beside a server on loopback that waits and bills.
+"""Speed and accuracy of the annotator, with a local server that delays and bills its answers.
 
-Throughput against the ideal (calls x latency / concurrency), a pass over answers that are all
-cached, the estimate of the cost against the bill, and a pass against a server that fails in
-eight ways. The server is ``tests/fake_llm.py``, in a process of its own where time is measured.
+Measures the throughput against the ideal (calls x latency / concurrency), a pass over cached
+answers, the cost estimate against the bill, and a pass with a server that fails in eight ways. The
+server is ``tests/fake_llm.py``, in its own process where time is measured.
 
     python benchmarks/annotator.py
 """
@@ -30,14 +30,14 @@ CLASSES = ["negative", "neutral", "positive"]
 
 
 def utterances(n_rows: int) -> pd.DataFrame:
-    """Dialogues of ten, whose utterances name their label."""
+    """Dialogues of ten utterances that name their own label."""
     words = np.random.default_rng(0).choice(CLASSES, n_rows)
     text = [f"Well, that sounds {word} to me, number {row}." for row, word in enumerate(words)]
     return pd.DataFrame({"dialogue_id": np.arange(n_rows) // 10, "text": text, "label": words})
 
 
 def throughput(calls: int, latency: float, concurrency: int) -> str:
-    """A pass of eight prompts over ``calls / 8`` utterances."""
+    """Time a pass of eight prompts over ``calls / 8`` utterances."""
     command = [sys.executable, str(TESTS / "fake_llm.py"), "--latency", str(latency)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -65,14 +65,14 @@ async def always_first(messages):
 
 
 def cached_pass(answers: int) -> str:
-    """All answers from disk; the memory is what the process takes above that before it."""
+    """Time a pass with all answers cached, and by how much it raises the process's peak memory."""
     X = utterances(answers // 8)
     always_first.name = "always A"
     with tempfile.TemporaryDirectory() as folder:
         options = {"model": always_first, "cache": Path(folder) / "answers.sqlite"}
         codes = LLMAnnotator(CLASSES, scoring="samples", n_samples=1, **options).fit(X)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "A" is no code of some prompts
+            warnings.simplefilter("ignore")  # "A" is not a code in some prompts
             codes.predict(X)
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             start = time.perf_counter()
@@ -87,7 +87,7 @@ def cached_pass(answers: int) -> str:
 
 
 def estimate(token_bytes: int) -> str:
-    """Before anything was asked, and after five utterances; against what the server billed."""
+    """Error of the cost estimate before any request, and after five utterances."""
     X, probe = utterances(200), utterances(5)
     probe["dialogue_id"] = "probe"
     with FakeLLM(token_bytes=token_bytes) as server:
@@ -130,13 +130,16 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    print("| what | measured |\n|---|---|")
+    print("| measurement | result |\n|---|---|")
     for _ in range(options.repeats):
-        print(f"| throughput, 50 ms, 32 at once | {throughput(options.calls, 0.05, 32)} |")
-    print(f"| all cached | {cached_pass(options.answers)} |", flush=True)
+        print(f"| throughput, 50 ms, 32 concurrent | {throughput(options.calls, 0.05, 32)} |")
+    print(f"| all answers cached | {cached_pass(options.answers)} |", flush=True)
     for token_bytes in (3, 4, 5):
-        print(f"| estimate, tokens of {token_bytes} bytes | {estimate(token_bytes)} |", flush=True)
-    print(f"| faulty server, 30 % | {faults(0.3)} |")
+        print(
+            f"| cost estimate, {token_bytes}-byte tokens | {estimate(token_bytes)} |",
+            flush=True,
+        )
+    print(f"| faulty server, 30 % of requests | {faults(0.3)} |")
     print(f"\n{platform.processor() or platform.machine()}, {time.strftime('%Y-%m-%d')}")
 
 

@@ -1,4 +1,4 @@
-"""Paired bootstrap over dialogues, for all reports."""
+"""Paired bootstrap over dialogues, used by all reports."""
 
 from functools import lru_cache
 
@@ -11,9 +11,9 @@ DRAWS = 1000
 
 @lru_cache
 def dialogue_weights(n_dialogues: int) -> np.ndarray:
-    """How often each dialogue is in each draw, the same for all methods; the first: once each.
+    """Count of each dialogue in each draw, the same for all methods; in the first draw it is one.
 
-    Tasks on the same dialogues share their draws too; those on others have draws of their own.
+    The seed is the number of dialogues, so tasks on the same dialogues share their draws.
     """
     even = np.full(n_dialogues, 1 / n_dialogues)
     drawn = np.random.default_rng(n_dialogues).multinomial(n_dialogues, even, size=DRAWS)
@@ -21,6 +21,6 @@ def dialogue_weights(n_dialogues: int) -> np.ndarray:
 
 
 def lead_with_interval(lead: np.ndarray) -> str:
-    """A lead as it is, the first, and the 95 % interval of its draws, the others."""
+    """Format the observed lead, the first value, and the 95 % interval over the other draws."""
     low, high = np.percentile(lead[1:], [2.5, 97.5])
     return f"{lead[0]:+.1f} [{low:+.1f}, {high:+.1f}]"

@@ -1,8 +1,8 @@
-"""A teacher that is biased towards a class: which way of training lets human labels mend it.
+"""Accuracy with a teacher that is biased towards a class, by training method.
 
-Synthetic dialogues with precomputed features, half of them for training, about 100 human labels,
-five votes of a simulated teacher whose bias towards one of three classes grows. Accuracy on the
-other dialogues.
+Uses synthetic dialogues with precomputed features: half are for training, with about 100 human
+labels and five votes of a simulated teacher, whose bias towards one of three classes is varied.
+Accuracy is measured on the other half.
 
     python benchmarks/class_bias.py
 """
@@ -22,7 +22,7 @@ ROWS = {
     "default and pairs": {"pair_weight": 0.3},
     "pairs, then human labels": {"loss": "noise_reduced"},
     "joint": {"schedule": "joint"},
-    "distil, then joint": {"schedule": "distill_then_joint"},
+    "distillation, then joint": {"schedule": "distill_then_joint"},
 }
 
 

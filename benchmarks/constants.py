@@ -1,10 +1,10 @@
-"""What the constants of training rest on: each varied alone, on validation dialogues.
+"""Sensitivity to the constants of training: each is varied alone, on validation dialogues.
 
     python -m benchmarks.constants --data-dir DIR
 
-From the repository root. The frozen student of ``benchmarks.evidence`` with its default
-parameters; each row is the mean change, in points, over tasks, numbers of labels and seeds,
-against the recipe as it stands. Writes benchmarks/results/constants.md.
+Run it from the repository root. The student is the frozen one of ``benchmarks.evidence`` with its
+default parameters. Each row is the mean change in points from the present recipe, over tasks,
+numbers of labels and seeds. Writes benchmarks/results/constants.md.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from sklearn_dialpref._training import teacher as _teacher
 from sklearn_dialpref._training import train as _train
 
 DEFAULT = OURS["frozen"]["default"]
-# how the table names each change: where it is made, and the value there
+# each change by its name in the table: the module, the constant and its new value
 CHANGES = {
     "rate of the head halved": [(_recipe, "HEAD_RATE", 2.5e-4)],
     "rate of the head doubled": [(_recipe, "HEAD_RATE", 1e-3)],
@@ -78,7 +78,7 @@ def changed(change: list[tuple]) -> Iterator[None]:
 
 
 def measured(split: Split, budgets: list[int], seeds: list[int]) -> np.ndarray:
-    """Accuracy and macro-F1, in points; mean over budgets and seeds."""
+    """Accuracy and macro-F1 in points, means over budgets and seeds."""
     scores = []
     for budget in budgets:
         for seed in seeds:

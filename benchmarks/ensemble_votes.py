@@ -1,12 +1,12 @@
-"""An ensemble's votes: their mean, weights learned from 100 human labels, and the best member.
+"""Ways to combine an ensemble's votes: their mean, learned weights, and the best member.
 
-Real votes of language models on MELD's test split (emotion; up to 17 combinations of model and
-context window), DeliData (type, target), Persuasion for Good (coarse and fine strategies) and talk
-moves (19 combinations of prompt and model), through the code by which ``LLMAnnotator`` combines
-the answers of its prompts. Per seed some human labels (whole dialogues) are drawn to learn from;
-the rows of all other dialogues are scored. "Weights alone" leaves out what the annotator learns
-beside them, temperature and bias, and its test of whether they help. "Best member" is chosen by
-accuracy on the same labels.
+Uses real votes of language models on MELD's test split (emotion; up to 17 combinations of model
+and context window), DeliData (type, target), Persuasion for Good (coarse and fine strategies) and
+talk moves (19 combinations of prompt and model), and the code with which ``LLMAnnotator`` combines
+the answers of its prompts. For each seed, human labels of whole dialogues are drawn for learning,
+and the rows of all other dialogues are scored. "Weights alone" omits the temperature and bias that
+the annotator also learns, and its test of whether they help. "Best member" is the member with the
+highest accuracy on the same human labels.
 
     python benchmarks/ensemble_votes.py --data ../shared/data
 """
@@ -39,7 +39,7 @@ SETS = {
 
 
 def load(folder: Path, name: str) -> tuple:
-    """Votes as scores (n, A, K), labels, dialogues, and the members' names."""
+    """Return votes as scores (n, A, K), label codes, dialogue codes, and the members' names."""
     file, column, wanted = SETS[name]
     data = pd.read_parquet(folder / f"{file}.parquet")
     if file == "meld":

@@ -1,9 +1,9 @@
-"""Size of the encoder against quality: a static encoder, 2 to 6 layers, float32 and int8.
+"""Quality by encoder size: a static encoder and 2 to 6 layers, in float32 and int8.
 
     python -m benchmarks.frontier --data-dir DIR
 
-Frozen students with a context of one utterance, trained from human labels of whole dialogues and
-all LLM votes. Then each graph is timed, in turns, in this process.
+The students are frozen, have one utterance of context, and are trained on human labels of whole
+dialogues and all LLM votes. Then all graphs are timed in turn in this process.
 """
 
 import argparse
@@ -35,12 +35,12 @@ LAYERS = (2, 3, 4, 6)
 PRECISIONS = ("float32", "int8")
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 N_TOKENS, N_CALLS, BATCH = 16, 400, 256
-N_CHECKED = 100  # utterances that an export is checked on
+N_CHECKED = 100  # utterances on which an export is checked
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured on each task with each encoder."""
+    """Data, budgets, seeds and encoders of the quality measurements."""
 
     folder: Path
     part: str
@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
 
 
 def qualities(job: tuple[str, str], plan: Plan) -> list[dict]:
-    """Scores of one task and encoder: all budgets, seeds and precisions."""
+    """Scores of one encoder on one task, for all budgets, seeds and precisions."""
     torch.set_num_threads(1)
     task, encoder = job
     split = load_split(TASKS[task], plan.folder, plan.part)
@@ -112,7 +112,7 @@ def all_qualities(jobs: list[tuple[str, str]], plan: Plan, n_jobs: int) -> pd.Da
 
 
 def speeds(task: str, plan: Plan, work: Path) -> pd.DataFrame:
-    """Milliseconds, utterances per second and megabytes of each graph, of any weights."""
+    """Milliseconds, utterances per second and megabytes of each graph; quality does not matter."""
     torch.set_num_threads(1)
     split = load_split(TASKS[task], plan.folder, plan.part)
     rows = split.train[:N_CHECKED]
@@ -126,7 +126,7 @@ def speeds(task: str, plan: Plan, work: Path) -> pd.DataFrame:
             served[encoder, precision] = exported(clf, folder, rows, precision)
     texts = split.train["text"].tolist()
     contenders = {key: model.predict_proba for key, model in served.items()}
-    # one with a transformer's tokenizer: its special tokens count
+    # counted by a transformer's tokenizer, with its special tokens
     calls = calls_of_length(texts, served[f"{LAYERS[-1]} layers", "float32"], N_TOKENS, N_CALLS)
     took = in_turns(contenders, calls)
     table = {
@@ -147,12 +147,12 @@ def report(scores: pd.DataFrame, speed: pd.DataFrame, options: argparse.Namespac
     note = (
         f"Accuracy and macro-F1: means over tasks ({', '.join(options.tasks)}) and over seeds "
         f"({', '.join(map(str, options.seeds))}), {options.part} dialogues, "
-        "in float32 by the classifier itself, with which its graph agrees, in int8 by its graph. "
+        "of the classifier for float32, with which its graph agrees, and of the graph for int8. "
         f"ms: the median of {N_CALLS} single utterances of {N_TOKENS} tokens without context; "
-        "an utterance before it is a second text. "
-        f"Per second: in batches of {BATCH} of mixed length. MB: the exported folder, tokenizer "
-        "included. Graphs are timed on one thread, in turns. The static encoder holds MiniLM's "
-        "embedding of each token on its own."
+        "a context would be a second text. "
+        f"Per second: in batches of {BATCH} of mixed length. MB: the exported folder with the "
+        "tokenizer. Graphs are timed in turn on one thread. The static encoder has MiniLM's "
+        "embedding of each token alone."
     )
     parts = ["# Size of the encoder against quality", markdown(summary(scores, speed)), note]
     for name, (measure, title) in zip("AM", MEASURES.items(), strict=True):
@@ -170,7 +170,7 @@ def report(scores: pd.DataFrame, speed: pd.DataFrame, options: argparse.Namespac
 
 
 def means(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Of tasks that count alike; a column for each budget."""
+    """Means over tasks with equal weights; a column for each budget."""
     keys = ["encoder", "precision"]
     by = scores.groupby([*keys, "budget", "task"], sort=False)[measure].mean()
     return by.groupby([*keys, "budget"], sort=False).mean().unstack("budget")
@@ -196,13 +196,13 @@ def by_task(scores: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:
-    """In the order of encoders, with one name for a row."""
+    """Sort the rows by encoder, and give each row one name."""
     table = table.reindex(sorted(table.index, key=lambda key: (key[0] != "static", *key)))
     return table.set_axis([", ".join(key) for key in table.index]).rename_axis("encoder")
 
 
 def plot(scores: pd.DataFrame, speed: pd.DataFrame, path: Path) -> bool:
-    """Macro-F1 against the time of one utterance, a panel for each budget."""
+    """Plot macro-F1 against the time of one utterance, with a panel for each budget."""
     try:
         import matplotlib
 

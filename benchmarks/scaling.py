@@ -1,10 +1,11 @@
-"""Time and memory of a fit on precomputed features, by the number of utterances and of classes.
+"""Time and memory of a fit on precomputed features, by number of utterances and classes.
 
     python benchmarks/scaling.py
 
-Each size runs in a process of its own: seconds of ``fit``, how far it raised the process's peak
-of resident memory above what the data and the imports took, and that peak. Default epochs; 384
-features, 1,000 human labels, all LLM labels; dialogues of 10 utterances, and one of 5,000.
+Each size runs in its own process. The table has the seconds of ``fit``, the increase of the
+process's peak resident memory over the data and the imports, and that peak. Fits use the default
+epochs, 384 features, 1,000 human labels, LLM labels for all rows, and dialogues of 10 utterances
+or a single one of 5,000.
 """
 
 import resource
@@ -30,7 +31,7 @@ def peak_mb() -> float:
 def measure(n_rows: int, length: int, n_classes: int) -> None:
     from sklearn_dialpref import DialoguePreferenceClassifier, _net  # noqa: F401
 
-    # made in float32 at once: a larger copy would raise the peak that the fit is measured from
+    # created directly in float32: a larger copy would raise the peak before the fit
     features = np.random.default_rng(0).standard_normal((n_rows, 384), dtype=np.float32)
     truth = features[:, :n_classes].argmax(axis=1)
     X = pd.DataFrame(features).rename(columns=str).assign(dialogue_id=np.arange(n_rows) // length)
@@ -45,7 +46,7 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         measure(*map(int, sys.argv[1:]))
     else:
-        print("| utterances | in dialogues of | classes | seconds | extra MB | peak MB |")
+        print("| utterances | per dialogue | classes | seconds | extra MB | peak MB |")
         print("|---|---|---|---|---|---|")
         for case in CASES:
             numbers = [str(number) for number in case]

@@ -1,11 +1,11 @@
-"""Dialogue acts of Switchboard from all human labels, on the 19 published test dialogues.
+"""Dialogue acts of Switchboard, trained on all human labels, on the 19 published test dialogues.
 
     python benchmarks/swda.py --data-dir DIR
 
-Prints accuracy and macro-F1, seconds and peak memory. 192,390 utterances of training: with the
-encoder trained an epoch takes about an hour of two cores, or minutes of a GPU. Published: 79.2 %
-accuracy of a hierarchical pretrained transformer; people agree on 84 %.  What was measured is in
-benchmarks/results/tasks/swda.md.
+Prints accuracy and macro-F1, seconds and peak memory. There are 192,390 training utterances: with
+a fine-tuned encoder, an epoch takes about an hour on two cores, or minutes on a GPU. The published
+accuracy of a hierarchical pretrained transformer is 79.2 %; people agree on 84 %. The results are
+in benchmarks/results/tasks/swda.md.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from sklearn_dialpref import DialoguePreferenceClassifier, with_context
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--dialogues", type=int, help="of training, at random; by default all")
+    parser.add_argument("--dialogues", type=int, help="random training dialogues; by default all")
     parser.add_argument("--trainable-layers", type=int, help="by default the whole encoder")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, help="by default the estimator's own")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--turns", type=int, default=1, help="of context")
+    parser.add_argument("--turns", type=int, default=1, help="turns of context")
     parser.add_argument("--speakers", action="store_true", help="name them in the context")
     parser.add_argument("--parts", choices=["val", "test"], nargs="+", default=["test"])
     parser.add_argument("--save", type=Path, help="folder for the fitted classifier")
@@ -56,7 +56,7 @@ def main() -> None:
     if options.save:
         clf.save(options.save)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{len(train)} utterances of training, {seconds:.0f} s, {peak:.0f} MB")
+    print(f"{len(train)} training utterances, {seconds:.0f} s, {peak:.0f} MB")
     for part in options.parts:
         rows = data[data["split"] == part]
         predicted = clf.predict(rows)
