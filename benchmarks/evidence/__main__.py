@@ -1,10 +1,10 @@
-"""Measure this package against what people do today, on data with real LLM labels.
+"""Compare this package with common alternatives, on data with real LLM labels.
 
     python -m benchmarks.evidence --data-dir DIR
     python -m benchmarks.evidence --data FILE.parquet --human COLUMN --llm COLUMN COLUMN
 
-From the repository root. Each result is appended to a CSV file as it ends, and is not computed
-again; stop and go on as you like.
+Run it from the repository root. Each result is appended to a CSV file when it is ready, and is not
+computed again, so you can interrupt and resume a run.
 """
 
 import argparse
@@ -40,15 +40,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument(
-        "--methods", nargs="+", help="by default all, the ablations at 100 labels only"
+        "--methods", nargs="+", help="by default all; ablations run at 100 labels only"
     )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument(
         "--intervals",
         action="store_true",
-        help="run again what has a result but no stored predictions",
+        help="rerun jobs that have a result but no stored predictions",
     )
-    parser.add_argument("--report-only", action="store_true", help="of the results there are")
+    parser.add_argument(
+        "--report-only", action="store_true", help="only report the existing results"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evidence"))
     options = parser.parse_args()
     if options.data and not (options.human and options.llm):

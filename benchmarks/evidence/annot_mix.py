@@ -30,10 +30,10 @@ class Classifier(nn.Module):
 
 
 def annot_mix(cell: Cell, seed: int) -> np.ndarray:
-    """Each LLM is an annotator, and the people are one more.
+    """Train Annot-Mix with each LLM as an annotator, and the people as one more.
 
-    Optimiser, rate and epochs are those of scikit-activeml 1.0.1's README, which trains on few
-    labels in batches of 16; batches of 128, skorch's default, were no worse here on validation
+    Optimiser, learning rate and epochs are those of the README of scikit-activeml 1.0.1. It trains
+    on few labels in batches of 16; skorch's default of 128 was no worse here on validation
     dialogues. The size of the sample embedding is that of its tutorial on many annotators.
     """
     from skactiveml.classifier.multiannotator import AnnotMixClassifier

@@ -1,4 +1,4 @@
-"""What people do today: each a function from a cell and a seed to class probabilities."""
+"""Common alternatives: each is a function from a cell and a seed to class probabilities."""
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ def llm_votes(cell: Cell, seed: int) -> np.ndarray:
 
 
 def mlp_human(kind: str):
-    """The head on the human labels alone."""
+    """Train the head on the human labels alone."""
 
     def fit_predict(cell: Cell, seed: int) -> np.ndarray:
         x, evaluated = cell_features(cell, kind)
@@ -48,7 +48,7 @@ def mlp_human(kind: str):
 
 
 def distillation(kind: str, then_human: bool):
-    """Cross-entropy on the shares of the votes, and a human stage after it, or none."""
+    """Train with cross-entropy on the vote shares, optionally followed by a human stage."""
 
     def fit_predict(cell: Cell, seed: int) -> np.ndarray:
         return _distilled(cell, seed, cell.shares, kind, then_human)
@@ -57,7 +57,7 @@ def distillation(kind: str, then_human: bool):
 
 
 def joint_cross_entropy(cell: Cell, seed: int) -> np.ndarray:
-    """Votes and human labels in each step."""
+    """Train on votes and human labels in each step."""
     x, evaluated = cell_features(cell, "sentence")
     shares = cell.shares
     voted = ~np.isnan(shares[:, 0])
@@ -68,7 +68,7 @@ def joint_cross_entropy(cell: Cell, seed: int) -> np.ndarray:
 
 
 def forward_correction(cell: Cell, seed: int) -> np.ndarray:
-    """Distillation through the confusion matrix of the votes, then a human stage."""
+    """Distil through the confusion matrix of the votes, then run a human stage."""
     shares = cell.shares
     both = ~np.isnan(shares[cell.human, 0])
     confusion = smoothed_confusion(cell.human_codes[both], shares[cell.human][both])
@@ -76,7 +76,7 @@ def forward_correction(cell: Cell, seed: int) -> np.ndarray:
 
 
 def dawid_skene(cell: Cell, seed: int) -> np.ndarray:
-    """Dawid-Skene over the votes and, as one more worker, the human labels; then as above."""
+    """Aggregate votes and human labels (as one more worker) with Dawid-Skene, then distil them."""
     from crowdkit.aggregation import DawidSkene
 
     votes = cell.split.votes_train.assign(human=cell.y_human)

@@ -1,4 +1,4 @@
-"""Baselines with logistic regression on frozen features: labels of people, of LLMs, of both."""
+"""Baselines with logistic regression on frozen features, from human labels, LLM labels or both."""
 
 import warnings
 
@@ -47,7 +47,7 @@ def all_classes(proba: np.ndarray, known: np.ndarray, n_classes: int) -> np.ndar
 
 
 class ConstantClass:
-    """The answer where all training rows have one class, which scikit-learn refuses."""
+    """Classifier for training rows of a single class, which scikit-learn refuses."""
 
     def __init__(self, code: int) -> None:
         self.classes_ = np.array([code])
@@ -76,7 +76,7 @@ def fit_logistic(x: np.ndarray, codes: np.ndarray, weights: np.ndarray, grid) ->
 def choose_c(cell: Cell, x: np.ndarray, human: bool, llm: bool) -> float:
     """C with the best log-loss on held-out human-labelled dialogues, pooled over folds.
 
-    Held-out rows are trained on by none of their labels.
+    No label of a held-out row is used for training.
     """
     rows, codes, weights = weighted_rows(cell, human, llm)
     labelled, truth = np.flatnonzero(cell.human), cell.human_codes

@@ -1,4 +1,4 @@
-"""What the methods are called in tables."""
+"""Names of the methods in tables."""
 
 __all__ = ["named"]
 
@@ -54,5 +54,5 @@ NAMES = {
 
 
 def named(method: str) -> str:
-    """In words; a method that has none as it is."""
+    """The method's name in words, or its identifier if it has none."""
     return NAMES.get(method, f"`{method}`")

@@ -1,4 +1,4 @@
-"""This package's classifier: its default, and what each part of it buys."""
+"""This package's classifier: its default, and ablations of its parts."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,7 +31,7 @@ def constant_margin(logits: Tensor, scores: Tensor, pairs: Tensor, **options) ->
     return loss.mean() if loss.numel() else logits.sum() * 0
 
 
-# Pairs instead of distillation, as the paper's abstract has it.
+# Pairs instead of distillation, as in the paper's abstract.
 PAIRS = {"loss": "noise_reduced"}
 
 # Parameters of each method, the default's first.
@@ -93,7 +93,7 @@ class Method:
         return clf.predict_proba(evaluation)[cell.evaluated]
 
     def votes(self, cell: Cell, seed: int) -> np.ndarray:
-        """As the classifier takes them: (n, n_llms), or (n,) of a single LLM."""
+        """Votes in the classifier's format: (n, n_llms), or (n,) for a single LLM."""
         votes = cell.split.votes_train.to_numpy(dtype=object, copy=True)
         if self.shuffled:
             voted = np.flatnonzero(~np.isnan(cell.shares[:, 0]))
@@ -101,7 +101,7 @@ class Method:
         return votes[:, 0] if self.one_llm or votes.shape[1] == 1 else votes
 
     def prepare(self, split: Split) -> None:
-        """Before the clock starts: a frozen encoder embeds all texts once per process."""
+        """Embed all texts with the frozen encoder, once per process, before time is measured."""
         if self.parameters.get("trainable_layers") == 0:
             _warm_up(split, tuple((k, v) for k, v in self.parameters.items() if k in EMBEDDING))
 
@@ -128,6 +128,6 @@ OURS = {
     for student, own in STUDENTS.items()
 }
 
-# what is run at every number of labels; the others at one only
+# these run at every number of labels; the others at one only
 ALWAYS = ("default", "default_and_pairs", "default_human_only", "default_shuffled")
 ABLATIONS = [name for name in OURS["frozen"] if name not in ALWAYS]

@@ -183,7 +183,7 @@ def _rows_note(part: pd.DataFrame) -> str:
 
 
 def baselines(frame: pd.DataFrame) -> pd.DataFrame:
-    """Results of the baselines; the LLM itself is no student."""
+    """Results of the baselines, without the LLM's own labels."""
     known = {name for methods in BASELINES.values() for name in methods} - {"llm_votes"}
     return frame[frame["method"].isin(known)]
 

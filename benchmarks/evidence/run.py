@@ -1,4 +1,4 @@
-"""Fit the cells that are not there yet, and append each result to CSV files as it ends."""
+"""Fit the cells without a result, and append each new result to CSV files."""
 
 import csv
 import time
@@ -167,7 +167,7 @@ def _key(row: dict) -> tuple[str, ...]:
 
 
 def _prepare_embeddings(jobs: list[Job]) -> None:
-    """Here and now, not in each process."""
+    """Embed the texts in this process, so that the workers need not."""
     frozen = {(job.task, job.folder, job.part) for job in jobs if job.student == "frozen"}
     for task, folder, part in sorted(frozen, key=lambda one: one[0].name):
         prepare(_split(task, folder, part))
@@ -187,7 +187,7 @@ def _outcomes(jobs: list[Job], n_jobs: int) -> Iterator[dict]:
 
 
 def _outcome(job: Job) -> dict:
-    """The row of a job, whatever happens in it."""
+    """The result row of a job; an exception becomes its error."""
     row = dict.fromkeys(FIELDS, "") | dict(zip(KEY, job.key, strict=True))
     torch.set_num_threads(1)
     try:
