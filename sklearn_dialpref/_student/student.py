@@ -52,8 +52,8 @@ class Dropout(nn.Dropout):
         n = inputs.numel()
         drawn = torch.empty(-(-n // 8), dtype=torch.int64, device=inputs.device).random_()
         # the lowest bit of each byte: the highest of all, the sign, is never set
-        kept = drawn.view(torch.uint8)[:n].view(inputs.shape).bitwise_and(1)
-        return inputs * kept.mul(2)
+        mask = drawn.view(torch.uint8)[:n].view(inputs.shape).bitwise_and(1)
+        return inputs * mask.mul(2)
 
 
 class Head(nn.Sequential):
@@ -125,6 +125,7 @@ class Student(nn.Module):
     def standardise_by(self, features: Tensor) -> None:
         """Set mean and scale of the inputs; that of columns constant but for rounding is ≥ 1."""
         self.mean = features.mean(dim=0)
+        # without a correction, since one row has a spread of 0 and not of NaN
         scale = features.std(dim=0, correction=0)
         size = self.mean.abs()
         rounding = 1e-8 + 2.5e-7 * size  # two steps of a float32

@@ -54,7 +54,7 @@ def student_and_rows(
     order = canonical_order(dialogues, targets)
     order = order[(targets.has_human | targets.has_score)[order]]
     slots = [slot[order] for slot in slots]
-    ready = None if dialogues.features is None else dialogues.features[order]
+    features = None if dialogues.features is None else dialogues.features[order]
     n_classes = len(targets.classes)
     scores = targets.scores
     if scores is None:
@@ -67,9 +67,9 @@ def student_and_rows(
     }
     if targets.possible is not None:
         labels["possible"] = torch.from_numpy(targets.possible[order])
-    if ready is not None or not isinstance(source, tuple):
-        if ready is not None:
-            inputs = as_feature_tensor(ready)
+    if features is not None or not isinstance(source, tuple):
+        if features is not None:
+            inputs = as_feature_tensor(features)
         else:
             assert not isinstance(source, tuple)
             inputs = embedded_rows(source, *distinct_texts(slots))
@@ -84,8 +84,9 @@ def student_and_rows(
     encoder, encoder_layers, trainable_layers, pooling = source
     trained = TextEncoder(load_encoder(encoder, encoder_layers), trainable_layers, pooling)
     texts, index = distinct_texts(slots)
+    # mean and spread need a sample only, and encoding all would take as long as an epoch
     sample = np.random.RandomState(0).permutation(len(texts))[:1024]
-    embedded = trained.to(device).embed([texts[at] for at in np.sort(sample)])
+    embedded = trained.to(device).embed([texts[number] for number in np.sort(sample)])
     contexts = [embedded[:, -trained.n_context :]] * (len(slots) - 1)
     inputs = torch.from_numpy(np.concatenate([embedded, *contexts], axis=1))
     student = Student(

@@ -52,7 +52,7 @@ class StageEnd(Exception):
 
 
 class Interrupts:
-    """Tells a Ctrl-C from a callback's KeyboardInterrupt, by the signal; Python acts as ever."""
+    """Tells a Ctrl-C from a callback's KeyboardInterrupt by its signal, which acts as ever."""
 
     def __init__(self) -> None:
         self.seen = False
@@ -190,6 +190,7 @@ def stage_batches(
     if stage.human:
         share = min(1.0, human.sum() / llm.sum())
         beside = human_batches(max(1, batch_size // JOINT_HUMAN_SHARE, round(batch_size * share)))
+    # a segment of one row has no pair
     chosen = np.flatnonzero(llm)
     segment = np.full(len(llm), -1)
     segment[chosen] = segments(
@@ -253,6 +254,7 @@ def plan_training(
     encoder = student.encoder
     plans = []
     for number, stage in enumerate(stages, start=n_done):
+        # by the stage's number, so that a fold draws its batches as the stage itself does
         rng = np.random.RandomState((recipe.seed + number) % 2**32)
         batches = stage_batches(rows, ~held_out, stage, recipe.batch_size, encoder, rng)
         if batches is None:
@@ -262,6 +264,7 @@ def plan_training(
             )
         valid = None
         if recipe.early_stopping:
+            # people decide when a joint stage ends, not the LLM
             watched = replace(stage, llm=None) if stage.human else stage
             valid = stage_batches(rows, held_out, watched, recipe.batch_size, encoder, None)
         first = number == 0
@@ -289,7 +292,7 @@ def train(
     Parameters
     ----------
     student : Student
-        Trained in place.
+        It is trained in place.
     plans : sequence of Plan
     recipe : Recipe
     labels : LabelStats
@@ -299,7 +302,7 @@ def train(
     Returns
     -------
     net : DialogueNet
-        Of the last stage.
+        The net of the last stage.
     history : list of dict
         One entry per epoch: epoch, stage, losses and duration in seconds.
     """
@@ -311,6 +314,7 @@ def train(
         net.run(plan.batches)
         history.extend(_history_rows(net, stage, len(history)))
         if stage.pairwise:
+            # human labels in the stage have set the level of their classes already
             free = labels.unlabelled if stage.human else torch.ones_like(labels.unlabelled)
             calibrate(net, plan.batches, free)
         net.callbacks = [named for named in net.callbacks if named[0] != "progress"]
@@ -326,7 +330,8 @@ def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelStats)
     ]
     if recipe.early_stopping and plan.valid is not None:
         callbacks.append(("stop", EarlyStopping(patience=PATIENCE, load_best=True, sink=noop)))
-    callbacks.extend((f"user_{at}", clone(c)) for at, c in enumerate(recipe.callbacks))
+    callbacks.extend((f"user_{number}", clone(c)) for number, c in enumerate(recipe.callbacks))
+    # a new head beside a pretrained encoder has farther to go, and takes larger steps
     frozen = student.encoder is None
     return DialogueNet(
         student,
