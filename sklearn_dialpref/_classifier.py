@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +17,20 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from ._compat import Interval, StrOptions, validate_parameter_constraints
+from ._compat import Interval, StrOptions
 from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
 from ._dialogues.validation import check_dialogues, label_array, wholly_known
 from ._labels.fitted import FittedLabels, HasFittedLabels
 from ._labels.speakers import all_classes, mask_impossible_labels
 from ._labels.targets import check_targets
 from ._persistence.saving import SavedAsFolder, data_summary
-from ._training.inputs import POOLINGS, as_feature_tensor
+from ._training.inputs import (
+    POOLINGS,
+    as_feature_tensor,
+    check_finite_logits,
+    warn_of_constant_features,
+)
+from ._training.parameters import check_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,8 +100,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         Peak rate of AdamW, for the encoder or, where that is frozen, the head; beside a
         fine-tuned encoder the head takes no less than ``"auto"``: see the user guide.
     batch_size : int or "auto", default="auto"
-        Utterances of up to 32 tokens in a batch; longer ones count more. ``"auto"``: see the
-        user guide.
+        Utterances of up to 32 tokens in a batch; longer ones count more.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the cross-entropy on human labels, each 0 or more; multilabel:
         weights of each label's positive examples.
@@ -172,8 +176,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
     a class is taken out first, where that gains at least 5 points of accuracy on held-out
     dialogues. Without human labels the student takes over the level that the LLM gives each class.
 
-    The user guide has the rules of joint stages, of multilabel thresholds, and of what ``"auto"``
-    stands for.
+    The user guide has the rules of joint stages, multilabel thresholds and ``"auto"``.
 
     References
     ----------
@@ -270,8 +273,6 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         self.random_state = random_state
         self.verbose = verbose
 
-    # -- fitting ----------------------------------------------------------------------------
-
     def fit(self, X: Any, y_human: Any, y_llm: Any = None) -> DialoguePreferenceClassifier:
         """Train the student.
 
@@ -296,7 +297,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         ------
         ValueError
             If a parameter, ``X`` or the labels are not as described, there is no label at all or
-            a single class, or a pair loss meets LLM labels without dialogues.
+            a single class, a pair loss meets LLM labels without dialogues, or the loss does not
+            stay finite.
         OSError
             If the encoder cannot be found.
         """
@@ -310,13 +312,13 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         for stale in ("n_features_in_", "feature_names_in_"):  # of another fit
             self.__dict__.pop(stale, None)
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)
+        warn_of_constant_features(dialogues.features)
         names = all_classes(self.classes, y_human)
         targets = check_targets(y_human, y_llm, len(dialogues), names)
         targets, classes_by_speaker = mask_impossible_labels(targets, self.classes, dialogues)
         check_pairs(self.loss, dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         slots = text_slots(dialogues, self.context_turns)
-        given = bool(targets.has_score.any())
         summary = data_summary(targets, dialogues.group)
 
         choose = self.pooling == "auto" and not self._precomputed
@@ -352,7 +354,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         )
         self.net_ = trained.net
         self.history_ = trained.history
-        self.teacher_status_ = teacher_status(given, left_out, bias)
+        self.teacher_status_ = teacher_status(bool(targets.has_score.any()), left_out, bias)
         self.teacher_bias_ = None if bias is None else bias.towards
         self.teacher_bias_gain_ = None if bias is None else bias.gain
         self.human_weight_ = trained.human_weight
@@ -367,20 +369,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         return isinstance(self.encoder, str) and self.encoder == "precomputed"
 
     def _check_parameters(self) -> None:
-        from .losses import LOSSES
-
-        constraints = {**self._parameter_constraints, "loss": [StrOptions(set(LOSSES)), callable]}
-        validate_parameter_constraints(
-            constraints, self.get_params(deep=False), caller_name=type(self).__name__
-        )
-        model = hasattr(self.encoder, "state_dict") and hasattr(self.encoder, "encode")
-        if not (model or isinstance(self.encoder, str | Path)):
-            raise TypeError(
-                "encoder must be the name or folder of a sentence-transformers model, a "
-                f"SentenceTransformer or 'precomputed', got {self.encoder!r}"
-            )
-
-    # -- predicting ---------------------------------------------------------------------------
+        check_parameters(self)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probability of each class.
@@ -402,7 +391,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If ``X`` is not as described.
+            If ``X`` is not as described, or too far outside what was trained on.
         """
         logits = self._logits(X)
         return self.fitted_labels_.probabilities(logits)
@@ -487,7 +476,9 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         with torch.inference_mode():
             net.module_.eval()
             parts = [net.infer({"features": part}).cpu() for part in inputs.split(8192)]
-        return torch.cat(parts).double().numpy()
+        logits = torch.cat(parts).double()
+        check_finite_logits(logits, inputs)
+        return logits.numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 IMPOSSIBLE = -1e4  # a logit; with an infinite one, 0 · log 0 would be NaN
 LARGEST_TEMPERATURE = 20.0
+LEAST_MEAN = 1e-15  # of probabilities, so that a level stays finite where they round to 0 or 1
 ROUNDS = 3  # of scale and level in turn; they hardly move after the first
 
 
@@ -87,9 +88,11 @@ def level_shift(
     shift = torch.zeros(logits.shape[1], dtype=logits.dtype)
     for _ in range(steps):
         if multilabel:
-            step = target.logit() - torch.sigmoid(logits + shift).mean(dim=0).logit()
+            mean = torch.sigmoid(logits + shift).mean(dim=0)
+            step = target.logit() - mean.clamp(LEAST_MEAN, 1 - LEAST_MEAN).logit()
         else:
-            step = (target / torch.softmax(logits + shift, dim=1).mean(dim=0)).log()
+            mean = torch.softmax(logits + shift, dim=1).mean(dim=0)
+            step = (target / mean.clamp(min=LEAST_MEAN)).log()
         shift = shift + step.where(free, 0.0)
     # a softmax does not see what all classes have in common
     return shift if multilabel else shift - shift.mean()

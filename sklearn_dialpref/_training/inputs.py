@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from .batches import Rows
 
+LEAST_SPREAD = 1e-8  # of a feature; a smaller one is not standardised
 POOLINGS = ["layers", "model"]  # "auto" keeps the first one where nothing can tell
 
 
@@ -28,6 +30,34 @@ def as_feature_tensor(features: NDArray[Any]) -> Tensor:
 
     # pandas gives read-only arrays, of which torch warns
     return torch.from_numpy(np.require(features, np.float32, "W"))
+
+
+def warn_of_constant_features(features: NDArray[Any] | None) -> None:
+    """Warn where no feature varies enough to be learned from."""
+    if features is None or len(features) < 2:
+        return
+    with np.errstate(over="ignore"):
+        spread = np.ptp(features, axis=0).max()
+    if spread < LEAST_SPREAD:
+        warnings.warn(
+            f"no feature of X varies by more than {spread:.1e}, which counts as rounding, so that "
+            "there is nothing to learn from them; rescale them, or pass others",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def check_finite_logits(logits: Tensor, inputs: Tensor) -> None:
+    """Raise a ValueError that names a row whose logits are no numbers."""
+    bad = ~logits.isfinite().all(dim=1)
+    if bad.any():
+        row = int(bad.int().argmax())
+        largest = float(inputs[row].abs().max())
+        raise ValueError(
+            f"row {row} has no finite logits: its features, of up to {largest:.3g} in size, are "
+            "too far outside those of training, or the student diverged there; scale X as for "
+            "fit, look for outliers, and lower learning_rate if you set it"
+        )
 
 
 def student_and_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -100,6 +101,21 @@ class DialogueNet(NeuralNet):
                 self.notify("on_train_end", X=dataset, y=None)
         self._interrupts = None
 
+    def check_weights(self) -> None:
+        """Raise a ValueError where weights are not finite, as after a last step too far."""
+        for weight in self.module_.parameters():
+            if not weight.isfinite().all():
+                raise self._divergence("weights", float(weight.detach().sum()))
+
+    def _divergence(self, what: str, value: float) -> ValueError:
+        number = "NaN" if math.isnan(value) else "infinite"
+        return ValueError(
+            f"the {what} became {number} in epoch {len(self.history)} of stage "
+            f"{self.criterion_.stage!r}: lower learning_rate, which is {self.lr:g} here, or look "
+            "for extreme values in X, class_weight, margin_scale, loss_weight and pair_weight, "
+            "and for a loss of your own that is not finite"
+        )
+
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
     ) -> None:
@@ -111,6 +127,8 @@ class DialogueNet(NeuralNet):
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
             losses.append(step["loss"].item())
+            if not math.isfinite(losses[-1]):
+                raise self._divergence("loss", losses[-1])
             sizes.append(len(step["y_pred"]))
             self.history.record_batch(prefix + "_loss", losses[-1])
             self.history.record_batch(prefix + "_batch_size", sizes[-1])
@@ -317,6 +335,7 @@ def train(
             # human labels in the stage have set the level of their classes already
             free = labels.unlabelled if stage.human else torch.ones_like(labels.unlabelled)
             calibrate(net, plan.batches, free)
+        net.check_weights()
         net.callbacks = [named for named in net.callbacks if named[0] != "progress"]
     return net, history
 

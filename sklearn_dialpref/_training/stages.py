@@ -119,6 +119,7 @@ class StageLoss(nn.Module):
 
     def __init__(self, stage: Stage, recipe: Recipe, labels: LabelStats) -> None:
         super().__init__()
+        self.stage = stage.name
         llm = LOSSES[stage.llm] if isinstance(stage.llm, str) else stage.llm
         self.llm: Callable[..., Tensor] | None = llm
         self.pairwise = stage.pairwise
