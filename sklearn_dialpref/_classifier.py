@@ -24,6 +24,7 @@ from ._labels.fitted import FittedLabels, HasFittedLabels
 from ._labels.speakers import all_classes, mask_impossible_labels
 from ._labels.targets import check_targets
 from ._persistence.saving import SavedAsFolder, data_summary
+from ._training.cut_context import turn_summary, warn_of_cut_context
 from ._training.inputs import (
     POOLINGS,
     as_feature_tensor,
@@ -78,8 +79,9 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         pairs, or ``X`` has no dialogues.
     context_turns : int, default=0
         How many previous utterances of the dialogue are encoded as context, for ``X`` without a
-        column ``context``. In cross-validation make that column with :func:`with_context`
-        before the split, as test folds need not hold all utterances.
+        column ``context``. Where rows of a dialogue are missing, contexts are wrong; numbers in
+        ``turn`` show it, with a UserWarning. In cross-validation, make that column with
+        :func:`with_context` before the split.
     trainable_layers : int or None, default=0
         How many of the encoder's top layers are trained. None trains all of it; 0 freezes it,
         so that each distinct text is encoded once per process, across folds and candidates.
@@ -154,7 +156,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
     pooling_ : {"layers", "model"}
         The pooling that is in use.
     data_summary_ : dict of int
-        How many utterances, dialogues and labels of both kinds ``fit`` has seen.
+        How many utterances, dialogues and labels of both kinds ``fit`` has seen; with
+        ``context_turns``, also how their turns are numbered.
     net_ : skorch.NeuralNet
         The trained net of the last stage.
     n_features_in_ : int
@@ -320,6 +323,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         slots = text_slots(dialogues, self.context_turns)
         summary = data_summary(targets, dialogues.group)
+        if self.context_turns:
+            summary |= turn_summary(X, dialogues.group)
 
         choose = self.pooling == "auto" and not self._precomputed
         fit = partial(
@@ -392,6 +397,11 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
             If the estimator is not fitted.
         ValueError
             If ``X`` is not as described, or too far outside what was trained on.
+
+        Warns
+        -----
+        UserWarning
+            If ``X`` lacks utterances that ``context_turns`` would show.
         """
         logits = self._logits(X)
         return self.fitted_labels_.probabilities(logits)
@@ -453,6 +463,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         check_is_fitted(self, "net_")
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
         slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
+        if self.context_turns:
+            warn_of_cut_context(X, dialogues.group, self.data_summary_, self.context_turns)
         if dialogues.features is None:
             logits = self._logits_from_texts(*distinct_texts(slots))
         else:
