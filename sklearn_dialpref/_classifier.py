@@ -374,7 +374,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         return isinstance(self.encoder, str) and self.encoder == "precomputed"
 
     def _check_parameters(self) -> None:
-        check_parameters(self)
+        check_parameters(self, self._parameter_constraints)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probability of each class.

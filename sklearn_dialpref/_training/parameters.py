@@ -13,13 +13,13 @@ from sklearn_dialpref._compat import StrOptions, validate_parameter_constraints
 LEAST_CLASS_WEIGHT, LARGEST_CLASS_WEIGHT = 1e-10, 1e10
 
 
-def check_parameters(estimator: Any) -> None:
+def check_parameters(estimator: Any, constraints: Mapping[str, Any]) -> None:
     """Raise a ValueError or TypeError for a parameter that is not as described."""
     from sklearn_dialpref.losses import LOSSES
 
     losses = {"loss": [StrOptions(set(LOSSES)), callable]}
     validate_parameter_constraints(
-        {**estimator._parameter_constraints, **losses},
+        {**constraints, **losses},
         estimator.get_params(deep=False),
         caller_name=type(estimator).__name__,
     )
