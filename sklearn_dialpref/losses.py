@@ -116,6 +116,7 @@ def noise_reduced(
     >>> round(noise_reduced(logits, scores, torch.tensor([[0], [1]])).item(), 4)
     0.2014
     """
+    # gaps of scores are 1 at most, differences of logits are not: the scale makes one the other
     size, agreement = _agreement(logits, scores, pairs, min_gap)
     return _mean(softplus(margin_scale * size - agreement), logits)
 
