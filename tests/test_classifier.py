@@ -330,6 +330,14 @@ def test_huge_features_are_answered_or_refused_but_never_nan(data, size):
         assert np.isfinite(proba).all()
 
 
+def test_a_row_too_far_outside_of_training_is_named(data):
+    features = 1e-3 * data.X.drop(columns="dialogue_id").to_numpy()
+    clf, X = student(max_epochs=1).fit(features, data.y_human), features[:4].copy()
+    X[2] = 1e38
+    with pytest.raises(ValueError, match=r"row 2 has no finite logits: its .* up to 1e\+38"):
+        clf.predict(X)
+
+
 def test_features_that_float32_cannot_standardise(data):
     X = data.X.drop(columns="dialogue_id").to_numpy(copy=True)
     X[:, 3] = np.where(X[:, 3] > 0, 3e38, 2e38)

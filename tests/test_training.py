@@ -412,7 +412,7 @@ def test_the_last_step_can_be_one_too_far(data):
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_the_level_of_a_class_that_nobody_gives_any_chance_is_finite(multilabel):
-    logits = torch.tensor([[900.0, -900.0], [800.0, -800.0]], dtype=torch.float64)
+    logits = torch.tensor([[900.0, 100.0], [800.0, 50.0]], dtype=torch.float64)
     shift = level_shift(
         logits, torch.full((2, 2), 0.5).double(), multilabel, torch.tensor([True] * 2)
     )
