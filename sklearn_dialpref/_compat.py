@@ -31,8 +31,10 @@ def fast_bfloat16(device: torch.device) -> bool:
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private, yet the only way
-    return device.type == "cpu" and known is not None and known()
+    is_supported = getattr(
+        torch.cpu, "_is_avx512_bf16_supported", None
+    )  # private, but all there is
+    return device.type == "cpu" and is_supported is not None and is_supported()
 
 
 class _Attention:
@@ -48,7 +50,7 @@ def plain_attention(device: torch.device) -> Iterator[None]:
     """On a GPU, attention by torch's own kernels and not by cuDNN's.
 
     cuDNN compiles a plan for each new shape, and batches of texts have ever new ones: training
-    took four times as long on an H200 (torch 2.11).  Torch's switch is one for all threads, so
+    took four times as long on an H200 (torch 2.11). Torch's switch is one for all threads, so
     the last block to end puts it back.
     """
     import torch

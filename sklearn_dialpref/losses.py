@@ -116,6 +116,7 @@ def noise_reduced(
     >>> round(noise_reduced(logits, scores, torch.tensor([[0], [1]])).item(), 4)
     0.2014
     """
+    # gaps of scores are 1 at most, differences of logits are not: the scale makes one the other
     size, agreement = _agreement(logits, scores, pairs, min_gap)
     return _mean(softplus(margin_scale * size - agreement), logits)
 
@@ -231,7 +232,7 @@ def conservative(
     confusion: Tensor | None = None,
     multilabel: bool = False,
 ) -> Tensor:
-    r"""Noise-reduced loss with label smoothing: each order is held wrong with probability ε.
+    r"""Noise-reduced loss with label smoothing: each order is assumed wrong with probability ε.
 
     .. math:: (1 - ε)\,\ell(m) + ε\,\ell(-m), \qquad
               \ell(m) = \operatorname{softplus}(\gamma |m| - \operatorname{sign}(m)\, d)
@@ -251,9 +252,9 @@ def conservative(
     0.5868
     """
     size, agreement = _agreement(logits, scores, pairs, min_gap)
-    kept = softplus(margin_scale * size - agreement)
+    as_ordered = softplus(margin_scale * size - agreement)
     flipped = softplus(margin_scale * size + agreement)
-    return _mean((1 - smoothing) * kept + smoothing * flipped, logits)
+    return _mean((1 - smoothing) * as_ordered + smoothing * flipped, logits)
 
 
 def robust(
@@ -289,9 +290,11 @@ def robust(
     -0.0287
     """
     size, agreement = _agreement(logits, scores, pairs, min_gap)
-    kept = softplus(margin_scale * size - agreement)
+    as_ordered = softplus(margin_scale * size - agreement)
     flipped = softplus(margin_scale * size + agreement)
-    return _mean(((1 - smoothing) * kept - smoothing * flipped) / (1 - 2 * smoothing), logits)
+    return _mean(
+        ((1 - smoothing) * as_ordered - smoothing * flipped) / (1 - 2 * smoothing), logits
+    )
 
 
 def _distillation(logits: Tensor, targets: Tensor, multilabel: bool) -> Tensor:
@@ -372,6 +375,7 @@ def cross_entropy(
     if multilabel:
         hard = (scores >= 0.5).to(scores.dtype)
         return _distillation(logits, hard.where(~scores.isnan(), scores), multilabel)
+    # votes tie often; the first of the tied classes would get all of them
     best = (scores == scores.amax(dim=1, keepdim=True)).to(scores.dtype)
     hard = best / best.sum(dim=1, keepdim=True)
     return _distillation(logits, hard.where(~scores.isnan(), scores), multilabel)
@@ -437,17 +441,18 @@ def forward_corrected(
             "loss 'forward_corrected' needs the teacher's confusion matrix, but got "
             "confusion=None; it is estimated on rows that carry both a human and an LLM label"
         )
+    # a probability that rounds to 0 has no finite logarithm, and 0 · log 0 would be NaN
     tiny = torch.finfo(logits.dtype).tiny
     if multilabel:
         known = ~scores.isnan()
         student = torch.sigmoid(logits)
-        said = (1 - student) * confusion[:, 0, 1] + student * confusion[:, 1, 1]
-        target, said = scores[known], said[known]
-        yes, no = said.clamp_min(tiny).log(), (1 - said).clamp_min(tiny).log()
+        predicted = (1 - student) * confusion[:, 0, 1] + student * confusion[:, 1, 1]
+        target, predicted = scores[known], predicted[known]
+        yes, no = predicted.clamp_min(tiny).log(), (1 - predicted).clamp_min(tiny).log()
         return _mean(-target * yes - (1 - target) * no, logits)
     known = ~scores.isnan().any(dim=1)
-    said = torch.softmax(logits[known], dim=1) @ confusion
-    return _mean(-(scores[known] * said.clamp_min(tiny).log()).sum(dim=1), logits)
+    predicted = torch.softmax(logits[known], dim=1) @ confusion
+    return _mean(-(scores[known] * predicted.clamp_min(tiny).log()).sum(dim=1), logits)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {

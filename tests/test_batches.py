@@ -183,10 +183,10 @@ def test_llm_batches_hold_scores_and_pairs_of_a_dialogue():
     rows = make_rows([3, 1, 4, 2])
     n_pairs = 0
     for inputs, targets in make_batches(rows, 6, seed=0):
-        at = inputs["features"].ravel().long()
-        assert torch.equal(targets["scores"], rows.scores[at])
+        index = inputs["features"].ravel().long()
+        assert torch.equal(targets["scores"], rows.scores[index])
         assert len(targets["human"]) == 0
-        group = rows.group[at.numpy()]
+        group = rows.group[index.numpy()]
         i, j = targets["pairs"]
         assert_array_equal(group[i], group[j])
         n_pairs += targets["pairs"].shape[1]
@@ -196,8 +196,8 @@ def test_llm_batches_hold_scores_and_pairs_of_a_dialogue():
 def test_human_batches_hold_labels_alone():
     rows = make_rows([4, 4])
     for inputs, targets in make_batches(rows, 4, human=True):
-        at = inputs["features"].ravel().long()
-        assert torch.equal(targets["human"], rows.human[at])
+        index = inputs["features"].ravel().long()
+        assert torch.equal(targets["human"], rows.human[index])
         assert targets["scores"].shape == (0, 2)
         assert targets["pairs"].shape == (2, 0)
 
@@ -212,15 +212,15 @@ def test_joint_batches_add_human_rows():
     batches = make_batches(rows, 12, seed=0, beside=beside)
     llm_rows = []
     for inputs, targets in batches:
-        at = inputs["features"].ravel().long()
+        index = inputs["features"].ravel().long()
         n_llm, n_human = len(targets["scores"]), len(targets["human"])
-        assert len(at) == n_llm + n_human
+        assert len(index) == n_llm + n_human
         assert n_llm <= 12 and 1 <= n_human <= 2
-        assert torch.equal(targets["scores"], rows.scores[at[:n_llm]])
-        assert torch.equal(targets["human"], rows.human[at[n_llm:]])
+        assert torch.equal(targets["scores"], rows.scores[index[:n_llm]])
+        assert torch.equal(targets["human"], rows.human[index[n_llm:]])
         assert (targets["human"] >= 0).all()
         assert targets["pairs"].max() < n_llm
-        llm_rows += at[:n_llm].tolist()
+        llm_rows += index[:n_llm].tolist()
     assert sorted(llm_rows) == list(range(30))
 
 

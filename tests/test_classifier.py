@@ -1,6 +1,7 @@
 """What a user sees of the estimator, on precomputed features."""
 
 import os
+import re
 import signal
 import threading
 
@@ -49,14 +50,16 @@ def test_full_method_beats_human_labels_alone(schedule):
 
 def test_same_rows_shuffled_same_seed_other_seed(data):
     X, y_human, y_llm = data.X, np.asarray(data.y_human), np.asarray(data.y_llm)
-    clf = student().fit(X, y_human, y_llm)
     order = np.random.RandomState(1).permutation(len(X))
-    shuffled = student().fit(X.iloc[order], y_human[order], y_llm[order])
-    expected = clf.predict_proba(X)
-    np.testing.assert_array_equal(shuffled.predict_proba(X), expected)
-    np.testing.assert_array_equal(student().fit(X, y_human, y_llm).predict_proba(X), expected)
-    other = student(random_state=1).fit(X, y_human, y_llm).predict_proba(X)
-    assert not np.array_equal(other, expected)
+
+    def proba(rows, seed=0):
+        clf = student(random_state=seed, max_epochs=2)
+        return clf.fit(X.iloc[rows], y_human[rows], y_llm[rows]).predict_proba(X)
+
+    expected = proba(np.arange(len(X)))
+    np.testing.assert_array_equal(proba(order), expected)
+    np.testing.assert_array_equal(proba(np.arange(len(X))), expected)
+    assert not np.array_equal(proba(np.arange(len(X)), seed=1), expected)
 
 
 def test_torch_random_state_is_left_alone(data):
@@ -156,9 +159,9 @@ def test_rows_without_any_label_do_not_change_the_model(data):
     y_human = np.asarray(data.y_human, dtype=object).copy()
     first = data.X["dialogue_id"] == data.X["dialogue_id"].iloc[0]
     y_llm[first], y_human[first] = None, None
-    clf = student().fit(data.X, y_human, y_llm)
+    clf = student(max_epochs=2).fit(data.X, y_human, y_llm)
     assert np.isfinite(clf.predict_proba(data.X)).all()
-    without = student().fit(data.X[~first], y_human[~first], y_llm[~first])
+    without = student(max_epochs=2).fit(data.X[~first], y_human[~first], y_llm[~first])
     np.testing.assert_array_equal(clf.predict_proba(data.X), without.predict_proba(data.X))
 
 
@@ -169,15 +172,13 @@ def test_multilabel(data):
     y_human[3, 1] = np.nan
     scores = np.clip(truth, 0.1, 0.9)
     for loss in ("noise_reduced", "soft_cross_entropy", "cross_entropy", "forward_corrected"):
-        clf = student(loss=loss, schedule="joint", class_weight="balanced", max_epochs=20)
+        clf = student(loss=loss, schedule="joint", class_weight="balanced", max_epochs=8)
         clf.fit(data.X, y_human, scores)
         assert clf.multilabel_
         assert clf.predict(data.X).shape == truth.shape
         assert (clf.predict(data.X) == truth).mean() > 0.8
         assert clf.score(data.X, y_human) > 0.5
-    only_llm = student(schedule="pretrain_finetune").fit(
-        data.X, np.full_like(truth, np.nan), scores
-    )
+    only_llm = student(max_epochs=2).fit(data.X, np.full_like(truth, np.nan), scores)
     assert np.isfinite(only_llm.predict_proba(data.X)).all()
 
 
@@ -189,6 +190,17 @@ def test_class_weight(data, class_weight):
     weighted = student(max_epochs=30, class_weight=class_weight).fit(data.X, rare)
     counts = [(clf.predict(data.X) == "class_0").sum() for clf in (plain, weighted)]
     assert counts[1] > counts[0]
+
+
+@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf"), 1e300, 1e-300])
+def test_class_weights_that_no_loss_bears(data, weight):
+    with pytest.raises(ValueError, match=r"'class_0' the weight .*0 or from 1e-10 to 1e\+10"):
+        student(class_weight={"class_0": weight}).fit(data.X, data.y_human)
+
+
+def test_class_weights_are_numbers(data):
+    with pytest.raises(TypeError, match="'class_0' 'heavy' of type str"):
+        student(class_weight={"class_0": "heavy"}).fit(data.X, data.y_human)
 
 
 def test_class_weight_of_labels():
@@ -303,6 +315,42 @@ def test_forward_corrected_needs_rows_with_both_labels(data):
 def test_predict_before_fit(data):
     with pytest.raises(NotFittedError):
         student().predict(data.X)
+
+
+@pytest.mark.parametrize("size", [1e10, 1e30, 1e38, 1e300, np.inf])
+def test_huge_features_are_answered_or_refused_but_never_nan(data, size):
+    features = data.X.drop(columns="dialogue_id").to_numpy()
+    clf, X = student(max_epochs=1).fit(features, data.y_human), features[:4]
+    try:
+        proba = clf.predict_proba(np.where(np.arange(4)[:, None] == 2, np.sign(X) * size, X))
+    except ValueError as error:
+        assert size >= 1e30
+        assert re.search("row 2 has no finite logits|infinity", str(error))  # noqa: PT017
+    else:
+        assert np.isfinite(proba).all()
+
+
+def test_a_row_too_far_outside_of_training_is_named(data):
+    features = 1e-3 * data.X.drop(columns="dialogue_id").to_numpy()
+    clf, X = student(max_epochs=1).fit(features, data.y_human), features[:4].copy()
+    X[2] = 1e38
+    with pytest.raises(ValueError, match=r"row 2 has no finite logits: its .* up to 1e\+38"):
+        clf.predict(X)
+
+
+def test_features_that_float32_cannot_standardise(data):
+    X = data.X.drop(columns="dialogue_id").to_numpy(copy=True)
+    X[:, 3] = np.where(X[:, 3] > 0, 3e38, 2e38)
+    with pytest.raises(ValueError, match=r"feature 3 has values of up to 3e\+38.*rescale"):
+        student(max_epochs=1).fit(X, data.y_human)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1e-300])
+def test_features_that_do_not_vary(data, size):
+    X = size * data.X.drop(columns="dialogue_id").to_numpy()
+    with pytest.warns(UserWarning, match="no feature of X varies by more than"):
+        clf = student(max_epochs=1).fit(X, data.y_human)
+    assert np.isfinite(clf.predict_proba(X)).all()
 
 
 def test_features_of_another_width(data):

@@ -16,11 +16,10 @@ class AlwaysFirst:
         return "AlwaysFirst()"
 
 
+QUICK = {"encoder": "precomputed", "learning_rate": 0.01, "max_epochs": 10, "random_state": 0}
 INSTANCES = [
-    DialoguePreferenceClassifier(encoder="precomputed", random_state=0),
-    DialoguePreferenceClassifier(
-        encoder="precomputed", schedule="pretrain_finetune", loss="ranknet", random_state=0
-    ),
+    DialoguePreferenceClassifier(**QUICK),
+    DialoguePreferenceClassifier(schedule="pretrain_finetune", loss="ranknet", **QUICK),
     DialoguePreferenceClassifier(random_state=0),
     LLMAnnotator(["no", "yes"], AlwaysFirst()),
 ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref._student import encoders as _encoders
+from sklearn_dialpref._student.encoders import _EMBEDDINGS, load_encoder
 from sklearn_dialpref.serving import DialogueStream, OnnxDialogueClassifier, export_onnx
 
 pytestmark = pytest.mark.usefixtures("gpu")
@@ -59,7 +59,7 @@ def test_labels_and_speakers(tiny_encoder, chats, gpu, trainable_layers):
     human = np.stack([chats.y_true == name for name in names], axis=1).astype(float)
     X = chats.X.assign(speaker=np.resize(["agent", "customer"], len(chats.X)))
     human[X["speaker"] == "agent", 1:] = 0
-    said = np.abs(human - 0.2)
+    scores = np.abs(human - 0.2)
     human[::3] = np.nan
     clf = DialoguePreferenceClassifier(
         tiny_encoder,
@@ -67,7 +67,7 @@ def test_labels_and_speakers(tiny_encoder, chats, gpu, trainable_layers):
         classes={"agent": [0]},
         device=gpu,
         random_state=0,
-    ).fit(X, human, said)
+    ).fit(X, human, scores)
     proba = clf.predict_proba(X)
     assert np.isfinite(proba).all() and np.isfinite(clf.thresholds_).all()
     assert (proba[X["speaker"] == "agent", 1:] == 0).all()
@@ -80,9 +80,9 @@ def test_a_frozen_encoder_gives_the_same_model_again(tiny_encoder, chats, gpu):
 
 def test_what_one_device_encoded_is_not_another_s(tiny_encoder, chats, gpu):
     clf = fit(tiny_encoder, chats, gpu)
-    before = _encoders._EMBEDDINGS.n_bytes
+    before = _EMBEDDINGS.n_bytes
     on_processor = fit(tiny_encoder, chats, "cpu")
-    assert _encoders._EMBEDDINGS.n_bytes > before
+    assert _EMBEDDINGS.n_bytes > before
     assert clf._frozen.text_encoder.device.type == gpu
     assert on_processor._frozen.text_encoder.device.type == "cpu"
 
@@ -102,7 +102,7 @@ def test_to_the_processor_and_back(tiny_encoder, chats, gpu, tmp_path, trainable
 
 
 def test_an_encoder_that_is_an_object_is_pickled_without_the_gpu(tiny_encoder, chats, gpu):
-    model = _encoders.load_encoder(tiny_encoder).to(gpu)
+    model = load_encoder(tiny_encoder).to(gpu)
     content = pickle.dumps(fit(model, chats, gpu))
     assert model.device.type == gpu
     assert pickle.loads(content).encoder.device.type == "cpu"

@@ -199,8 +199,8 @@ def test_cross_entropy_shares_the_target_between_ties():
 
 def test_forward_corrected_follows_its_formula():
     logits, scores, pairs = make_batch()
-    said = softmax(logits.numpy()) @ CONFUSION.numpy()
-    expected = -(scores.numpy() * np.log(said)).sum(axis=1).mean()
+    predicted = softmax(logits.numpy()) @ CONFUSION.numpy()
+    expected = -(scores.numpy() * np.log(predicted)).sum(axis=1).mean()
     loss = forward_corrected(logits, scores, pairs, confusion=CONFUSION)
     assert_allclose(loss.item(), expected)
 

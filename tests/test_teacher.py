@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from students import student
 
-from sklearn_dialpref import DialoguePreferenceClassifier
 from sklearn_dialpref._training.batches import Rows
 from sklearn_dialpref._training.teacher import (
     FEWEST_TO_JUDGE,
@@ -20,12 +20,6 @@ from sklearn_dialpref._training.teacher import (
 from sklearn_dialpref.datasets import make_dialogues
 
 NAN = float("nan")
-
-
-def student(**parameters):
-    return DialoguePreferenceClassifier(
-        **{"encoder": "precomputed", "random_state": 0, **parameters}
-    )
 
 
 def shuffled(y_llm, seed=0):
@@ -51,7 +45,7 @@ def test_permutation_z_leaves_out_what_is_missing_and_sums_labels():
     rng = np.random.RandomState(0)
     values = torch.from_numpy(rng.normal(size=(30, 2, 2)))
     truth = torch.eye(2)[torch.from_numpy(rng.randint(2, size=(30, 2)))]
-    alone = [permutation_z(values[:, [at]], truth[:, [at]]) for at in (0, 1)]
+    alone = [permutation_z(values[:, [label]], truth[:, [label]]) for label in (0, 1)]
     both = permutation_z(values, truth)
     assert min(alone) < both * 2**0.5 / 2 < max(alone)
     missing = truth.clone()
@@ -67,9 +61,10 @@ def test_permutation_z_within_strata():
     values = (
         torch.eye(2)[stratum][:, None] + 0.01 * torch.eye(2)[torch.arange(20) % 3 % 2][:, None]
     )
-    told = torch.eye(2)[stratum][:, None]
-    assert permutation_z(values, told) > 3
-    assert permutation_z(values, told, stratum) == float("inf")  # nothing can change places
+    stratum_shares = torch.eye(2)[stratum][:, None]
+    assert permutation_z(values, stratum_shares) > 3
+    # nothing can change places
+    assert permutation_z(values, stratum_shares, stratum) == float("inf")
     assert permutation_z(truth, truth, stratum) > 3
 
 
@@ -77,9 +72,9 @@ def judged(flip, n, learned=None, seed=0):
     """Whether a teacher of two classes is useless, and a student that repeats it or a value."""
     rng = np.random.RandomState(seed)
     truth = torch.from_numpy(rng.randint(2, size=n))
-    said = torch.where(torch.from_numpy(rng.rand(n) < flip), 1 - truth, truth)
-    rows = Rows(np.arange(n), truth, torch.eye(2)[said])
-    logits = 2 * torch.eye(2)[said if learned is None else truth]
+    answers = torch.where(torch.from_numpy(rng.rand(n) < flip), 1 - truth, truth)
+    rows = Rows(np.arange(n), truth, torch.eye(2)[answers])
+    logits = 2 * torch.eye(2)[answers if learned is None else truth]
     return teacher_is_useless(rows, np.ones(n, dtype=bool), logits)
 
 
@@ -118,9 +113,9 @@ def test_a_class_that_only_a_useless_teacher_knows_is_not_predicted():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         clf = student().fit(data.X, y_human, shuffled(data.y_llm))
-    said = " ".join(str(warning.message) for warning in caught)
-    assert "say nothing about the human ones" in said
-    assert "each will hardly be predicted" in said and "keeps the level" not in said
+    messages = " ".join(str(warning.message) for warning in caught)
+    assert "say nothing about the human ones" in messages
+    assert "each will hardly be predicted" in messages and "keeps the level" not in messages
     assert clf.predict_proba(data.X)[:, 2].mean() < 0.02
 
 
@@ -152,8 +147,8 @@ def test_a_grave_bias_is_corrected():
     assert clf.teacher_bias_.sum() == pytest.approx(0, abs=1e-6)
     assert clf.teacher_bias_.argmax() == 1 and clf.teacher_bias_[1] > 1
     assert GRAVE < clf.teacher_bias_gain_ < 1
-    said = pd.DataFrame(data.y_llm).mode(axis=1)[0]
-    teacher = (said.to_numpy() == data.y_true).mean()
+    answers = pd.DataFrame(data.y_llm).mode(axis=1)[0]
+    teacher = (answers.to_numpy() == data.y_true).mean()
     assert clf.score(data.X, data.y_true) > teacher + 0.2
     alone = student().fit(data.X, data.y_human)
     assert clf.score(data.X, data.y_true) > alone.score(data.X, data.y_true) - 0.01
@@ -191,8 +186,8 @@ def rows_with_bias(n=200, n_classes=4, never=3, seed=0):
     """A teacher that says class 1 too often, never class 3, and answers not every row."""
     rng = np.random.RandomState(seed)
     truth = torch.from_numpy(rng.randint(never, size=n))
-    said = torch.where(torch.from_numpy(rng.rand(n) < 0.6), 1, truth)
-    scores = 0.8 * torch.eye(n_classes)[said] + 0.2 * torch.eye(n_classes)[truth]
+    answers = torch.where(torch.from_numpy(rng.rand(n) < 0.6), 1, truth)
+    scores = 0.8 * torch.eye(n_classes)[answers] + 0.2 * torch.eye(n_classes)[truth]
     scores[-5:] = NAN
     possible = torch.ones(n, n_classes, dtype=torch.bool)
     possible[::2, 0] = truth[::2] == 0

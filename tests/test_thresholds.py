@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.special import expit
 from sklearn.metrics import f1_score
+from students import student
 
-from sklearn_dialpref import DialoguePreferenceClassifier
 from sklearn_dialpref._student.student import Head
 from sklearn_dialpref._training.batches import Rows
 from sklearn_dialpref._training.stages import initial_level
@@ -77,18 +77,22 @@ def test_the_same_seed_gives_the_same_thresholds():
     assert (f1_thresholds(truth, logits, 3) != f1_thresholds(truth, logits, 4)).any()
 
 
-@pytest.mark.parametrize("schedule", ["pretrain_finetune", "joint", "distill_then_joint"])
-@pytest.mark.parametrize("with_llm", [True, False])
+@pytest.mark.parametrize(
+    ("schedule", "with_llm"),
+    [  # without an LLM all schedules are one stage on the human labels
+        ("pretrain_finetune", True),
+        ("joint", True),
+        ("distill_then_joint", True),
+        ("joint", False),
+    ],
+)
 def test_rare_labels_are_predicted(schedule, with_llm):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(600, 5))
     truth = (rng.random((600, 2)) < expit(2 * X[:, :2] - 3.5)).astype(float)  # about a tenth
     y_human = np.where(np.arange(600)[:, None] < 200, truth, np.nan)
     y_llm = np.where(rng.random(truth.shape) < 0.15, 1 - truth, truth) if with_llm else None
-    clf = DialoguePreferenceClassifier(
-        "precomputed", loss="soft_cross_entropy", schedule=schedule, random_state=0
-    )
-    clf.fit(X, y_human, y_llm)
+    clf = student(schedule=schedule, max_epochs=12).fit(X, y_human, y_llm)
     assert ((clf.thresholds_ > 0) & (clf.thresholds_ < 0.5)).all()
     proba = clf.predict_proba(X[200:])
     np.testing.assert_array_equal(clf.predict(X[200:]), proba >= clf.thresholds_)
@@ -99,7 +103,7 @@ def test_rare_labels_are_predicted(schedule, with_llm):
 def test_no_thresholds_are_left_of_another_fit():
     X, y = np.random.default_rng(0).normal(size=(40, 3)), np.zeros((40, 2))
     y[::2] = 1
-    clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0).fit(X, y)
+    clf = student(max_epochs=1).fit(X, y)
     assert clf.thresholds_.shape == (2,)
     clf.fit(X, y[:, 0])
     assert not hasattr(clf, "thresholds_")
@@ -110,9 +114,7 @@ def test_llm_labels_of_a_single_dialogue():
     X = pd.DataFrame(rng.normal(size=(40, 3))).assign(dialogue_id=np.repeat(np.arange(4), 10))
     y = (rng.random((40, 2)) < 0.5).astype(float)
     y_llm = np.where(np.arange(40)[:, None] < 10, y, np.nan)
-    clf = DialoguePreferenceClassifier(
-        "precomputed", schedule="joint", max_epochs=1, random_state=0
-    )
+    clf = student(schedule="joint", max_epochs=1)
     assert np.isfinite(clf.fit(X, y, y_llm).thresholds_).all()
 
 
@@ -120,7 +122,7 @@ def test_many_rare_labels_are_learned():
     rng = np.random.default_rng(0)
     y = (rng.random((3000, 40)) < 0.015).astype(float)
     X = y @ rng.normal(size=(40, 300)) + rng.normal(size=(3000, 300))
-    clf = DialoguePreferenceClassifier("precomputed", random_state=0).fit(X[:2000], y[:2000])
+    clf = student().fit(X[:2000], y[:2000])
     proba = clf.predict_proba(X[2000:])
     assert f1_score(y[2000:], proba >= 0.5, average="micro") > 0.6
     np.testing.assert_allclose(proba.mean(axis=0), y.mean(axis=0), atol=0.01)
@@ -147,7 +149,7 @@ def test_a_useless_teacher_leaves_its_frequencies_behind():
     X = y @ rng.normal(size=(12, 60)) + rng.normal(size=(600, 60))
     y_human = np.where(np.arange(600)[:, None] < 300, y, np.nan)
     y_llm = rng.choice([0.0, 1.0], y.shape)  # half of all, at random
-    clf = DialoguePreferenceClassifier("precomputed", random_state=0)
+    clf = student()
     with pytest.warns(UserWarning, match="say nothing about the human ones"):
         with_llm = clf.fit(X, y_human, y_llm).predict_proba(X)
     without = clf.fit(X, y_human).predict_proba(X)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from joblib import Parallel, delayed
 from skorch.callbacks import Callback
+from students import student
 
-from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref._training.calibration import level_shift
 from sklearn_dialpref._training.net import seeded
 from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import forward_corrected, noise_reduced, soft_cross_entropy
@@ -18,12 +19,6 @@ SCHEDULES = ["pretrain_finetune", "joint", "distill_then_joint"]
 @pytest.fixture(scope="module")
 def data():
     return make_dialogues(n_dialogues=30, n_features=5, human_fraction=0.3, random_state=0)
-
-
-def student(**parameters):
-    return DialoguePreferenceClassifier(
-        **{"encoder": "precomputed", "random_state": 0, **parameters}
-    )
 
 
 def first_dialogues(X, n):
@@ -375,6 +370,53 @@ def test_a_callback_can_end_a_stage_at_its_edges(data, event, n_epochs):
     clf.fit(data.X, data.y_human, data.y_llm)
     assert len(clf.history_) == n_epochs
     assert np.isfinite(clf.predict_proba(data.X)).all()
+
+
+# -- numbers that leave the floats ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [1e10, 1e30, 1e300])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_learning_rate_that_explodes(data, schedule, rate):
+    clf = student(schedule=schedule, learning_rate=rate, max_epochs=3)
+    with pytest.raises(
+        ValueError, match=r"became (NaN|infinite) in epoch \d of stage .*lower lea"
+    ):
+        clf.fit(data.X, data.y_human, data.y_llm)
+    assert not hasattr(clf, "classes_")
+
+
+def test_a_loss_that_is_nan_says_where(data):
+    epochs = []
+
+    class Count(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            epochs.append(len(net.history))
+
+    def nan_in_the_third_epoch(logits, scores, pairs, **options):
+        return logits.sum() * (float("nan") if len(epochs) >= 3 else 1e-6)
+
+    clf = student(loss=nan_in_the_third_epoch, callbacks=[Count()], max_epochs=5)
+    with pytest.raises(ValueError, match="the loss became NaN in epoch 3 of stage 'pretrain'"):
+        clf.fit(data.X, None, data.y_llm)
+
+
+def test_the_last_step_can_be_one_too_far(data):
+    class Last(Callback):
+        def on_train_end(self, net, **kwargs):
+            net.module_.head.output.bias.data[0] = float("inf")
+
+    with pytest.raises(ValueError, match="the weights became infinite in epoch 1 of stage"):
+        student(callbacks=[Last()], max_epochs=1).fit(data.X, None, data.y_llm)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_level_of_a_class_that_nobody_gives_any_chance_is_finite(multilabel):
+    logits = torch.tensor([[900.0, 100.0], [800.0, 50.0]], dtype=torch.float64)
+    shift = level_shift(
+        logits, torch.full((2, 2), 0.5).double(), multilabel, torch.tensor([True] * 2)
+    )
+    assert shift.isfinite().all()
 
 
 # -- random state ---------------------------------------------------------------------------

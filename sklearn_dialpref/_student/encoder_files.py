@@ -1,4 +1,4 @@
-"""What the files of an encoder may ask for: known modules, and nothing that runs other code.
+"""What an encoder's files may ask for: known modules, and nothing that runs other code.
 
 sentence-transformers imports what ``modules.json`` and the configurations name. With
 ``trust_remote_code=False`` it runs no code out of the folder; but a name can also be that of any
@@ -36,7 +36,7 @@ def check_encoder_files(folder: Path) -> None:
     Parameters
     ----------
     folder : Path
-        Of a sentence-transformers model.
+        Folder of a sentence-transformers model.
     """
     if (folder / "modules.json").exists():
         for module in _json(folder / "modules.json"):

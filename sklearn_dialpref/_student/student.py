@@ -52,8 +52,8 @@ class Dropout(nn.Dropout):
         n = inputs.numel()
         drawn = torch.empty(-(-n // 8), dtype=torch.int64, device=inputs.device).random_()
         # the lowest bit of each byte: the highest of all, the sign, is never set
-        kept = drawn.view(torch.uint8)[:n].view(inputs.shape).bitwise_and(1)
-        return inputs * kept.mul(2)
+        mask = drawn.view(torch.uint8)[:n].view(inputs.shape).bitwise_and(1)
+        return inputs * mask.mul(2)
 
 
 class Head(nn.Sequential):
@@ -123,12 +123,24 @@ class Student(nn.Module):
         self.head = Head(n_inputs, n_classes, width, dropout)
 
     def standardise_by(self, features: Tensor) -> None:
-        """Set mean and scale of the inputs; that of columns constant but for rounding is ≥ 1."""
+        """Set mean and scale of the inputs; that of columns constant but for rounding is ≥ 1.
+
+        Raises a ValueError where they are beyond float32.
+        """
         self.mean = features.mean(dim=0)
+        # without a correction, since one row has a spread of 0 and not of NaN
         scale = features.std(dim=0, correction=0)
         size = self.mean.abs()
         rounding = 1e-8 + 2.5e-7 * size  # two steps of a float32
         self.scale = torch.where(scale > rounding, scale, size.clamp(min=1))
+        beyond = ~(self.mean.isfinite() & scale.isfinite())
+        if beyond.any():
+            column = int(beyond.int().argmax())
+            largest = float(features[:, column].abs().max())
+            raise ValueError(
+                f"the inputs cannot be standardised in float32: feature {column} has values of up "
+                f"to {largest:.3g} in size; rescale it, such as by StandardScaler or a logarithm"
+            )
 
     def standardised(self, features: Tensor) -> Tensor:
         """What the head takes, on the device of the features."""

@@ -98,6 +98,7 @@ def segments(
     for begin, end in zip(first[long], (first + size)[long], strict=True):
         start, spent = begin, 0.0
         for row in range(begin, end):
+            # no stretch shorter than `least` may be left at either end
             full = row - start >= MAX_SEGMENT or spent + cost[row] > limit
             if full and row - start >= least and end - row >= least:
                 new[row] = True
@@ -160,17 +161,17 @@ class DialogueBatches(IterableDataset):
         n = len(self.start)
         order = np.arange(n) if self.rng is None else self.rng.permutation(n)
         total = np.cumsum(self.cost[order])
-        at = 0
-        while at < n:
-            end = self._end_of_batch(total, at)
-            chosen = order[at:end]
+        start = 0
+        while start < n:
+            end = self._end_of_batch(total, start)
+            chosen = order[start:end]
             size = self.size[chosen]
             offset = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
             yield (
                 self.members[np.repeat(self.start[chosen], size) + offset],
                 np.repeat(np.arange(len(chosen)), size),
             )
-            at = end
+            start = end
 
     def endless(self) -> Iterator[NDArray[np.int64]]:
         while True:
@@ -182,6 +183,7 @@ class DialogueBatches(IterableDataset):
         for rows, segment in chain.from_iterable(self.row_batches() for _ in range(self.passes)):
             n_llm = 0 if self.human else len(rows)
             pairs = np.stack(dialogue_pairs(segment)) if n_llm else np.empty((2, 0), np.int64)
+            # they go on where the last batch left them, whatever the pass of the others
             if beside is not None:
                 rows = np.concatenate([rows, next(beside)])
             yield self._inputs(rows), self._targets(rows, n_llm, pairs)
@@ -205,12 +207,13 @@ class DialogueBatches(IterableDataset):
         assert self.rows.index is not None and self.rows.lengths is not None
         index = self.rows.index[rows]
         distinct = np.unique(index[index >= 0])
+        # texts of like length are padded together, so that little of a chunk is padding
         distinct = distinct[np.argsort(self.rows.lengths[distinct], kind="stable")]
         place = np.full(len(self.rows.texts) + 1, len(distinct))
         place[distinct] = np.arange(len(distinct))
-        texts = [self.rows.texts[at] for at in distinct]
+        texts = [self.rows.texts[number] for number in distinct]
         size = CPU_CHUNK if self.encoder.device.type == "cpu" else max(1, len(texts))
-        chunks = [texts[at : at + size] for at in range(0, len(texts), size)]
+        chunks = [texts[start : start + size] for start in range(0, len(texts), size)]
         return {
             "tokens": [self.encoder.tokens(chunk) for chunk in chunks],
             "index": torch.from_numpy(place[index]),
@@ -219,12 +222,13 @@ class DialogueBatches(IterableDataset):
     def n_batches(self) -> int:
         """Batches of an iteration in the rows' own order; shuffled, it can differ by a few."""
         total = np.cumsum(self.cost)
-        count = at = 0
-        while at < len(total):
-            at = self._end_of_batch(total, at)
+        count = start = 0
+        while start < len(total):
+            start = self._end_of_batch(total, start)
             count += 1
         return self.passes * count
 
-    def _end_of_batch(self, total: NDArray[np.float64], at: int) -> int:
-        spent = total[at - 1] if at else 0.0
-        return max(at + 1, int(np.searchsorted(total, spent + self.budget + 1e-6, "right")))
+    def _end_of_batch(self, total: NDArray[np.float64], start: int) -> int:
+        # costs are fractions: their sums may exceed the budget by rounding
+        spent = total[start - 1] if start else 0.0
+        return max(start + 1, int(np.searchsorted(total, spent + self.budget + 1e-6, "right")))

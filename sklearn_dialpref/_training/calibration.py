@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 IMPOSSIBLE = -1e4  # a logit; with an infinite one, 0 · log 0 would be NaN
 LARGEST_TEMPERATURE = 20.0
+LEAST_MEAN = 1e-15  # of probabilities, so that a level stays finite where they round to 0 or 1
 ROUNDS = 3  # of scale and level in turn; they hardly move after the first
 
 
@@ -68,6 +69,7 @@ def best_temperature(loss: Callable[[float], float], least: float) -> tuple[floa
 
     After Guo et al., "On calibration of modern neural networks", 2017, arXiv:1706.04599.
     """
+    # in logarithms, where halving and doubling are steps of one size
     bounds = (math.log(least), math.log(LARGEST_TEMPERATURE))
     best = minimize_scalar(lambda log: loss(math.exp(log)), bounds=bounds, method="bounded")
     plain = loss(1.0)
@@ -78,15 +80,19 @@ def level_shift(
     logits: Tensor, scores: Tensor, multilabel: bool, free: Tensor, steps: int = 100
 ) -> Tensor:
     """The constant per free class that makes its mean prediction equal its mean score."""
-    wanted = scores.nanmean(dim=0).clamp(1e-4, 1 - 1e-4)
-    free = free & ~wanted.isnan()  # a label that the teacher never scored
+    # 0 and 1 have no finite logit
+    target = scores.nanmean(dim=0).clamp(1e-4, 1 - 1e-4)
+    free = free & ~target.isnan()  # a label that the teacher never scored
     # nor a class that none of the rows can have
     free = free & (logits > IMPOSSIBLE / LARGEST_TEMPERATURE / 2).any(dim=0)
     shift = torch.zeros(logits.shape[1], dtype=logits.dtype)
     for _ in range(steps):
         if multilabel:
-            step = wanted.logit() - torch.sigmoid(logits + shift).mean(dim=0).logit()
+            mean = torch.sigmoid(logits + shift).mean(dim=0)
+            step = target.logit() - mean.clamp(LEAST_MEAN, 1 - LEAST_MEAN).logit()
         else:
-            step = (wanted / torch.softmax(logits + shift, dim=1).mean(dim=0)).log()
+            mean = torch.softmax(logits + shift, dim=1).mean(dim=0)
+            step = (target / mean.clamp(min=LEAST_MEAN)).log()
         shift = shift + step.where(free, 0.0)
+    # a softmax does not see what all classes have in common
     return shift if multilabel else shift - shift.mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from .batches import Rows
 
+LEAST_SPREAD = 1e-8  # of a feature; a smaller one is not standardised
 POOLINGS = ["layers", "model"]  # "auto" keeps the first one where nothing can tell
 
 
@@ -28,6 +30,34 @@ def as_feature_tensor(features: NDArray[Any]) -> Tensor:
 
     # pandas gives read-only arrays, of which torch warns
     return torch.from_numpy(np.require(features, np.float32, "W"))
+
+
+def warn_of_constant_features(features: NDArray[Any] | None) -> None:
+    """Warn where no feature varies enough to be learned from."""
+    if features is None or len(features) < 2:
+        return
+    with np.errstate(over="ignore"):
+        spread = np.ptp(features, axis=0).max()
+    if spread < LEAST_SPREAD:
+        warnings.warn(
+            f"no feature of X varies by more than {spread:.1e}, which counts as rounding, so that "
+            "there is nothing to learn from them; rescale them, or pass others",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def check_finite_logits(logits: Tensor, inputs: Tensor) -> None:
+    """Raise a ValueError that names a row whose logits are no numbers."""
+    bad = ~logits.isfinite().all(dim=1)
+    if bad.any():
+        row = int(bad.int().argmax())
+        largest = float(inputs[row].abs().max())
+        raise ValueError(
+            f"row {row} has no finite logits: its features, of up to {largest:.3g} in size, are "
+            "too far outside those of training, or the student diverged there; scale X as for "
+            "fit, look for outliers, and lower learning_rate if you set it"
+        )
 
 
 def student_and_rows(
@@ -54,7 +84,7 @@ def student_and_rows(
     order = canonical_order(dialogues, targets)
     order = order[(targets.has_human | targets.has_score)[order]]
     slots = [slot[order] for slot in slots]
-    ready = None if dialogues.features is None else dialogues.features[order]
+    features = None if dialogues.features is None else dialogues.features[order]
     n_classes = len(targets.classes)
     scores = targets.scores
     if scores is None:
@@ -67,9 +97,9 @@ def student_and_rows(
     }
     if targets.possible is not None:
         labels["possible"] = torch.from_numpy(targets.possible[order])
-    if ready is not None or not isinstance(source, tuple):
-        if ready is not None:
-            inputs = as_feature_tensor(ready)
+    if features is not None or not isinstance(source, tuple):
+        if features is not None:
+            inputs = as_feature_tensor(features)
         else:
             assert not isinstance(source, tuple)
             inputs = embedded_rows(source, *distinct_texts(slots))
@@ -84,8 +114,9 @@ def student_and_rows(
     encoder, encoder_layers, trainable_layers, pooling = source
     trained = TextEncoder(load_encoder(encoder, encoder_layers), trainable_layers, pooling)
     texts, index = distinct_texts(slots)
+    # mean and spread need a sample only, and encoding all would take as long as an epoch
     sample = np.random.RandomState(0).permutation(len(texts))[:1024]
-    embedded = trained.to(device).embed([texts[at] for at in np.sort(sample)])
+    embedded = trained.to(device).embed([texts[number] for number in np.sort(sample)])
     contexts = [embedded[:, -trained.n_context :]] * (len(slots) - 1)
     inputs = torch.from_numpy(np.concatenate([embedded, *contexts], axis=1))
     student = Student(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,7 @@ class StageEnd(Exception):
 
 
 class Interrupts:
-    """Tells a Ctrl-C from a callback's KeyboardInterrupt, by the signal; Python acts as ever."""
+    """Tells a Ctrl-C from a callback's KeyboardInterrupt by its signal, which acts as ever."""
 
     def __init__(self) -> None:
         self.seen = False
@@ -100,6 +101,21 @@ class DialogueNet(NeuralNet):
                 self.notify("on_train_end", X=dataset, y=None)
         self._interrupts = None
 
+    def check_weights(self) -> None:
+        """Raise a ValueError where weights are not finite, as after a last step too far."""
+        for weight in self.module_.parameters():
+            if not weight.isfinite().all():
+                raise self._divergence("weights", float(weight.detach().sum()))
+
+    def _divergence(self, what: str, value: float) -> ValueError:
+        number = "NaN" if math.isnan(value) else "infinite"
+        return ValueError(
+            f"the {what} became {number} in epoch {len(self.history)} of stage "
+            f"{self.criterion_.stage!r}: lower learning_rate, which is {self.lr:g} here, or look "
+            "for extreme values in X, class_weight, margin_scale, loss_weight and pair_weight, "
+            "and for a loss of your own that is not finite"
+        )
+
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
     ) -> None:
@@ -111,6 +127,8 @@ class DialogueNet(NeuralNet):
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
             losses.append(step["loss"].item())
+            if not math.isfinite(losses[-1]):
+                raise self._divergence("loss", losses[-1])
             sizes.append(len(step["y_pred"]))
             self.history.record_batch(prefix + "_loss", losses[-1])
             self.history.record_batch(prefix + "_batch_size", sizes[-1])
@@ -190,6 +208,7 @@ def stage_batches(
     if stage.human:
         share = min(1.0, human.sum() / llm.sum())
         beside = human_batches(max(1, batch_size // JOINT_HUMAN_SHARE, round(batch_size * share)))
+    # a segment of one row has no pair
     chosen = np.flatnonzero(llm)
     segment = np.full(len(llm), -1)
     segment[chosen] = segments(
@@ -253,6 +272,7 @@ def plan_training(
     encoder = student.encoder
     plans = []
     for number, stage in enumerate(stages, start=n_done):
+        # by the stage's number, so that a fold draws its batches as the stage itself does
         rng = np.random.RandomState((recipe.seed + number) % 2**32)
         batches = stage_batches(rows, ~held_out, stage, recipe.batch_size, encoder, rng)
         if batches is None:
@@ -262,6 +282,7 @@ def plan_training(
             )
         valid = None
         if recipe.early_stopping:
+            # people decide when a joint stage ends, not the LLM
             watched = replace(stage, llm=None) if stage.human else stage
             valid = stage_batches(rows, held_out, watched, recipe.batch_size, encoder, None)
         first = number == 0
@@ -289,7 +310,7 @@ def train(
     Parameters
     ----------
     student : Student
-        Trained in place.
+        It is trained in place.
     plans : sequence of Plan
     recipe : Recipe
     labels : LabelStats
@@ -299,7 +320,7 @@ def train(
     Returns
     -------
     net : DialogueNet
-        Of the last stage.
+        The net of the last stage.
     history : list of dict
         One entry per epoch: epoch, stage, losses and duration in seconds.
     """
@@ -311,8 +332,10 @@ def train(
         net.run(plan.batches)
         history.extend(_history_rows(net, stage, len(history)))
         if stage.pairwise:
+            # human labels in the stage have set the level of their classes already
             free = labels.unlabelled if stage.human else torch.ones_like(labels.unlabelled)
             calibrate(net, plan.batches, free)
+        net.check_weights()
         net.callbacks = [named for named in net.callbacks if named[0] != "progress"]
     return net, history
 
@@ -326,7 +349,8 @@ def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelStats)
     ]
     if recipe.early_stopping and plan.valid is not None:
         callbacks.append(("stop", EarlyStopping(patience=PATIENCE, load_best=True, sink=noop)))
-    callbacks.extend((f"user_{at}", clone(c)) for at, c in enumerate(recipe.callbacks))
+    callbacks.extend((f"user_{number}", clone(c)) for number, c in enumerate(recipe.callbacks))
+    # a new head beside a pretrained encoder has farther to go, and takes larger steps
     frozen = student.encoder is None
     return DialogueNet(
         student,

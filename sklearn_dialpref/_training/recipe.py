@@ -152,7 +152,7 @@ def head_rate(n_inputs: int, multiplier: float) -> float:
 
 def dropout_rate(n_rows: int) -> float:
     """Share of its inputs that the head drops, by the number of labelled rows."""
-    # the inputs are many for few labels; of very many labels a head that drops half learns less
+    # the inputs are many for few labels; with very many labels half is too much to drop
     return max(LEAST_DROPOUT, MOST_DROPOUT * min(1.0, MANY_ROWS / n_rows))
 
 
@@ -162,6 +162,7 @@ def weight_decay(*, frozen: bool) -> float:
 
 def rate_share(step: int, total: int) -> float:
     """Share of the peak learning rate in a step: it rises over the first tenth, and then falls."""
+    # AdamW's estimates of the gradients' size rest on few batches at first
     warm = max(1.0, WARMUP * total)
     return min((step + 1) / warm, max(0.0, (total - step) / max(1.0, total - warm)))
 
@@ -194,4 +195,5 @@ def auto_epochs(
 
 def rate_after(n_human: int, n_scored: int) -> float:
     """Share of the peak rate in a joint stage that follows another, by its rows of both kinds."""
+    # a high rate would unlearn the first stage for the few human labels
     return max(JOINT_RATE_AFTER, n_human / (n_human + n_scored))

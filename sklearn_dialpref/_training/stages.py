@@ -119,6 +119,7 @@ class StageLoss(nn.Module):
 
     def __init__(self, stage: Stage, recipe: Recipe, labels: LabelStats) -> None:
         super().__init__()
+        self.stage = stage.name
         llm = LOSSES[stage.llm] if isinstance(stage.llm, str) else stage.llm
         self.llm: Callable[..., Tensor] | None = llm
         self.pairwise = stage.pairwise
@@ -136,22 +137,25 @@ class StageLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: dict[str, Tensor]) -> Tensor:
         scores, human = target["scores"], target["human"]
+        # a batch of which no term has a row still needs a gradient
         loss = logits.sum() * 0.0
-        sure = among_possible(logits, target.get("possible"))
+        masked_logits = among_possible(logits, target.get("possible"))
         if len(human):
-            loss = loss + self.human_loss(sure[len(scores) :], human)
+            loss = loss + self.human_loss(masked_logits[len(scores) :], human)
         if self.llm is not None and len(scores):
-            some = slice(len(scores))
-            ordered = scores  # no order in classes that cannot be
+            scored = slice(len(scores))
+            # a class that a row cannot have stands in no order to its other classes
+            ordered_scores = scores
             if "possible" in target:
-                ordered = scores.masked_fill(~target["possible"][some], float("nan"))
+                ordered_scores = scores.masked_fill(~target["possible"][scored], float("nan"))
             options: dict[str, Any] = {**self.options, "confusion": self.confusion}
+            # differences with a masked logit would be so large that nothing else counts
             if self.pairwise:
-                teacher = self.llm(logits[some], ordered, target["pairs"], **options)
+                teacher = self.llm(logits[scored], ordered_scores, target["pairs"], **options)
             else:
-                teacher = self.llm(sure[some], scores, target["pairs"], **options)
+                teacher = self.llm(masked_logits[scored], scores, target["pairs"], **options)
             if self.pair_weight:
-                pairs = noise_reduced(logits[some], ordered, target["pairs"], **options)
+                pairs = noise_reduced(logits[scored], ordered_scores, target["pairs"], **options)
                 teacher = teacher + self.pair_weight * pairs
             loss = loss + self.weight * teacher
         return loss
@@ -163,6 +167,7 @@ class StageLoss(nn.Module):
             weight = self.class_weight
             weight = None if weight is None else weight.expand_as(human)[known]
             return binary_cross_entropy_with_logits(logits[known], human[known], pos_weight=weight)
+        # torch divides by the sum of the weights, which is 0 here
         if self.class_weight is not None and not self.class_weight[human].any():
             return logits.sum() * 0.0
         # a class that only the LLM knows must not be unlearned for want of human labels
@@ -257,6 +262,7 @@ def initial_level(rows: Rows) -> Tensor:
     shares = torch.where(scored, rows.scores, rows.human)
     n = (~shares.isnan()).sum(dim=0)
     n[n == 0] = len(shares)  # nobody is left who knows the label: it is one that nobody gave
+    # half a positive and half a negative more: the level of a label that nobody gave is finite
     return ((shares.nansum(dim=0) + 0.5) / (n + 1)).logit()
 
 
@@ -266,23 +272,23 @@ def teacher_confusion(rows: Rows, classes: NDArray[Any]) -> Tensor:
         columns = []
         for name, human, score in zip(classes, rows.human.T, rows.scores.T, strict=True):
             both = ~human.isnan() & ~score.isnan()
-            said = torch.stack([1 - score[both], score[both]], dim=1)
+            teacher_shares = torch.stack([1 - score[both], score[both]], dim=1)
             where = f" for the label {str(name)!r}"
-            columns.append(_smoothed_confusion(human[both].long(), said, where))
+            columns.append(_smoothed_confusion(human[both].long(), teacher_shares, where))
         return torch.stack(columns)
     both = (rows.human >= 0) & ~rows.scores.isnan().any(dim=1)
     return _smoothed_confusion(rows.human[both], rows.scores[both])
 
 
-def _smoothed_confusion(true: Tensor, said: Tensor, where: str = "") -> Tensor:
+def _smoothed_confusion(true: Tensor, teacher_shares: Tensor, where: str = "") -> Tensor:
     if not len(true):
         raise ValueError(
             "loss='forward_corrected' estimates the teacher's confusion on rows that carry both a "
             f"human and an LLM label, but there is no such row{where}; pass y_llm for some "
             "human-labelled rows, or choose another loss"
         )
-    n_classes = said.shape[1]
-    counts = torch.zeros(n_classes, n_classes).index_add_(0, true, said)
+    n_classes = teacher_shares.shape[1]
+    counts = torch.zeros(n_classes, n_classes).index_add_(0, true, teacher_shares)
     return smoothed(counts, counts.diagonal().sum() / counts.sum())
 
 

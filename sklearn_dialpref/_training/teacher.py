@@ -1,4 +1,4 @@
-"""What the human labels say of the teacher: is it of use, and does it lean towards a class."""
+"""What the human labels tell about the teacher: is it of use, and is it biased to a class."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def teacher_is_useless(rows: Rows, chosen: NDArray[np.bool_], logits: Tensor) ->
     truth = _human_shares(rows)[chosen]
     scores = _two_sided(rows.scores) if rows.multilabel else rows.scores[:, None]
     learned = _log_probabilities(logits, rows.multilabel)
+    # of few rows a teacher of use can miss significance: there a small effect is enough
     enough = min(SIGNIFICANT, SMALL_EFFECT * n**0.5)
     stratum = None  # who can have the same classes
     if rows.possible is not None:
@@ -95,20 +96,21 @@ def permutation_z(values: Tensor, truth: Tensor, stratum: Tensor | None = None) 
     float
         Infinite where nothing varies.
     """
-    above, variance = 0.0, 0.0
+    excess, variance = 0.0, 0.0
     strata = torch.zeros(len(values)) if stratum is None else stratum
     columns = zip(values.double().unbind(1), truth.double().unbind(1), strict=True)
-    for (some, true), number in product(columns, strata.unique()):
-        known = ~(some.isnan() | true.isnan()).any(dim=1) & (strata == number)
-        some, true = some[known], true[known]
-        if len(some) < 2:
+    for (value, true), number in product(columns, strata.unique()):
+        known = ~(value.isnan() | true.isnan()).any(dim=1) & (strata == number)
+        value, true = value[known], true[known]
+        if len(value) < 2:
             continue
         share = true.mean(dim=0)
-        some = some - (some * share).sum(dim=1, keepdim=True)
-        some = some - some.mean(dim=0)
-        above += float((some * true).sum())
-        variance += float((some**2 * share).sum()) * len(some) / (len(some) - 1)
-    return above / variance**0.5 if variance > 0 else float("inf")
+        # centred both ways, the sum has a mean of 0 over the permutations
+        value = value - (value * share).sum(dim=1, keepdim=True)
+        value = value - value.mean(dim=0)
+        excess += float((value * true).sum())
+        variance += float((value**2 * share).sum()) * len(value) / (len(value) - 1)
+    return excess / variance**0.5 if variance > 0 else float("inf")
 
 
 # -- does it lean towards a class ---------------------------------------------------------------
@@ -120,7 +122,7 @@ class TeacherBias:
 
     Attributes
     ----------
-    how : Combination
+    correction : Combination
         Temperature and bias per class, fitted on all rows with both labels.
     gain : float
         In accuracy on held-out dialogues.
@@ -128,7 +130,7 @@ class TeacherBias:
         Lower end of its interval, over bootstrap draws of the dialogues.
     """
 
-    how: Combination
+    correction: Combination
     gain: float
     low: float
 
@@ -140,23 +142,23 @@ class TeacherBias:
     @property
     def towards(self) -> NDArray[np.float64]:
         """Log-odds by which the teacher leans towards each class, of shape (K,), summing to 0."""
-        return -self.how.bias
+        return -self.correction.bias
 
     def corrected(self, rows: Rows) -> Tensor:
         """The scores of the rows without the bias."""
         scores = rows.scores
-        found = torch.from_numpy(combine(scores[:, None].double().numpy(), self.how))
+        shares = torch.from_numpy(combine(scores[:, None].double().numpy(), self.correction))
         # the correction smooths: what no row was given, or this one cannot have, stays at 0
-        kept = (scores > 0).any(dim=0)
-        found = found * (kept if rows.possible is None else kept & rows.possible)
-        return (found / found.sum(dim=1, keepdim=True)).to(scores.dtype)
+        given = (scores > 0).any(dim=0)
+        shares = shares * (given if rows.possible is None else given & rows.possible)
+        return (shares / shares.sum(dim=1, keepdim=True)).to(scores.dtype)
 
 
 def teacher_bias(rows: Rows, seed: int) -> TeacherBias | None:
     """The teacher's bias towards classes; None for too few labels, and for multilabel problems.
 
-    Accuracy is what counts, not log-loss: a teacher that gives rare classes more often than people
-    do costs log-loss, but macro-F1 may live on it.
+    Accuracy decides, not log-loss: a teacher that gives rare classes more often than people do
+    costs log-loss, but may be what finds these classes at all.
     """
     if rows.multilabel:
         return None
@@ -169,11 +171,12 @@ def teacher_bias(rows: Rows, seed: int) -> TeacherBias | None:
     scores = rows.scores[both][:, None].double().numpy()
     truth = rows.human[both].numpy()
     right = _share_right(scores[:, 0], truth)
+    # a correction always gains on the rows that it was fitted to, so others judge it
     corrected = np.empty(len(truth))
     folds = GroupKFold(min(BIAS_FOLDS, len(np.unique(unit))), shuffle=True, random_state=seed)
     for train, test in folds.split(truth, truth, unit):
-        how = fit_bias(scores[train], truth[train])
-        corrected[test] = _share_right(combine(scores[test], how), truth[test])
+        correction = fit_bias(scores[train], truth[train])
+        corrected[test] = _share_right(combine(scores[test], correction), truth[test])
     gain = corrected - right
     return TeacherBias(fit_bias(scores, truth), float(gain.mean()), _low_end(gain, unit, seed))
 
@@ -197,6 +200,7 @@ def _low_end(gain: NDArray[np.float64], unit: NDArray[np.int64], seed: int) -> f
     """What the mean gain exceeds in most bootstrap draws of whole dialogues."""
     _, place, size = np.unique(unit, return_inverse=True, return_counts=True)
     total = np.bincount(place, gain)
+    # rows of a dialogue resemble each other: drawn one by one they would seem too certain
     even = np.full(len(size), 1 / len(size))
     drawn = np.random.RandomState(seed).multinomial(len(size), even, size=BIAS_DRAWS)
     return float(np.quantile(drawn @ total / (drawn @ size), 1 - SURE))

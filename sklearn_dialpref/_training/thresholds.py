@@ -15,8 +15,8 @@ def f1_thresholds(human: Tensor, unseen: Tensor | None, seed: int) -> NDArray[np
 
     The threshold of the best F1 jumps from one row's score to another's when few rows are
     positive, so its mean over bootstrap draws of the rows is taken, on the scale of logits. Of a
-    label that nobody has learned yet it takes in every row; so it is drawn to the threshold that
-    all labels together would have, as if that came from ``COMMON_POSITIVES`` further positives.
+    label that nobody has learned yet it takes in every row; so it is shrunk towards the pooled
+    threshold of all labels, with a prior weight of ``COMMON_POSITIVES`` positives.
 
     Parameters
     ----------
@@ -42,6 +42,7 @@ def f1_thresholds(human: Tensor, unseen: Tensor | None, seed: int) -> NDArray[np
     rng = np.random.RandomState(seed)
     common = _mean_best_threshold(positive[known], scores[known], rng)
     for label, rows in enumerate(known.T):
+        # few positives make a threshold noisy: it shrinks towards the common one
         own, n = 0.0, positive[:, label].sum()
         if n:
             own = _mean_best_threshold(positive[rows, label], scores[rows, label], rng)
@@ -63,8 +64,11 @@ def _mean_best_threshold(
     weight = np.ones((1, n))
     if n_draws > 1:
         weight = rng.multinomial(n, np.full(n, 1 / n), size=n_draws).astype(np.float64)
+        # a draw without a positive row has no best F1
         weight = weight[weight[:, truth].any(axis=1)]
-    right, said = np.cumsum(weight * truth, axis=1), np.cumsum(weight, axis=1)
-    f1 = np.where(possible, 2 * right / np.maximum(said + right[:, -1:], 1), -1.0)
+    true_positives, predicted = np.cumsum(weight * truth, axis=1), np.cumsum(weight, axis=1)
+    f1 = np.where(
+        possible, 2 * true_positives / np.maximum(predicted + true_positives[:, -1:], 1), -1.0
+    )
     best = between[f1.argmax(axis=1)]
     return float(best.mean()) if len(best) else 0.0

@@ -44,7 +44,7 @@ class Trained:
     Attributes
     ----------
     net : DialogueNet
-        Of the last stage.
+        The net of the last stage.
     history : list of dict
         One entry per epoch.
     human_weight : float
@@ -87,7 +87,7 @@ def train_student(
     Parameters
     ----------
     student : Student
-        Trained in place.
+        It is trained in place.
     rows : Rows
     held_out : ndarray of bool, shape (n,)
         Rows for early stopping, which are not trained on.
@@ -103,7 +103,7 @@ def train_student(
         None where the teacher is of no use, so that a student is to be trained without.
     """
     plans = plan_training(student, rows, held_out, stages, recipe)
-    n_teacher = next((at for at, stage in enumerate(stages) if stage.human), len(stages))
+    n_teacher = next((number for number, stage in enumerate(stages) if stage.human), len(stages))
     human = rows.has_human & ~held_out
     history: list[dict[str, Any]] = []
     with tqdm(unit="step", disable=not recipe.verbose) as bar:
@@ -117,6 +117,7 @@ def train_student(
         last = list(stages[n_teacher:])
         follows = n_teacher > 0 and last == [HUMAN_STAGE]
         weight, temperature, unseen, loss = 1.0, 1.0, None, math.inf
+        # the folds start where this student stands now, so they come before its last stages
         if follows or judged or rows.multilabel:
             shares = SHARES if follows else (1.0,)
             logits = _unseen_logits(
@@ -130,7 +131,10 @@ def train_student(
             weight, temperature, unseen, loss = _best_share(logits, rows.human, labels, recipe)
         net, more = train(student, plans[n_teacher:], recipe, labels, bar)
     if follows:
+        # where the teacher is good, few human labels add mostly their own noise; elsewhere they
+        # should decide
         student.load_state_dict(between(before, student.state_dict(), weight))
+        # into the last layer, so that saved and exported students need no temperature
         student.rescale(1 / temperature, torch.zeros(len(labels.absent), device=net.device))
         if labels.absent.any():
             _keep_level(student, rows, rows.has_score & ~held_out, labels.absent)
@@ -184,18 +188,20 @@ def _unseen_logits(
         return logits
     quiet = replace(recipe, callbacks=[], early_stopping=False)
     before = student.state_dict()  # of which each fold trains a copy
+    # of many labels one fold's rows tell enough, in a third of the time
     for number in range(1 if human.sum() > MANY_LABELS else n_folds):
         other = copy.deepcopy(student)
-        out = held_out | (fold == number)
+        # neither training nor early stopping of these students may see the fold's labels
+        left_out = held_out | (fold == number)
         possible = [
-            stage for stage in stages if stage.llm is None or (rows.has_score & ~out).any()
+            stage for stage in stages if stage.llm is None or (rows.has_score & ~left_out).any()
         ]
-        plans = plan_training(other, rows, out, possible or [HUMAN_STAGE], quiet, n_done)
+        plans = plan_training(other, rows, left_out, possible or [HUMAN_STAGE], quiet, n_done)
         train(other, plans, quiet, labels, bar)
-        after, asked = state_of(other), human & (fold == number)
-        for at, share in enumerate(shares):
+        after, test = state_of(other), human & (fold == number)
+        for index, share in enumerate(shares):
             other.load_state_dict(between(before, after, share))
-            logits[at, torch.from_numpy(asked)] = logits_of(other, rows, asked)
+            logits[index, torch.from_numpy(test)] = logits_of(other, rows, test)
     return logits
 
 
@@ -212,9 +218,11 @@ def _best_share(
     def loss(logits: Tensor, temperature: float) -> float:
         return _loss_of_unseen(logits / temperature, human, labels, recipe)
 
-    found = [best_temperature(partial(loss, part), LEAST_TEMPERATURE) for part in logits.double()]
-    best = int(np.argmin([value for _, value in found]))
-    temperature, least = found[best]
+    # labels that were trained on would make every share look as certain as it is on them, so
+    # share and temperature are both chosen on unseen ones; of equal losses the smaller share wins
+    fitted = [best_temperature(partial(loss, part), LEAST_TEMPERATURE) for part in logits.double()]
+    best = int(np.argmin([value for _, value in fitted]))
+    temperature, least = fitted[best]
     return SHARES[best], temperature, logits[best] / temperature, least
 
 
@@ -223,6 +231,7 @@ def _loss_of_unseen(logits: Tensor, human: Tensor, labels: LabelStats, recipe: R
     known = ~logits.isnan().any(dim=1)
     if not known.any():
         return math.inf
+    # in double: the search for a temperature compares losses that hardly differ
     criterion = StageLoss(HUMAN_STAGE, recipe, labels).double()
     truth = human[known].double() if human.ndim == 2 else human[known]
     return float(criterion.human_loss(logits[known].double(), truth))
@@ -234,6 +243,7 @@ def _keep_level(student: Student, rows: Rows, scored: NDArray[np.bool_], absent:
     if not len(places):
         return
     chosen = np.zeros_like(scored)
+    # rows of a dialogue stand together, so even steps reach all dialogues
     n = min(LEVEL_ROWS, len(places))
     chosen[places[np.linspace(0, len(places) - 1, n).astype(int)]] = True
     logits = logits_of(student, rows, chosen).double()

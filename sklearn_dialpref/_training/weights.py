@@ -1,4 +1,4 @@
-"""What a student says of rows, and its weights between two states."""
+"""A student's logits of rows, and its weights between two states."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def logits_of(student: Student, rows: Rows, chosen: NDArray[np.bool_]) -> Tensor
         else:
             assert student.encoder is not None and rows.index is not None
             used, places = np.unique(rows.index[chosen], return_inverse=True)
-            texts = [rows.texts[at] for at in used[used >= 0]]
+            texts = [rows.texts[number] for number in used[used >= 0]]
             places = places.reshape(-1, rows.index.shape[1]) - int((used < 0).any())
             inputs = embedded_rows(student.encoder, texts, places)
         device = student.mean.device
@@ -37,6 +37,7 @@ def between(
     before: dict[str, Tensor], after: dict[str, Tensor], share: float
 ) -> dict[str, Tensor]:
     """The weights that lie this share of the way from one state of a student to another."""
+    # buffers such as position ids are whole numbers, and the same in both
     return {
         name: torch.lerp(before[name].to(new.device), new, share)
         if new.is_floating_point()
