@@ -29,6 +29,10 @@ def table(*names, frame=pd.DataFrame, **changes):
     return frame({name: TABLE[name] for name in names} | changes)
 
 
+def objects(*values):
+    return pd.Series(values, dtype=object)
+
+
 # -- dialogues ------------------------------------------------------------------------------
 
 
@@ -151,6 +155,12 @@ def test_turns_of_any_sortable_type(turn):
         (table("dialogue_id", text=["a", "b", None, "c"]), "must be str, but row 2"),
         (table("dialogue_id", frame=pl.DataFrame, text=["a", None, "b", "c"]), "row 1 holds None"),
         (["a", 1], "must be str, but row 1 holds 1 of type int"),
+        (["a", "b \ud83d"], r"row 1 of X has a lone surrogate \('\\ud83d'\), which cannot be enc"),
+        (table("dialogue_id", text=objects("a", "\ude00", "b", "c")), "row 1 of X has a lone"),
+        (
+            table("dialogue_id", "text", context=objects("a", "b", None, "\ud83d")),
+            "row 3 of the column 'context' of X has a lone surrogate",
+        ),
         (table("dialogue_id", text=[1, 2, 3, 4]), "must be str, but row 0"),
         (table("text", dialogue_id=["a", None, "b", "b"]), "dialogue_id is missing in row 1"),
         (table("dialogue_id", "text", turn=[1, NAN, 2, 3]), "turn is missing in row 1"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
+
+from .columns import Dialogues
+from .texts import check_unicode
 
 RESERVED = ("dialogue_id", "text", "turn", "speaker", "context")
 FORMS = (
@@ -21,41 +23,6 @@ WANTS_FEATURES = (
     "columns (and 'dialogue_id'), or choose another encoder"
 )
 NO_ROWS = "Found array with 0 sample(s) while a minimum of 1 is required in X."
-
-
-@dataclass(frozen=True)
-class Dialogues:
-    """Utterances as columns, one entry per row, in the order given.
-
-    Attributes
-    ----------
-    dialogue_id : ndarray of shape (n,), object
-        As given; the row number where the input names no dialogues.
-    group : ndarray of shape (n,), int64
-        Code of the dialogue; codes follow the sorted ids.
-    turn : ndarray of shape (n,), int64
-        Rank of the row inside its dialogue.
-    text, context : ndarray of shape (n,), object, or None
-        Utterance, and prepared text before it ("" for none).
-    speaker : ndarray of shape (n,), object, or None
-    features : ndarray of shape (n, d), or None
-        Precomputed features, instead of text.
-    has_dialogues, has_turns : bool
-        Whether the input named dialogues, and turns.
-    """
-
-    dialogue_id: NDArray[Any]
-    group: NDArray[np.int64]
-    turn: NDArray[np.int64]
-    text: NDArray[Any] | None
-    context: NDArray[Any] | None
-    speaker: NDArray[Any] | None
-    features: NDArray[Any] | None
-    has_dialogues: bool
-    has_turns: bool
-
-    def __len__(self) -> int:
-        return len(self.group)
 
 
 # -- missing values -------------------------------------------------------------------------
@@ -329,6 +296,7 @@ def _check_text(text: NDArray[Any], name: str, *, allow_empty: bool) -> None:
                 f"{name} must not be empty, but row {row} holds {value!r}; drop the row, or "
                 "write what was there (such as '[silence]')"
             )
+    check_unicode(text, "X" if name == "text" else f"the column {name!r} of X")
 
 
 def _dialogues(columns: dict[str, NDArray[Any]], features: Any, n_rows: int) -> Dialogues:
