@@ -107,7 +107,7 @@ def row_of(slots: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
 def neighbours(
     dialogues: Dialogues, offsets: range, speakers: np.ndarray | None = None
 ) -> np.ndarray:
-    """Join the utterances at some places before or after each one, in the same dialogue.
+    """Join the utterances some places before or after each one, in the same dialogue.
 
     Parameters
     ----------
@@ -137,19 +137,19 @@ def neighbours(
     """
     if dialogues.text is None:
         raise ValueError(
-            "Context is made of text, but X holds precomputed features; give a column text."
+            "Context is made of text, but X holds precomputed features; give a column 'text'"
         )
-    said = dialogues.text if speakers is None else speakers + ": " + dialogues.text
+    utterances = dialogues.text if speakers is None else speakers + ": " + dialogues.text
     order = np.lexsort((dialogues.turn, dialogues.group))
-    said, group = said[order], dialogues.group[order]
+    utterances, group = utterances[order], dialogues.group[order]
     longest = dialogues.turn.max(initial=0)
-    joined = np.full(len(said), "", dtype=object)
+    joined = np.full(len(utterances), "", dtype=object)
     for offset in offsets:
         if abs(offset) > longest:
             continue
-        rows = np.arange(max(0, -offset), len(said) - max(0, offset))
+        rows = np.arange(max(0, -offset), len(utterances) - max(0, offset))
         rows = rows[group[rows] == group[rows + offset]]
-        joined[rows] = lines(joined[rows], said[rows + offset])
+        joined[rows] = lines(joined[rows], utterances[rows + offset])
     context = np.empty_like(joined)
     context[order] = joined
     return context

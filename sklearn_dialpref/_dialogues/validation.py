@@ -82,8 +82,8 @@ def label_array(y: Any) -> NDArray[Any]:
         kinds = {column.dtype.kind for column in columns}
         dtype = np.result_type(*columns) if len(kinds) == 1 and "O" not in kinds else object
         array = np.empty((len(native), len(columns)), dtype=dtype)
-        for at, column in enumerate(columns):
-            array[:, at] = column
+        for position, column in enumerate(columns):
+            array[:, position] = column
         return array
     if isinstance(native, nw.Series):
         return _series_array(native)
@@ -213,10 +213,9 @@ def check_dialogues(
     if isinstance(native, nw.DataFrame):
         names = [str(name) for name in native.columns]
         columns = {
-            name: _series_array(native.get_column(at))
+            name: _series_array(native.get_column(native.columns[names.index(name)]))
             for name in RESERVED
             if name in names
-            for at in [native.columns[names.index(name)]]
         }
         others = native.drop([c for c in native.columns if str(c) in RESERVED])
         dtypes = others.schema.dtypes()
@@ -332,7 +331,7 @@ def codes_of(values: NDArray[Any]) -> NDArray[np.int64]:
         return np.unique(values, return_inverse=True)[1].astype(np.int64)
     except TypeError:
         keys = sorted(set(values), key=lambda v: (type(v).__name__, str(v)))
-        code = {value: at for at, value in enumerate(keys)}
+        code = {value: rank for rank, value in enumerate(keys)}
         return np.fromiter((code[v] for v in values), dtype=np.int64, count=len(values))
 
 

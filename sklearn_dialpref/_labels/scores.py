@@ -38,8 +38,8 @@ def as_one_type(values: NDArray[Any], name: str) -> NDArray[Any]:
 def encode(labels: NDArray[Any], classes: NDArray[Any], name: str) -> NDArray[np.int64]:
     """Positions of ``labels`` in the sorted or given ``classes``."""
     order = np.argsort(classes, kind="stable")
-    at = np.searchsorted(classes, labels, sorter=order).clip(max=len(classes) - 1)
-    codes = order[at]
+    index = np.searchsorted(classes, labels, sorter=order).clip(max=len(classes) - 1)
+    codes = order[index]
     if (unknown := classes[codes] != labels).any():
         raise ValueError(
             f"{name} holds {sorted(set(labels[unknown].tolist()))[:5]} which are not among the "
@@ -152,13 +152,13 @@ def _aligned(y_llm: Any, llm: NDArray[Any], classes: NDArray[Any]) -> NDArray[np
 def column_places(names: list[Any], classes: NDArray[Any], table: str, advice: str) -> list[int]:
     """Where each of ``classes`` stands among the column ``names`` of a table."""
     numeric = classes.dtype.kind in "iuf"
-    at = {_name_key(column, numeric): place for place, column in enumerate(names)}
+    place_of = {_name_key(column, numeric): place for place, column in enumerate(names)}
     wanted = [_name_key(label, numeric) for label in classes.tolist()]
-    if set(at) != set(wanted):
+    if set(place_of) != set(wanted):
         raise ValueError(
             f"{table} has the columns {names} but the classes are {classes.tolist()}; {advice}"
         )
-    return [at[label] for label in wanted]
+    return [place_of[label] for label in wanted]
 
 
 def _name_key(name: Any, numeric: bool) -> str:

@@ -49,16 +49,16 @@ def classes_of_speakers(classes: Any, known: NDArray[Any]) -> ClassesBySpeaker:
     """
     if not isinstance(classes, Mapping):
         return {}
-    found = {}
+    classes_by_speaker = {}
     for speaker, names in classes.items():
-        strange = [name for name in names if name not in known]
-        if strange or not len(names):
-            what = f"{strange}, which are not labels" if strange else "no class"
+        unknown = [name for name in names if name not in known]
+        if unknown or not len(names):
+            given = f"{unknown}, which are not labels" if unknown else "no class"
             raise ValueError(
-                f"classes gives the speaker {speaker!r} {what}; the labels are {known.tolist()}"
+                f"classes gives the speaker {speaker!r} {given}; the labels are {known.tolist()}"
             )
-        found[speaker] = np.isin(known, list(names))
-    return found
+        classes_by_speaker[speaker] = np.isin(known, list(names))
+    return classes_by_speaker
 
 
 def mask_impossible_labels(

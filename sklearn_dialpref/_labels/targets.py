@@ -36,7 +36,7 @@ from .scores import (
 
 @dataclass(frozen=True)
 class Targets:
-    """What is known of each row's class.
+    """Human labels and teacher scores of each row, as positions in the sorted classes.
 
     Attributes
     ----------
@@ -205,14 +205,14 @@ def _single_label_classes(
                 "class names as columns, or sort classes and the columns of y_llm alike"
             )
     else:
-        found = [known] if known is not None and len(known) else []
+        sources = [known] if known is not None and len(known) else []
         if kind == "votes" and llm is not None and len(votes := votes_given(llm)[0]):
-            found.append(votes)
+            sources.append(votes)
         columns = column_names(y_llm) if kind == "scores" else None
         if columns is not None:
             matched = cast_columns_to_label_type(columns, known)
-            found.append(matched if matched is not None else np.asarray(columns))
-        if not found:
+            sources.append(matched if matched is not None else np.asarray(columns))
+        if not sources:
             if kind == "scores":
                 raise ValueError(
                     "the classes of the columns of y_llm are unknown, as y_human has no label: "
@@ -223,15 +223,15 @@ def _single_label_classes(
                 "or pass the labels of an LLM as y_llm"
             )
         if len({"U" if f.dtype.kind == "U" else "b" if f.dtype.kind == "b" else "n"
-                for f in found}) > 1:  # fmt: skip
-            human, said = (values.tolist()[0] for values in found)
+                for f in sources}) > 1:  # fmt: skip
+            human, llm_label = (values.tolist()[0] for values in sources)
             raise ValueError(
-                f"y_human holds labels such as {human!r} but y_llm such as {said!r}; use the same "
-                "type in both. Where scikit-learn has numbered the classes of y_human (in "
+                f"y_human holds labels such as {human!r} but y_llm such as {llm_label!r}; use the "
+                "same type in both. Where scikit-learn has numbered the classes of y_human (in "
                 "VotingClassifier, CalibratedClassifierCV or cross_val_predict), pass y_llm as an "
                 f"array of scores{f'. Also, {FLOATS}' if kind == 'scores' else ''}"
             )
-        names = np.unique(np.concatenate(found))
+        names = np.unique(np.concatenate(sources))
     if len(names) < 2:
         raise ValueError(
             f"Classifier can't train when only one class is present: {names.tolist()}; label "
@@ -328,10 +328,10 @@ def class_weights(
             )
         return np.array([class_weight.get(c, 1.0) for c in classes])
     if not targets.multilabel:
-        found = np.unique(targets.human[targets.has_human])
+        present = np.unique(targets.human[targets.has_human])
         weights = np.ones(len(targets.classes))
-        weights[found] = compute_class_weight(
-            class_weight, classes=found, y=targets.human[targets.has_human]
+        weights[present] = compute_class_weight(
+            class_weight, classes=present, y=targets.human[targets.has_human]
         )
         return weights
     positive, negative = ((targets.human == value).sum(axis=0) for value in (1, 0))
