@@ -13,7 +13,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_score
 
 from sklearn_dialpref import LabelledGroupKFold
-from sklearn_dialpref._training import inputs as _inputs
+from sklearn_dialpref._training.inputs import as_feature_tensor
 from sklearn_dialpref.datasets import make_dialogues
 
 
@@ -124,6 +124,6 @@ def test_features_that_may_not_be_written_to(data):
     clf = student().fit(data.X, data.y_human)
     X = data.X.iloc[:, 1:].to_numpy(dtype=np.float32, copy=True)
     X.flags.writeable = False
-    found = _inputs.as_feature_tensor(X).numpy()
-    assert found.flags.writeable and not np.shares_memory(found, X)
+    tensor = as_feature_tensor(X).numpy()
+    assert tensor.flags.writeable and not np.shares_memory(tensor, X)
     assert clf.predict_proba(data.X).shape == (len(X), 3)

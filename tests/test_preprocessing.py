@@ -74,8 +74,11 @@ def brute_force_transcript(X, turns, following):
     for _, row in X.iterrows():
         dialogue = X[X["dialogue_id"] == row["dialogue_id"]].sort_values("turn")
         lines = (dialogue["speaker"] + ": " + dialogue["text"]).tolist()
-        at = dialogue["turn"].tolist().index(row["turn"])
-        before, after = lines[max(0, at - turns) : at], lines[at + 1 : at + 1 + following]
+        place = dialogue["turn"].tolist().index(row["turn"])
+        before, after = (
+            lines[max(0, place - turns) : place],
+            lines[place + 1 : place + 1 + following],
+        )
         contexts.append("\n".join([*before, f"{row['speaker']}:", *["…"][: len(after)], *after]))
     return contexts
 
@@ -91,8 +94,8 @@ def test_transcripts_equal_brute_force(turns, following):
 
 def test_context_on_both_sides():
     X = pd.DataFrame({"dialogue_id": ["a"] * 3, "text": ["x", "y", "z"]})
-    found = with_context(X, following=2)["context"].tolist()
-    assert found == ["…\ny\nz", "x\n…\nz", "y"]
+    contexts = with_context(X, following=2)["context"].tolist()
+    assert contexts == ["…\ny\nz", "x\n…\nz", "y"]
 
 
 def test_bad_context_input():

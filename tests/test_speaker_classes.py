@@ -116,7 +116,7 @@ def test_in_pipelines_and_searches(tiny_encoder):
         {
             "dialogue_id": np.arange(n) // 4,
             "speaker": ["agent", "customer"] * (n // 2),
-            "text": [f"word{at % 5}" for at in range(n)],
+            "text": [f"word{row % 5}" for row in range(n)],
         }
     )
     y = np.array(["offer", "ask", "other", "other"] * (n // 4), dtype=object)
@@ -168,11 +168,11 @@ def test_the_order_of_rows_makes_no_difference():
     y = np.where(X["a"] > 1, "other", None)
     y_llm = np.where(X["a"] > 1, "other", np.where(X["a"] > 0, "offer", "ask")).astype(object)
     order = np.random.default_rng(0).permutation(n)
-    found = [
+    results = [
         student(max_epochs=2).fit(X.iloc[rows], y[rows], y_llm[rows]).predict_proba(X)
         for rows in (np.arange(n), order)
     ]
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*results)
 
 
 def test_labels_in_a_column_of_their_own_are_no_multilabel(chats):
@@ -200,8 +200,8 @@ def test_pairs_say_nothing_of_impossible_classes():
         "human": torch.empty(0, dtype=torch.int64),
         "possible": torch.tensor([[True, True], [False, True]]),
     }
-    facts = LabelStats(False, None, torch.zeros(2) > 0, torch.zeros(2) > 0, None)
+    stats = LabelStats(False, None, torch.zeros(2) > 0, torch.zeros(2) > 0, None)
     recipe = Recipe.of(student(), 0, "cpu", n_inputs=2, n_classes=2, frozen=True, multilabel=False)
-    loss = StageLoss(Stage("pretrain", "noise_reduced", False), recipe, facts)
+    loss = StageLoss(Stage("pretrain", "noise_reduced", False), recipe, stats)
     loss(logits, target).backward()
     assert (logits.grad[:, 0] == 0).all() and (logits.grad[:, 1] != 0).all()

@@ -32,12 +32,12 @@ FRAMES = [pd.DataFrame, pl.DataFrame]
     ids=["list", "tuple", "object", "pandas", "polars"],
 )
 def test_human_labels(form, labels, null):
-    found = check_targets(form([labels[1], null, labels[0]]), None, 3)
-    assert found.classes.tolist() == labels
-    assert found.human.tolist() == [1, -1, 0]
-    assert found.has_human.tolist() == [True, False, True]
-    assert not found.multilabel and found.scores is None
-    assert not found.has_score.any()
+    targets = check_targets(form([labels[1], null, labels[0]]), None, 3)
+    assert targets.classes.tolist() == labels
+    assert targets.human.tolist() == [1, -1, 0]
+    assert targets.has_human.tolist() == [True, False, True]
+    assert not targets.multilabel and targets.scores is None
+    assert not targets.has_score.any()
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_human_labels(form, labels, null):
     ],
 )
 def test_complete_human_labels(y):
-    found = check_targets(y, None, 3)
-    assert found.human.tolist() == [0, 1, 0]
-    assert found.classes.tolist() == sorted(set(y.tolist() if hasattr(y, "tolist") else list(y)))
+    targets = check_targets(y, None, 3)
+    assert targets.human.tolist() == [0, 1, 0]
+    assert targets.classes.tolist() == sorted(set(y.tolist() if hasattr(y, "tolist") else list(y)))
 
 
 def test_minus_one_is_a_class():
@@ -63,9 +63,9 @@ def test_minus_one_is_a_class():
 
 
 def test_classes_may_name_unseen_ones():
-    found = check_targets(["b", None], None, 2, classes=["c", "a", "b"])
-    assert found.classes.tolist() == ["a", "b", "c"]
-    assert found.human.tolist() == [1, -1]
+    targets = check_targets(["b", None], None, 2, classes=["c", "a", "b"])
+    assert targets.classes.tolist() == ["a", "b", "c"]
+    assert targets.human.tolist() == [1, -1]
 
 
 def test_column_vector_warns():
@@ -82,11 +82,11 @@ MASKED = np.ma.array([1, 2, 99], mask=[0, 0, 1])
     ids=["masked", "pandas", "pyarrow", "series"],
 )
 def test_arrays_with_nulls_keep_their_ints(y):
-    found = check_targets(y, None, 3)
-    assert found.classes.tolist() == [1, 2]
-    assert found.human.tolist() == [0, 1, -1]
+    targets = check_targets(y, None, 3)
+    assert targets.classes.tolist() == [1, 2]
+    assert targets.human.tolist() == [0, 1, -1]
     if not isinstance(y, pd.Series):  # pandas itself turns masked ints to floats
-        assert found.classes.dtype.kind == "i"
+        assert targets.classes.dtype.kind == "i"
 
 
 # -- labels and votes of the LLM ------------------------------------------------------------
@@ -103,19 +103,19 @@ def test_arrays_with_nulls_keep_their_ints(y):
     ids=["list", "object", "pandas", "polars"],
 )
 def test_votes(y_llm):
-    found = check_targets(["b", None, None, None], y_llm, 4)
-    assert_allclose(found.scores, [[0.5, 0.5], [0, 1], [NAN, NAN], [1, 0]])
-    assert found.has_score.tolist() == [True, True, False, True]
+    targets = check_targets(["b", None, None, None], y_llm, 4)
+    assert_allclose(targets.scores, [[0.5, 0.5], [0, 1], [NAN, NAN], [1, 0]])
+    assert targets.has_score.tolist() == [True, True, False, True]
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], [0, 1], [False, True]], ids=str)
 @pytest.mark.parametrize("form", [list, pd.Series, lambda y: pl.Series(y), np.array])
 def test_llm_labels_alone(form, labels):
     y_llm = form([labels[1], labels[0], labels[1]])
-    found = check_targets(None, y_llm, 3)
-    assert found.classes.tolist() == labels
-    assert found.human.tolist() == [-1, -1, -1]
-    assert_allclose(found.scores, [[0, 1], [1, 0], [0, 1]])
+    targets = check_targets(None, y_llm, 3)
+    assert targets.classes.tolist() == labels
+    assert targets.human.tolist() == [-1, -1, -1]
+    assert_allclose(targets.scores, [[0, 1], [1, 0], [0, 1]])
 
 
 def test_classes_come_from_human_and_llm():
@@ -146,9 +146,9 @@ def test_vote_shares():
     ids=["list", "None", "NaN", "masked", "float32", "object", "pandas", "Float64", "polars"],
 )
 def test_scores(y_llm):
-    found = check_targets(["n", "p", None], y_llm, 3)
-    assert_allclose(found.scores, [[0.2, 0.8], [NAN, NAN], [1, 0]], rtol=1e-6)
-    assert found.scores.dtype == np.float32
+    targets = check_targets(["n", "p", None], y_llm, 3)
+    assert_allclose(targets.scores, [[0.2, 0.8], [NAN, NAN], [1, 0]], rtol=1e-6)
+    assert targets.scores.dtype == np.float32
 
 
 @pytest.mark.parametrize("frame", FRAMES)
@@ -170,14 +170,14 @@ def test_score_columns_of_ints_beside_floats(frame):
     ],
 )
 def test_score_frames_are_aligned_by_name(y_human, y_llm):
-    found = check_targets(y_human, y_llm, 3)
-    assert_allclose(found.scores, [[0.9, 0.1]] * 3)
-    assert len(found.classes) == 2
+    targets = check_targets(y_human, y_llm, 3)
+    assert_allclose(targets.scores, [[0.9, 0.1]] * 3)
+    assert len(targets.classes) == 2
 
 
 def test_scores_need_not_sum_to_one_exactly():
-    found = check_targets(["a", "b"], [[0.3333, 0.6662], [0.5, 0.5]], 2)
-    assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-6)
+    targets = check_targets(["a", "b"], [[0.3333, 0.6662], [0.5, 0.5]], 2)
+    assert_allclose(targets.scores.sum(axis=1), 1, rtol=1e-6)
 
 
 # -- multilabel -----------------------------------------------------------------------------
@@ -197,12 +197,12 @@ def test_scores_need_not_sum_to_one_exactly():
 )
 def test_multilabel(y_human, names):
     y_llm = np.array([[0.9, 0.8], [NAN, 0.1]])
-    found = check_targets(y_human, y_llm, 2)
-    assert found.multilabel
-    assert found.classes.tolist() == names
-    assert_array_equal(found.human, [[1, 0], [NAN, 1]])
-    assert_allclose(found.scores, y_llm, rtol=1e-6)
-    assert found.has_human.all() and found.has_score.all()
+    targets = check_targets(y_human, y_llm, 2)
+    assert targets.multilabel
+    assert targets.classes.tolist() == names
+    assert_array_equal(targets.human, [[1, 0], [NAN, 1]])
+    assert_allclose(targets.scores, y_llm, rtol=1e-6)
+    assert targets.has_human.all() and targets.has_score.all()
 
 
 @pytest.mark.parametrize("names", [["x", "w"], [7, 5]])
@@ -216,10 +216,10 @@ def test_multilabel_scores_are_aligned_by_name(names):
 def test_multilabel_columns_follow_classes_by_name(frame):
     y_human = frame({"b": [1, 0, 1], "a": [0, 1, 0]})
     y_llm = frame({"b": [0.9, 0.2, 0.7], "a": [0.1, 0.8, 0.3]})
-    found = check_targets(y_human, y_llm, 3, classes=["a", "b"])
-    assert found.classes.tolist() == ["a", "b"]
-    assert found.human.tolist() == [[0, 1], [1, 0], [0, 1]]
-    assert_allclose(found.scores, [[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], rtol=1e-6)
+    targets = check_targets(y_human, y_llm, 3, classes=["a", "b"])
+    assert targets.classes.tolist() == ["a", "b"]
+    assert targets.human.tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert_allclose(targets.scores, [[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], rtol=1e-6)
     with pytest.raises(ValueError, match=r"y_human stand in another order than classes=\['a'"):
         check_targets(y_human, y_llm.to_numpy(), 3, classes=["a", "b"])
     unnamed = check_targets(y_human, y_llm.to_numpy(), 3, classes=["b", "a"])
@@ -229,9 +229,9 @@ def test_multilabel_columns_follow_classes_by_name(frame):
 
 
 def test_multilabel_names_from_classes():
-    found = check_targets([[1, 0], [None, None]], None, 2, classes=["x", "w"])
-    assert found.classes.tolist() == ["x", "w"]
-    assert found.has_human.tolist() == [True, False]
+    targets = check_targets([[1, 0], [None, None]], None, 2, classes=["x", "w"])
+    assert targets.classes.tolist() == ["x", "w"]
+    assert targets.has_human.tolist() == [True, False]
 
 
 # -- what the errors of targets say ---------------------------------------------------------

@@ -38,16 +38,16 @@ def objects(*values):
 
 @pytest.mark.parametrize("frame", FRAMES)
 def test_frame_with_every_column(frame):
-    found = check_dialogues(frame(TABLE))
-    assert found.dialogue_id.tolist() == TABLE["dialogue_id"]
-    assert found.group.tolist() == [1, 0, 1, 0]
-    assert found.turn.tolist() == [1, 1, 0, 0]
-    assert found.text.tolist() == TABLE["text"]
-    assert found.speaker.tolist() == TABLE["speaker"]
-    assert found.context.tolist() == ["and you?", "hi", "", ""]
-    assert found.features is None
-    assert found.has_dialogues and found.has_turns
-    assert len(found) == 4
+    dialogues = check_dialogues(frame(TABLE))
+    assert dialogues.dialogue_id.tolist() == TABLE["dialogue_id"]
+    assert dialogues.group.tolist() == [1, 0, 1, 0]
+    assert dialogues.turn.tolist() == [1, 1, 0, 0]
+    assert dialogues.text.tolist() == TABLE["text"]
+    assert dialogues.speaker.tolist() == TABLE["speaker"]
+    assert dialogues.context.tolist() == ["and you?", "hi", "", ""]
+    assert dialogues.features is None
+    assert dialogues.has_dialogues and dialogues.has_turns
+    assert len(dialogues) == 4
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_frame_with_every_column(frame):
     ids=["pandas", "polars", "index", "object", "U", "tuples", "lists"],
 )
 def test_forms_with_dialogues(X):
-    found = check_dialogues(X)
-    assert found.group.tolist() == [1, 0, 1, 0]
-    assert found.turn.tolist() == [0, 0, 1, 1]  # row order
-    assert found.text.tolist() == TABLE["text"]
-    assert found.context is None and found.speaker is None
-    assert found.has_dialogues and not found.has_turns
+    dialogues = check_dialogues(X)
+    assert dialogues.group.tolist() == [1, 0, 1, 0]
+    assert dialogues.turn.tolist() == [0, 0, 1, 1]  # row order
+    assert dialogues.text.tolist() == TABLE["text"]
+    assert dialogues.context is None and dialogues.speaker is None
+    assert dialogues.has_dialogues and not dialogues.has_turns
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_forms_with_dialogues(X):
     ids=["list", "tuple", "U", "object", "T", "pandas", "string", "polars"],
 )
 def test_texts_are_dialogues_of_their_own(X):
-    found = check_dialogues(X)
-    assert found.text.tolist() == TABLE["text"]
-    assert found.group.tolist() == [0, 1, 2, 3]
-    assert found.turn.tolist() == [0, 0, 0, 0]
-    assert not found.has_dialogues
+    dialogues = check_dialogues(X)
+    assert dialogues.text.tolist() == TABLE["text"]
+    assert dialogues.group.tolist() == [0, 1, 2, 3]
+    assert dialogues.turn.tolist() == [0, 0, 0, 0]
+    assert not dialogues.has_dialogues
 
 
 FEATURES = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
@@ -111,22 +111,22 @@ FEATURES = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
 )
 @pytest.mark.parametrize("precomputed", [None, True])
 def test_features(X, precomputed):
-    found = check_dialogues(X, precomputed=precomputed)
-    assert_array_equal(found.features, FEATURES)
-    assert found.text is None and not found.has_dialogues
+    dialogues = check_dialogues(X, precomputed=precomputed)
+    assert_array_equal(dialogues.features, FEATURES)
+    assert dialogues.text is None and not dialogues.has_dialogues
 
 
 @pytest.mark.parametrize("frame", FRAMES)
 def test_features_with_dialogues(frame):
-    found = check_dialogues(table("mood", "dialogue_id", "turn", frame=frame))
-    assert_array_equal(found.features, [[1], [2], [3], [4]])
-    assert found.group.tolist() == [1, 0, 1, 0]
-    assert found.turn.tolist() == [1, 1, 0, 0]
+    dialogues = check_dialogues(table("mood", "dialogue_id", "turn", frame=frame))
+    assert_array_equal(dialogues.features, [[1], [2], [3], [4]])
+    assert dialogues.group.tolist() == [1, 0, 1, 0]
+    assert dialogues.turn.tolist() == [1, 1, 0, 0]
 
 
 def test_ids_of_mixed_types():
-    found = check_dialogues(table("text", dialogue_id=[1, "a", 1, 2.0]))
-    assert len(set(found.group.tolist())) == 3
+    dialogues = check_dialogues(table("text", dialogue_id=[1, "a", 1, 2.0]))
+    assert len(set(dialogues.group.tolist())) == 3
     assert codes_of(np.array(["b", 1, "b"], dtype=object)).tolist() == [1, 0, 1]
 
 
