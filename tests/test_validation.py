@@ -1,8 +1,13 @@
 """Every form of dialogues and of missing labels, and what the errors say."""
 
+from datetime import datetime
+from enum import Enum
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -83,8 +88,22 @@ def test_forms_with_dialogues(X):
         pd.Series(TABLE["text"], index=[3, 3, 1, 0]),
         pd.Series(TABLE["text"], dtype="string"),
         pl.Series(TABLE["text"]),
+        pd.Series(TABLE["text"]).values,
+        pd.Series(TABLE["text"]).array,
+        pd.array(TABLE["text"], dtype=pd.StringDtype("python")),
+        pd.Series(TABLE["text"], dtype=pd.ArrowDtype(pa.string())),
+        pd.Series(TABLE["text"], dtype=pd.ArrowDtype(pa.string())).array,
+        pd.Index(TABLE["text"]),
+        pd.Categorical(TABLE["text"]),
+        pd.Series(TABLE["text"], dtype="category"),
+        pl.Series(TABLE["text"], dtype=pl.Categorical),
+        pa.array(TABLE["text"]),
+        pa.array(TABLE["text"], pa.large_string()).dictionary_encode(),
+        pa.chunked_array([TABLE["text"][:1], TABLE["text"][1:]]),
+        np.ma.array(TABLE["text"]),
+        dict(enumerate(TABLE["text"])).values(),
     ],
-    ids=["list", "tuple", "U", "object", "T", "pandas", "string", "polars"],
+    ids=lambda X: f"{type(X).__module__.split('.')[0]}-{type(X).__name__}",
 )
 def test_texts_are_dialogues_of_their_own(X):
     dialogues = check_dialogues(X)
@@ -138,6 +157,11 @@ def test_ids_of_mixed_types():
         ["2.5", "2", "1", "-1"],
         [4, 3, 2, 1],
         pd.date_range("2024", periods=4)[::-1],
+        objects(*pd.date_range("2024", periods=4, tz="UTC")[::-1]),
+        [str(2**60 + 3), str(2**60 + 2), str(2**60 + 1), str(2**60)],
+        objects(2**80 + 3, 2**80 + 2, 2**80 + 1, 2**80),
+        [" 1e3", "1_0", "9.5", "-1"],
+        objects(3, np.float32(2.5), "2", Fraction(1, 3)),
     ],
 )
 def test_turns_of_any_sortable_type(turn):
@@ -165,6 +189,15 @@ def test_turns_of_any_sortable_type(turn):
         (table("text", dialogue_id=["a", None, "b", "b"]), "dialogue_id is missing in row 1"),
         (table("dialogue_id", "text", turn=[1, NAN, 2, 3]), "turn is missing in row 1"),
         (table("dialogue_id", "text", turn=[1, 2, 1, 3]), "'b' has turn 1 more than once"),
+        (table("dialogue_id", "text", turn=["1", "inf", "2", "3"]), "but row 1 holds 'inf'"),
+        (table("dialogue_id", "text", turn=[1, 2, np.inf, 3]), "numbers or times, but row 2"),
+        (table("dialogue_id", "text", turn=[True, False] * 2), "numbers or times, but row 0"),
+        (table("dialogue_id", "text", turn=objects(1, 2, [3], 4)), "row 2 holds .3. of type list"),
+        (
+            table("dialogue_id", "text", turn=objects(1, 2, pd.Timestamp("2024"), 4)),
+            "turn mixes types: row 0 holds 1 but row 2 holds Timestamp",
+        ),
+        (table("dialogue_id", "text", turn=["1.0", "2", "1", "3"]), "'b' has turn '1' more than"),
         (table("dialogue_id", "text", turn=list("dcba")), "numbers or times, but row 0 holds 'd'"),
         (table("dialogue_id", "text", turn=["1", "nan", "2", "3"]), "but row 1 holds 'nan'"),
         (table("dialogue_id", "text", turn=["1", "x", 2, None]), "turn is missing in row 3"),
@@ -177,6 +210,36 @@ def test_turns_of_any_sortable_type(turn):
         ([], "0 sample"),
         (np.array([["a", "b", "c"]]), r"shape \(1, 3\); pass a DataFrame"),
         ("hello", "X is a str; pass"),
+        (b"hello", "X is a bytes; pass.*put it into a list"),
+        (bytearray(b"hello"), "X is a bytearray; pass"),
+        ({"a", "b"}, "X is a set; pass.*no order; pass a list"),
+        ({"dialogue_id": [1, 2], "text": ["a", "b"]}, "X is a dict; pass.*dict of columns"),
+        ((text for text in "ab"), "X is a generator; pass"),
+        (None, "X is a NoneType; pass"),
+        (np.array("a"), "X is a ndarray; pass"),
+        (np.array([("a", "b")], dtype="U1,U1"), "structured array; pass pd.DataFrame"),
+        (pa.record_batch({"text": ["a"], "dialogue_id": ["b"]}), "pass pa.Table.from_batches"),
+        ([{"dialogue_id": 1, "text": "a"}], "text must be str, but row 0 holds .*of type dict"),
+        ([b"a", b"b"], "text must be str, but row 0 holds b'a' of type bytes"),
+        (np.ma.array(["a", "b"], mask=[0, 1]), "text must be str, but row 1 holds None"),
+        (
+            table("text", dialogue_id=objects("a", {}, [1], "b")),
+            "dialogue_id.*row 1 holds .*dict",
+        ),
+        (
+            table("dialogue_id", "text", speaker=objects("a", [1], None, "b")),
+            "speaker must be strings or numbers, but row 1 holds .1. of type list",
+        ),
+        (
+            table("text", dialogue_id=objects("a", "b", "\ud83d", "b")),
+            "row 2 of the column 'dia",
+        ),
+        (
+            table("text", dialogue_id=[1.0, 2.0**53, 2.0, 2.0]),
+            "dialogue_id holds the float 9007199254740992.0 in row 1.*read the column as text",
+        ),
+        (np.array([["2024"]], dtype="M8[D]"), "features must be numbers, but X holds times"),
+        (np.ma.array([[1.0, 2.0]], mask=[[0, 1]]), "NaN"),
         (table("dialogue_id", "text").iloc[:0], "0 sample"),
         (pl.DataFrame(TABLE).lazy(), "lazy frame; collect"),
         ([[1.0, NAN]], "NaN"),
@@ -202,11 +265,56 @@ def test_errors_of_dialogues(X, message):
         ([], True, "0 sample"),
         (pd.DataFrame({"f": [1.0]}), False, "lacks the column"),
         (pl.Series(["a"]), True, "wants features"),
+        (pl.DataFrame({"f": [1.0], "at": [datetime(2024, 1, 1)]}), True, "times in the .*'at'"),
     ],
 )
 def test_text_and_features_are_not_confused(X, precomputed, message):
     with pytest.raises(ValueError, match=message):
         check_dialogues(X, precomputed=precomputed)
+
+
+class Mood(str, Enum):  # noqa: UP042 StrEnum would not show the fault
+    BAD = "bad"
+    GOOD = "good"
+
+
+@pytest.mark.parametrize("form", [list, lambda y: objects(*y), lambda y: np.array(y, object)])
+def test_members_of_a_str_enum_are_the_texts_that_they_equal(form):
+    texts = check_dialogues(form([*Mood])).text.tolist()
+    assert texts == ["bad", "good"] and {type(text) for text in texts} == {str}
+    labels = label_array(form([*Mood])).tolist()
+    assert labels == ["bad", "good"] and {type(label) for label in labels} == {str}
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ("ab", "labels must be a sequence.*'ab' of type str; put it into a list"),
+        (b"ab", "labels must be a sequence.*of type bytes; put it into a list"),
+        (Mood.BAD, "labels must be a sequence.*of type Mood; put it into a list"),
+        ({"a": [1], "b": [2]}, "of type dict; pass its values as a list, or pd.DataFrame"),
+        ({"a", "b"}, "of type set; a set has no order; pass a list"),
+        (frozenset("ab"), "of type frozenset; a set has no order"),
+        ((label for label in "ab"), "must be a sequence.*<generator.*pass a list"),
+        (np.float64(3), "must be a sequence.*pass a list"),
+        (np.array([(1, 2)], dtype="i8,i8"), "structured array"),
+        ([[["a"]], [["b"]]], "1-D or 2-D, but its rows hold lists"),
+    ],
+)
+def test_containers_that_hold_no_labels(y, message):
+    with pytest.raises(ValueError, match=message):
+        label_array(y)
+
+
+def test_columns_of_lists_stay_lists():
+    assert label_array(pd.Series([["a", "b"], ["c", "d"]])).tolist() == [["a", "b"], ["c", "d"]]
+
+
+def test_whole_numbers_keep_their_digits():
+    large = 2**53 + 1
+    assert label_array([large, NAN]).tolist()[0] == large
+    assert label_array([2**63, -1]).tolist() == [2**63, -1]
+    assert label_array([large, 2.0]).tolist() == [large, 2.0]
 
 
 # -- missing labels -------------------------------------------------------------------------
