@@ -168,6 +168,11 @@ def test_bad_votes():
         votes_to_scores(["1"], [0, 1])
     with pytest.raises(ValueError, match="shape"):
         votes_to_scores(np.zeros((2, 2, 2)), [0, 1])
-    for classes in ([], ["a", "a"], ["a", None]):
+    with pytest.raises(ValueError, match="'Pos' differs from 'pos' in case or blanks only"):
+        votes_to_scores(["Pos"], ["neg", "pos"])
+    for votes in ("pos", {"a": ["pos"]}, {"pos"}, b"pos", (vote for vote in ["pos"])):
+        with pytest.raises(ValueError, match="votes must be a sequence"):
+            votes_to_scores(votes, ["neg", "pos"])
+    for classes in ([], ["a", "a"], ["a", None], [["a"], ["b"]], [["a", "b"]]):
         with pytest.raises(ValueError, match="classes must name each class once"):
             votes_to_scores(["a"], classes)

@@ -1,5 +1,6 @@
 """Classes that only some speakers can have."""
 
+from enum import Enum
 from functools import partial
 
 import numpy as np
@@ -187,9 +188,35 @@ def test_more_errors(chats):
     X, y, _ = chats
     with pytest.raises(TypeError, match=r"the speaker 'agent' 'offer': pass a list of classes"):
         student(classes={"agent": "offer"}).fit(X, y)
+    with pytest.raises(TypeError, match=r"'agent' \{'offer': 1\}: pass a list of classes"):
+        student(classes={"agent": {"offer": 1}}).fit(X, y)
+    with pytest.raises(ValueError, match="must name each class once"):
+        student(classes={"agent": [["offer"], ["ask"]]}).fit(X, y)
+    with pytest.raises(ValueError, match=r"mixes labels of the types \['float', 'str'\]"):
+        student(classes={"agent": ["offer", 1]}).fit(X, y)
+    with pytest.raises(ValueError, match="names a missing speaker, None; leave it out"):
+        student(classes={None: ["offer"], "agent": ["ask"]}).fit(X, y)
     nonsense = np.where(X["speaker"] == "agent", "ask", "offer").astype(object)
     with pytest.raises(ValueError, match="no row has a label that its speaker can have"):
         student().fit(X, None, nonsense)
+
+
+def test_speakers_that_never_speak(chats):
+    X, y, _ = chats
+    of_speakers = {"Agent": ["offer", "other"], "Customer": ["ask", "other"]}
+    with pytest.warns(UserWarning, match=r"none of the speakers .*\['Agent', 'Customer'\]"):
+        student(classes=of_speakers, max_epochs=1).fit(X, y)
+
+
+def test_classes_of_speakers_as_members_of_an_enum(chats):
+    X, y, _ = chats
+    acts = Enum("acts", {"ASK": "ask", "OFFER": "offer", "OTHER": "other"}, type=str)
+    of_speakers = {"agent": [acts.OFFER, acts.OTHER], "customer": {acts.ASK, acts.OTHER}}
+    enums, plain = (
+        student(classes=classes, max_epochs=1).fit(X, y).predict_proba(X)
+        for classes in (of_speakers, OF_SPEAKERS)
+    )
+    np.testing.assert_array_equal(enums, plain)
 
 
 def test_pairs_say_nothing_of_impossible_classes():

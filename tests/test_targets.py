@@ -1,5 +1,8 @@
 """Every form of labels, votes and scores, and what the errors say."""
 
+import warnings
+from enum import Enum
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -66,6 +69,31 @@ def test_classes_may_name_unseen_ones():
     targets = check_targets(["b", None], None, 2, classes=["c", "a", "b"])
     assert targets.classes.tolist() == ["a", "b", "c"]
     assert targets.human.tolist() == [1, -1]
+
+
+class Mood(str, Enum):  # noqa: UP042 StrEnum would not show the fault
+    NEG = "neg"
+    POS = "pos"
+
+
+@pytest.mark.parametrize("form", [list, lambda y: np.array(y, dtype=object), pd.Series])
+def test_members_of_a_str_enum(form):
+    human, votes = form([Mood.POS, None]), [[Mood.POS, Mood.NEG], [Mood.NEG, None]]
+    targets = check_targets(human, votes, 2)
+    assert targets.classes.tolist() == ["neg", "pos"]
+    assert targets.human.tolist() == [1, -1]
+    assert_allclose(targets.scores, [[0.5, 0.5], [1, 0]])
+    frame = pd.DataFrame([[0.2, 0.8]] * 2, columns=pd.Index([*Mood], dtype=object))
+    assert check_targets(human, frame, 2, classes=[*Mood]).classes.tolist() == ["neg", "pos"]
+
+
+def test_large_whole_numbers_stay_apart():
+    classes = [2**53, 2**53 + 1]
+    for y in ([*classes, NAN], pd.Series([*classes, None], dtype="Int64"), [*classes, None]):
+        targets = check_targets(y, None, 3)
+        assert targets.classes.tolist() == classes and targets.human.tolist() == [0, 1, -1]
+    scores = pl.DataFrame({str(classes[1]): [0.1, 0.2], str(classes[0]): [0.9, 0.8]})
+    assert_allclose(check_targets(classes, scores, 2).scores, [[0.9, 0.1], [0.8, 0.2]])
 
 
 def test_column_vector_warns():
@@ -248,12 +276,12 @@ def test_multilabel_names_from_classes():
         (["a", None], None, None, "only one class is present: .'a'.*classes="),
         (["a", "b", "a"], None, None, "X has 2 rows but y_human has 3"),
         (["a", "b"], ["a"], None, "X has 2 rows but y_llm has 1"),
-        ("a", None, None, "X has 2 rows but y_human"),
+        ("ab", None, None, "y_human must be a sequence.*got 'ab' of type str; put it into a list"),
         (["a", 1], None, None, "y_human mixes labels of the types.*'float', 'str'"),
         ([True, 2], None, None, "y_human mixes labels of the types.*'bool', 'float'"),
         (["a", "b"], [1, 2], None, "labels such as 'a' but y_llm such as 1.*an array of scores"),
         ([1, 2], np.array(["a", "b"]), None, "such as 1 but y_llm such as 'a'; use the same"),
-        (5, None, None, "labels must be a sequence.*got 5"),
+        (5, None, None, "y_human must be a sequence.*got 5"),
         (
             ["a", "b"],
             [0.3, 0.7],
@@ -300,6 +328,103 @@ def test_multilabel_names_from_classes():
 def test_errors_of_targets(y_human, y_llm, classes, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         check_targets(y_human, y_llm, 2, classes)
+
+
+@pytest.mark.parametrize(
+    ("y_human", "y_llm", "classes", "message"),
+    [
+        ({"a": ["x", "y"]}, None, None, "y_human must be a sequence.*dict of columns"),
+        (["a", "b"], {"p": ["a", "b"], "q": ["b", "b"]}, None, "y_llm must be.*dict of columns"),
+        (["a", "b"], {"a", "b"}, None, "y_llm must be a sequence.*a set has no order"),
+        (["a", "b"], "ab", None, "y_llm must be a sequence.*put it into a list"),
+        (b"ab", None, None, "y_human must be a sequence.*put it into a list"),
+        ([b"a", b"b"], None, None, "y_human holds b'a' of the type bytes, which is not a label"),
+        (
+            np.array([b"a", b"b"]),
+            None,
+            None,
+            "y_human holds .b'a'. of the type .S1, which are not",
+        ),
+        (["a", "b"], np.array([b"a", b"b"]), None, "y_llm holds .b'a'. of the type .S1"),
+        (
+            [{"a": 1}, {"b": 2}],
+            None,
+            None,
+            "holds {'a': 1} of the type dict, which is not a label",
+        ),
+        (pd.Series([["a"], ["b"]]), None, None, "of the type list, which is not a label"),
+        (None, np.array([1j, 2j]), None, "y_llm holds .1j. of the type complex128"),
+        (None, [np.complex128(1j), 1], None, "y_llm holds .* of the type complex128"),
+        (np.array(["2024", "2025"], "M8[Y]"), None, None, "of the type datetime64"),
+        (["a", "\ud83d"], None, None, "row 1 of the classes has a lone surrogate"),
+        (["a", "b"], None, ["a", "b", "\ud83d"], "row 2 of classes has a lone surrogate"),
+        (
+            np.array([2.0**53, 1.0]),
+            None,
+            None,
+            "y_human holds the float 9007199254740992.0.*Int64",
+        ),
+        ([2**53 + 1, 1.0], None, None, "y_human holds whole numbers that numpy would round.*text"),
+        ([2**63, -1], None, None, "y_human holds whole numbers that numpy would round"),
+        ([10**400, 1.0], None, None, "y_human holds whole numbers that numpy would round"),
+        ([2**53 + 1, 1], np.array([1.0, 2.0]), None, "y_human with y_llm holds the float"),
+        (["a", "b"], [["0.5", "0.5"], ["1", "0"]], None, "numbers as text, such as '0.5'.*astype"),
+        (None, [["0.5", "0.5"], ["1", "0"]], None, "numbers as text, such as '0.5'.*classes="),
+        (["a", "b"], [["0.5", "nan"], ["1", "0"]], None, "numbers as text, such as '0.5'"),
+        (["a", "b"], [["0", "1"], ["1", "0"]], None, "numbers as text, such as '1'"),
+        (["a", "b"], ["0.5", "0.7"], ["a", "b"], "'0.7'.* not among.*If these are scores"),
+        (["a", "b"], ["A ", "b"], ["a", "b"], "'A '.* not among.*'A ' differs from 'a' in case"),
+        (["a", "b"], None, [["a", "b"], ["c", "d"]], "classes must name each class once"),
+        (["a", "b"], None, [["a"], ["c", "d"]], "rows of classes differ in length"),
+        (["a", "b"], None, [{"a"}, "b"], "classes mixes labels of the types"),
+        (["a", "b"], None, ["a", "b", None], "classes must name each class once"),
+        (["a", "b"], None, "ab", "classes must be a sequence"),
+        (["a", "b"], None, {"a", "b"}, "classes must be a sequence.*a set has no order"),
+        (["a", "b"], None, [], "classes must name each class once"),
+        ([[1, 0], [0, 1]], None, ["x", "x"], "classes must name each class once"),
+        ([[1, 0], [0, 1]], None, [["x"], ["y"]], "classes must name each class once"),
+        (
+            [1, 2],
+            pd.DataFrame([[0.1, 0.2, 0.7]] * 2, columns=pd.Index([1, "1", 2], dtype=object)),
+            [1, 2],
+            r"y_llm has the columns \[1, '1', 2\] but the classes are",
+        ),
+    ],
+)
+def test_labels_that_would_be_misread(y_human, y_llm, classes, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        check_targets(y_human, y_llm, 2, classes)
+
+
+@pytest.mark.parametrize(
+    ("y_human", "y_llm", "message"),
+    [
+        (["a", ""], None, r"strings \[''\] count as classes, not as missing.*classes="),
+        (["a", "nan"], None, r"strings \['nan'\] count as classes"),
+        (["a", "b"], [["a", "<NA>"], ["b", "None"]], r"strings \['<NA>', 'None'\] count as"),
+        (
+            ["a", "b"],
+            [["a", " A"], ["b", "b"]],
+            r"classes \[\[' A', 'a'\]\] differ in case or blanks",
+        ),
+        (["not sure", "b"], ["Not  sure", "b"], "differ in case or blanks only.*classes="),
+        (["Good", "Bad"], ["pos", "neg"], "no label in common.*'Bad', 'Good'.*'neg', 'pos'"),
+        ([1, 2], [3, 4], "no label in common"),
+    ],
+)
+def test_labels_that_look_like_a_slip(y_human, y_llm, message):
+    with pytest.warns(UserWarning, match=message):
+        check_targets(y_human, y_llm, 2)
+    names = sorted({*y_human, *np.ravel([] if y_llm is None else y_llm).tolist()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_targets(y_human, y_llm, 2, names)  # named by the user: meant
+
+
+def test_numbers_as_text_can_be_classes():
+    y_human, votes = ["4.5", "5"], [["4.5", "5"], ["5", "5"]]
+    assert_allclose(check_targets(y_human, votes, 2).scores, [[0.5, 0.5], [0, 1]])
+    assert_allclose(check_targets(None, votes, 2, ["4.5", "5"]).scores, [[0.5, 0.5], [0, 1]])
 
 
 # -- order ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
+from sklearn_dialpref._dialogues.texts import check_unicode
 from sklearn_dialpref._dialogues.validation import (
     Dialogues,
     codes_of,
@@ -22,16 +24,17 @@ from sklearn_dialpref._dialogues.validation import (
 
 from .scores import (
     FLOATS,
-    as_one_type,
     cast_columns_to_label_type,
     column_names,
     column_places,
     encode,
     kind_of_scores,
     multilabel_scores,
+    plain_labels,
     single_label_scores,
     votes_given,
 )
+from .slips import refuse_numbers_as_text, warn_of_slips
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,11 @@ def check_targets(y_human: Any, y_llm: Any, n_rows: int, classes: Any = None) ->
             "fit requires y to be passed, but the target y is None: no row has a label, y_human "
             "and y_llm are both missing; label some utterances, or pass the labels of an LLM"
         )
-    human = None if y_human is None else _column_or_table(label_array(y_human))
+    human = None if y_human is None else _column_or_table(label_array(y_human, "y_human"))
     if human is not None:
         _check_length(human, n_rows, "y_human")
     multilabel = human is not None and human.ndim == 2
-    llm = None if y_llm is None else label_array(y_llm)
+    llm = None if y_llm is None else label_array(y_llm, "y_llm")
     if llm is not None:
         _check_length(llm, n_rows, "y_llm")
         if llm.ndim > 2:
@@ -126,7 +129,16 @@ def check_targets(y_human: Any, y_llm: Any, n_rows: int, classes: Any = None) ->
     else:
         known = None if human is None else _known_labels(human)
         kind = "none" if llm is None else kind_of_scores(llm)
-        names = _single_label_classes(known, y_llm, llm, kind, classes)
+        votes = votes_given(llm)[0] if llm is not None and kind == "votes" else None
+        if classes is None:
+            columns = column_names(y_llm) if kind == "scores" else None
+            if llm is not None and votes is not None:
+                refuse_numbers_as_text(llm, votes, known)
+            names = _single_label_classes(known, votes, columns, kind)
+            warn_of_slips(names, known, votes)
+        else:
+            names = _given_classes(class_names(classes), y_llm, kind)
+        _check_number_of_classes(names)
         codes = np.full(n_rows, -1, dtype=np.int64)
         if human is not None and known is not None and len(known):
             codes[~missing_in(human)] = encode(known, names, "y_human")
@@ -177,9 +189,7 @@ def _column_or_table(human: NDArray[Any]) -> NDArray[Any]:
 
 def _known_labels(human: NDArray[Any]) -> NDArray[Any]:
     """The labels that are there, in a type of their own."""
-    known = human[~missing_in(human)]
-    if known.dtype.kind == "O":
-        known = as_one_type(known, "y_human")
+    known = plain_labels(human[~missing_in(human)], "y_human")
     if known.dtype.kind == "f" and not np.isfinite(known).all():
         raise ValueError(
             "Input y_human contains infinity or a value too large for dtype('float64')."
@@ -189,55 +199,77 @@ def _known_labels(human: NDArray[Any]) -> NDArray[Any]:
     return known
 
 
+def class_names(classes: Any) -> NDArray[Any]:
+    """The names of the classes that a user gives, in the order given.
+
+    Raises
+    ------
+    ValueError
+        If they are no 1-D sequence of distinct labels.
+    """
+    names = label_array(classes, "classes")
+    usable = names.ndim == 1 and not missing_in(names).any()
+    names = plain_labels(names, "classes") if usable else names
+    if not (usable and 0 < len(np.unique(names)) == len(names)):
+        raise ValueError(
+            "classes must name each class once, as distinct labels in a 1-D sequence without "
+            f"missing values, got {classes!r}"
+        )
+    check_unicode(names, "classes")
+    return names
+
+
+def _given_classes(names: NDArray[Any], y_llm: Any, kind: str) -> NDArray[Any]:
+    given, names = names, np.sort(names)
+    if kind == "scores" and column_names(y_llm) is None and (given != names).any():
+        raise ValueError(
+            f"the columns of y_llm have no names and classes={given.tolist()} are not sorted, "
+            "so which column is which class is ambiguous: pass y_llm as a DataFrame with the "
+            "class names as columns, or sort classes and the columns of y_llm alike"
+        )
+    return names
+
+
 def _single_label_classes(
-    known: NDArray[Any] | None, y_llm: Any, llm: NDArray[Any] | None, kind: str, classes: Any
+    known: NDArray[Any] | None, votes: NDArray[Any] | None, columns: list[Any] | None, kind: str
 ) -> NDArray[Any]:
-    if classes is not None:
-        names = label_array(classes)
-        names = as_one_type(names, "classes") if names.dtype.kind == "O" else names
-        if names.ndim != 1 or len(np.unique(names)) != len(names):
-            raise ValueError(f"classes must be distinct labels in a 1-D sequence, got {classes!r}")
-        given, names = names, np.sort(names)
-        if kind == "scores" and column_names(y_llm) is None and (given != names).any():
+    """All labels that people or the LLM gave, or the names of the columns of scores."""
+    sources = [known] if known is not None and len(known) else []
+    if votes is not None and len(votes):
+        sources.append(votes)
+    if columns is not None:
+        matched = cast_columns_to_label_type(columns, known)
+        sources.append(matched if matched is not None else class_names(columns))
+    if not sources:
+        if kind == "scores":
             raise ValueError(
-                f"the columns of y_llm have no names and classes={given.tolist()} are not sorted, "
-                "so which column is which class is ambiguous: pass y_llm as a DataFrame with the "
-                "class names as columns, or sort classes and the columns of y_llm alike"
+                "the classes of the columns of y_llm are unknown, as y_human has no label: "
+                "pass classes=…, or a DataFrame with the class names as columns"
             )
-    else:
-        sources = [known] if known is not None and len(known) else []
-        if kind == "votes" and llm is not None and len(votes := votes_given(llm)[0]):
-            sources.append(votes)
-        columns = column_names(y_llm) if kind == "scores" else None
-        if columns is not None:
-            matched = cast_columns_to_label_type(columns, known)
-            sources.append(matched if matched is not None else np.asarray(columns))
-        if not sources:
-            if kind == "scores":
-                raise ValueError(
-                    "the classes of the columns of y_llm are unknown, as y_human has no label: "
-                    "pass classes=…, or a DataFrame with the class names as columns"
-                )
-            raise ValueError(
-                "no row has a label: y_human and y_llm are all missing; label some utterances, "
-                "or pass the labels of an LLM as y_llm"
-            )
-        if len({"U" if f.dtype.kind == "U" else "b" if f.dtype.kind == "b" else "n"
-                for f in sources}) > 1:  # fmt: skip
-            human, llm_label = (values.tolist()[0] for values in sources)
-            raise ValueError(
-                f"y_human holds labels such as {human!r} but y_llm such as {llm_label!r}; use the "
-                "same type in both. Where scikit-learn has numbered the classes of y_human (in "
-                "VotingClassifier, CalibratedClassifierCV or cross_val_predict), pass y_llm as an "
-                f"array of scores{f'. Also, {FLOATS}' if kind == 'scores' else ''}"
-            )
-        names = np.unique(np.concatenate(sources))
+        raise ValueError(
+            "no row has a label: y_human and y_llm are all missing; label some utterances, "
+            "or pass the labels of an LLM as y_llm"
+        )
+    if len({"U" if f.dtype.kind == "U" else "b" if f.dtype.kind == "b" else "n"
+            for f in sources}) > 1:  # fmt: skip
+        human, llm_label = (values.tolist()[0] for values in sources)
+        raise ValueError(
+            f"y_human holds labels such as {human!r} but y_llm such as {llm_label!r}; use the "
+            "same type in both. Where scikit-learn has numbered the classes of y_human (in "
+            "VotingClassifier, CalibratedClassifierCV or cross_val_predict), pass y_llm as an "
+            f"array of scores{f'. Also, {FLOATS}' if kind == 'scores' else ''}"
+        )
+    names = plain_labels(np.unique(np.concatenate(sources)), "y_human with y_llm")
+    check_unicode(names, "the classes")
+    return names
+
+
+def _check_number_of_classes(names: NDArray[Any]) -> None:
     if len(names) < 2:
         raise ValueError(
             f"Classifier can't train when only one class is present: {names.tolist()}; label "
             "utterances of at least one more class, or name all of them as classes=…"
         )
-    return names
 
 
 def _multilabel_human(
@@ -246,8 +278,8 @@ def _multilabel_human(
     table = indicator_table(human, "y_human").astype(np.float32)
     named = column_names(y_human)
     if classes is None:
-        return np.asarray(list(range(table.shape[1])) if named is None else named), table
-    names = np.asarray(list(classes))
+        return np.arange(table.shape[1]) if named is None else class_names(named), table
+    names = class_names(classes)
     if len(names) != table.shape[1]:
         raise ValueError(f"y_human has {table.shape[1]} columns but classes names {len(names)}")
     if named is None:
@@ -326,7 +358,15 @@ def class_weights(
                 f"class_weight names {unknown}, which are not among the classes {classes}; "
                 "correct them, or pass all classes as classes=…"
             )
-        return np.array([class_weight.get(c, 1.0) for c in classes])
+        given: dict[Any, Any] = class_weight
+        for key, weight in given.items():
+            number = isinstance(weight, Real) and not isinstance(weight, bool)
+            if not (number and 0 <= weight < np.inf):
+                raise ValueError(
+                    f"class_weight gives {key!r} the weight {weight!r}; weights must be finite "
+                    "numbers, 0 or more"
+                )
+        return np.array([class_weight.get(c, 1.0) for c in classes], dtype=np.float64)
     if not targets.multilabel:
         present = np.unique(targets.human[targets.has_human])
         weights = np.ones(len(targets.classes))
