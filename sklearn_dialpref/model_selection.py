@@ -14,9 +14,11 @@ from ._dialogues.validation import (
     check_dialogues,
     codes_of,
     dialogue_ids,
+    hashable,
     indicator_table,
     is_missing,
     label_array,
+    warn_of_other_order,
 )
 
 
@@ -148,6 +150,7 @@ class LabelledGroupKFold(BaseCrossValidator):
                 " pass the human labels, with None or NaN where there is none"
             )
         check_consistent_length(X, y, groups)
+        warn_of_other_order(X, y=y, groups=groups)
         labelled, indicator = _label_indicator(y)
         unit = check_dialogues(X).group if groups is None else _check_groups(X, groups)
         units, row_unit = np.unique(unit[labelled], return_inverse=True)
@@ -182,7 +185,10 @@ def _check_groups(X: Any, groups: Any) -> np.ndarray:
     """Code the groups as integers; refuse those that cut through a dialogue named in ``X``."""
     if is_missing(groups).any():
         raise ValueError("groups has missing values; give each row a group")
-    group = codes_of(label_array(groups))
+    labels = label_array(groups, "groups")
+    if labels.ndim != 1:
+        raise ValueError(f"groups must be 1-D, got shape {labels.shape}; give each row a group")
+    group = codes_of(hashable(labels, "groups"))
     ids = dialogue_ids(X)
     if ids is not None:
         dialogue = codes_of(ids)
@@ -198,13 +204,15 @@ def _check_groups(X: Any, groups: Any) -> np.ndarray:
 
 def _label_indicator(y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return which rows are labelled, and for those a 0/1 column per label value."""
-    labels = label_array(y)
+    labels = label_array(y, "y")
+    if labels.ndim > 2:
+        raise ValueError(f"y must be 1-D or 2-D (multilabel), got shape {labels.shape}")
     missing = is_missing(labels)
     if labels.ndim == 1 or labels.shape[1] == 1:
         labelled = np.logical_not(missing.reshape(len(labels)))
         if any(isinstance(label, Mapping) for label in labels.flat):  # states: no classes
             return labelled, np.ones((labelled.sum(), 1))
-        _, code = np.unique(labels.ravel()[labelled].tolist(), return_inverse=True)
+        code = codes_of(hashable(labels.ravel()[labelled], "y"))
         return labelled, np.eye(code.max(initial=-1) + 1)[code]
     labelled = np.logical_not(missing.all(axis=1))
     table = indicator_table(labels, "y")[labelled]
