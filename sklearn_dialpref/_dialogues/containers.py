@@ -24,6 +24,8 @@ EXACT = 2**53  # from here on a float stands for several whole numbers
 
 
 def is_missing_value(value: Any, pandas_nulls: tuple[Any, ...] = ()) -> bool:
+    if isinstance(value, str):  # first, as most values are
+        return False
     if value is None or any(value is null for null in pandas_nulls):
         return True
     return bool(np.isscalar(value) and value != value)  # NaN differs from itself

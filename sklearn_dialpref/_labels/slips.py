@@ -71,14 +71,14 @@ def warn_of_slips(
             f"the strings {blank} count as classes, not as missing: replace them by None or NaN"
         )
     if known is not None and votes is not None and len(known) and len(votes):
-        human, llm = np.unique(known).tolist(), np.unique(votes).tolist()
+        human, llm = known.tolist(), votes.tolist()
         if not set(human) & set(llm):
             parts.append(
                 f"y_human and y_llm have no label in common: {human[:SHOWN]} and {llm[:SHOWN]}; "
                 "use the same names in both"
             )
     if parts:
-        warnings.warn(f"{'; '.join(parts)}; or {MEANT}", UserWarning, stacklevel=4)
+        warnings.warn(f"{'; '.join(parts)}; or {MEANT}", UserWarning, stacklevel=5)
 
 
 def near_misses(unknown: list[Any], classes: list[Any]) -> str:

@@ -127,22 +127,7 @@ def check_targets(y_human: Any, y_llm: Any, n_rows: int, classes: Any = None) ->
         scores = None if llm is None else multilabel_scores(y_llm, llm, names)
         targets = Targets(names, True, table, scores)
     else:
-        known = None if human is None else _known_labels(human)
-        kind = "none" if llm is None else kind_of_scores(llm)
-        votes = votes_given(llm)[0] if llm is not None and kind == "votes" else None
-        if classes is None:
-            columns = column_names(y_llm) if kind == "scores" else None
-            if llm is not None and votes is not None:
-                refuse_numbers_as_text(llm, votes, known)
-            names = _single_label_classes(known, votes, columns, kind)
-            warn_of_slips(names, known, votes)
-        else:
-            names = _given_classes(class_names(classes), y_llm, kind)
-        _check_number_of_classes(names)
-        codes = np.full(n_rows, -1, dtype=np.int64)
-        if human is not None and known is not None and len(known):
-            codes[~missing_in(human)] = encode(known, names, "y_human")
-        targets = Targets(names, False, codes, single_label_scores(y_llm, llm, kind, names))
+        targets = _single_label(human, y_llm, llm, classes, n_rows)
     if not (targets.has_human.any() or targets.has_score.any()):
         raise ValueError(
             "no row has a label: y_human and y_llm are all missing; label some utterances, or "
@@ -151,6 +136,33 @@ def check_targets(y_human: Any, y_llm: Any, n_rows: int, classes: Any = None) ->
     if multilabel:
         _check_no_label_is_unknown(targets)
     return targets
+
+
+def _single_label(
+    human: NDArray[Any] | None, y_llm: Any, llm: NDArray[Any] | None, classes: Any, n_rows: int
+) -> Targets:
+    known = None if human is None else _known_labels(human)
+    kind = "none" if llm is None else kind_of_scores(llm)
+    if classes is None:
+        # the distinct ones, as there can be millions
+        votes = np.unique(votes_given(llm)[0]) if llm is not None and kind == "votes" else None
+        distinct = None if known is None else np.unique(known)
+        columns = column_names(y_llm) if kind == "scores" else None
+        if llm is not None and votes is not None:
+            refuse_numbers_as_text(llm, votes, distinct)
+        names = _single_label_classes(distinct, votes, columns, kind)
+        warn_of_slips(names, distinct, votes)
+    else:
+        names = _given_classes(class_names(classes), y_llm, kind)
+    if len(names) < 2:
+        raise ValueError(
+            f"Classifier can't train when only one class is present: {names.tolist()}; label "
+            "utterances of at least one more class, or name all of them as classes=…"
+        )
+    codes = np.full(n_rows, -1, dtype=np.int64)
+    if human is not None and known is not None and len(known):
+        codes[~missing_in(human)] = encode(known, names, "y_human")
+    return Targets(names, False, codes, single_label_scores(y_llm, llm, kind, names))
 
 
 def _check_no_label_is_unknown(targets: Targets) -> None:
@@ -262,14 +274,6 @@ def _single_label_classes(
     names = plain_labels(np.unique(np.concatenate(sources)), "y_human with y_llm")
     check_unicode(names, "the classes")
     return names
-
-
-def _check_number_of_classes(names: NDArray[Any]) -> None:
-    if len(names) < 2:
-        raise ValueError(
-            f"Classifier can't train when only one class is present: {names.tolist()}; label "
-            "utterances of at least one more class, or name all of them as classes=…"
-        )
 
 
 def _multilabel_human(
