@@ -159,16 +159,22 @@ def _row_of_labels(row: int, value: Any, width: int, name: str) -> list[Any]:
 
 
 def _column(values: list[Any]) -> NDArray[Any]:
-    numbers = all(isinstance(v, int | float | np.number | np.bool_) for v in values)
+    numbers = all(is_number(v) or isinstance(v, np.bool_) for v in values)
     one_kind = len({isinstance(v, bool | np.bool_) for v in values}) <= 1
     if numbers and one_kind and not loses_digits(values):
         return np.asarray(values)
     return _with_plain_strings(_object_array(values))
 
 
+def is_number(value: Any) -> bool:
+    """Whether this is a real number; numpy calls a timedelta an integer."""
+    number = isinstance(value, int | float | np.integer | np.floating)
+    return number and not isinstance(value, np.timedelta64)
+
+
 def loses_digits(values: list[Any]) -> bool:
     """Whether numpy would round whole numbers, as it makes floats of them."""
-    ints = [int(v) for v in values if isinstance(v, int | np.integer)]
+    ints = [int(v) for v in values if is_number(v) and not isinstance(v, float | np.floating)]
     if not any(abs(v) >= EXACT for v in ints):
         return False
     return len(ints) < len(values) or np.asarray(ints).dtype.kind not in "iu"

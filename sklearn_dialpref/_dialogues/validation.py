@@ -63,7 +63,7 @@ def indicator_table(labels: NDArray[Any], name: str) -> NDArray[np.float64]:
     missing = missing_in(labels)
     try:
         table = np.where(missing, np.nan, labels).astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         table = np.full(labels.shape, np.inf)
     bad = ~missing & (table != 0) & (table != 1)
     if bad.any():

@@ -11,7 +11,13 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.containers import EXACT, label_array, loses_digits, missing_in
+from sklearn_dialpref._dialogues.containers import (
+    EXACT,
+    is_number,
+    label_array,
+    loses_digits,
+    missing_in,
+)
 
 from .slips import near_misses
 
@@ -47,7 +53,7 @@ def plain_labels(values: NDArray[Any], name: str) -> NDArray[Any]:
 def _as_one_type(values: NDArray[Any], name: str) -> NDArray[Any]:
     kinds = {
         str if isinstance(v, str) else bool if isinstance(v, bool | np.bool_) else
-        float if isinstance(v, int | float | np.number) else type(v)
+        float if is_number(v) else type(v)
         for v in values
     }  # fmt: skip
     if len(kinds) > 1:
@@ -126,12 +132,12 @@ def _is_one_hot(llm: NDArray[Any]) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return is_number(value) and not isinstance(value, bool)
 
 
 def votes_given(llm: NDArray[Any], name: str = "y_llm") -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The votes that are there, flat, and where they stand in the (n, A) table."""
-    table = llm.reshape(len(llm), -1)
+    table = llm[:, None] if llm.ndim == 1 else llm
     given = ~missing_in(table)
     known = table[given]
     return plain_labels(known, name), given
@@ -169,7 +175,7 @@ def _aligned(y_llm: Any, llm: NDArray[Any], classes: NDArray[Any]) -> NDArray[np
     """Float scores with one column per class, in the order of ``classes``."""
     try:
         table = np.where(missing_in(llm), np.nan, llm).astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"y_llm must hold numbers in [0, 1] as scores: {error}") from None
     names = column_names(y_llm)
     if names is None:
