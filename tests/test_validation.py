@@ -265,6 +265,7 @@ def test_errors_of_dialogues(X, message):
         ([], True, "0 sample"),
         (pd.DataFrame({"f": [1.0]}), False, "lacks the column"),
         (pl.Series(["a"]), True, "wants features"),
+        (pl.DataFrame({"f": [2**64]}), True, "columns .'f'. of X have 128 bits; cast them"),
         (pl.DataFrame({"f": [1.0], "at": [datetime(2024, 1, 1)]}), True, "times in the .*'at'"),
     ],
 )
@@ -315,6 +316,7 @@ def test_whole_numbers_keep_their_digits():
     assert label_array([large, NAN]).tolist()[0] == large
     assert label_array([2**63, -1]).tolist() == [2**63, -1]
     assert label_array([large, 2.0]).tolist() == [large, 2.0]
+    assert label_array(pl.Series([2**64, 1])).tolist() == [2**64, 1]
 
 
 # -- missing labels -------------------------------------------------------------------------

@@ -17,6 +17,7 @@ WAYS_OUT = {
     "dict": "pass its values as a list, or pd.DataFrame(…) for a dict of columns",
     "RecordBatch": "pass pa.Table.from_batches([…])",
 }
+NOT_OF_NUMPY = (nw.Int128, nw.UInt128)
 EXACT = 2**53  # from here on a float stands for several whole numbers
 
 
@@ -92,7 +93,8 @@ def refuse_no_sequence(y: Any, name: str) -> None:
 
 def series_array(series: nw.Series[Any]) -> NDArray[Any]:
     """A column as an array; ints and bools beside nulls, and all text, as objects."""
-    if series.dtype.is_numeric() or series.dtype == nw.Boolean:
+    numeric = series.dtype.is_numeric() and series.dtype not in NOT_OF_NUMPY
+    if numeric or series.dtype == nw.Boolean:
         if not series.is_null().any():
             return series.to_numpy()
         if series.dtype.is_float():

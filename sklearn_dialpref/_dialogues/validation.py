@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .columns import Dialogues
-from .containers import EXACT, label_array, missing_in, series_array
+from .containers import EXACT, NOT_OF_NUMPY, label_array, missing_in, series_array
 from .ordering import codes_of, turn_ranks
 from .texts import check_unicode
 
@@ -201,6 +201,9 @@ def _check_features(features: Any, estimator: Any, reset: bool) -> NDArray[Any]:
     frame = nw.from_native(features, pass_through=True)
     dtypes = frame.schema if isinstance(frame, nw.DataFrame) else {}
     times = [name for name, dtype in dtypes.items() if dtype.is_temporal()]
+    wide = [name for name, dtype in dtypes.items() if dtype in NOT_OF_NUMPY]
+    if wide:
+        raise ValueError(f"the columns {wide} of X have 128 bits; cast them to floats")
     if times or getattr(getattr(features, "dtype", None), "kind", "f") in "mM":
         where = f" in the columns {times}" if times else ""
         raise ValueError(
