@@ -82,7 +82,8 @@ def refuse_no_sequence(y: Any, name: str) -> None:
             f"{name} must be a sequence, one entry per utterance, but got {short_repr(y)} of type "
             f"{type(y).__name__}; {WAYS_OUT[kind]}"
         )
-    if not (isinstance(y, Iterable) and isinstance(y, Sized)) or getattr(y, "ndim", 1) == 0:
+    sequence = (isinstance(y, Iterable) and isinstance(y, Sized)) or hasattr(y, "__array__")
+    if not sequence or getattr(y, "ndim", 1) == 0:
         raise ValueError(
             f"{name} must be a sequence, one entry per utterance, but got {short_repr(y)}; pass a "
             "list, an array or a column of a DataFrame"
