@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions
 from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
-from ._dialogues.validation import check_dialogues, label_array, wholly_known
+from ._dialogues.validation import check_dialogues, label_array, warn_of_other_order, wholly_known
 from ._labels.fitted import FittedLabels, HasFittedLabels
 from ._labels.speakers import all_classes, mask_impossible_labels
 from ._labels.targets import check_targets
@@ -312,6 +312,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         from ._training.thresholds import f1_thresholds
 
         self._check_parameters()
+        warn_of_other_order(X, y_human=y_human, y_llm=y_llm)
         for stale in ("n_features_in_", "feature_names_in_"):  # of another fit
             self.__dict__.pop(stale, None)
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=True)

@@ -14,9 +14,11 @@ from ._dialogues.validation import (
     check_dialogues,
     codes_of,
     dialogue_ids,
+    hashable,
     indicator_table,
     is_missing,
     label_array,
+    warn_of_other_order,
 )
 
 
@@ -27,7 +29,7 @@ class LabelledGroupKFold(BaseCrossValidator):
     - Test indices hold human-labelled rows only.
     - No row of a test dialogue is trained on, not even one that only an LLM has labelled.
     - A dialogue without any human label is in the training part of every fold.
-    - The dialogues with labels are spread so that every fold gets a like share of each class.
+    - The dialogues with labels are spread so that every fold gets a similar share of each class.
     - The folds do not depend on the order of the rows.
 
     Parameters
@@ -35,7 +37,7 @@ class LabelledGroupKFold(BaseCrossValidator):
     n_splits : int, default=5
         Number of folds, at least 2.
     shuffle : bool, default=False
-        Whether to perturb the order in which the dialogues are handed out, so that another
+        Whether to perturb the order in which the dialogues are assigned to folds, so that another
         `random_state` gives other folds. The rows of a fold always keep their order.
     random_state : int, RandomState instance or None, default=None
         Seed of the perturbation. Pass an int for the same folds in every call. Only for
@@ -49,8 +51,8 @@ class LabelledGroupKFold(BaseCrossValidator):
 
     Notes
     -----
-    Dialogues are taken one by one, those with the largest shares of some class first, and each
-    goes to the fold :math:`f` that has the least of what it brings,
+    Dialogues are assigned one by one, those with the largest shares of some class first. Each
+    goes to the fold :math:`f` that has the least of the classes that the dialogue holds,
 
     .. math:: \arg\min_f \sum_c \frac{n_{fc}}{N_c} \frac{n_{dc}}{N_c},
 
@@ -120,8 +122,8 @@ class LabelledGroupKFold(BaseCrossValidator):
             The utterances, in any form that the estimator accepts.
         y : array-like of shape (n,) or (n, L)
             Human labels; missing is None, NaN or ``pd.NA``. A row of multilabel `y` counts as
-            labelled if any of its entries is present. Dialogue states (dicts) are labels that
-            are not to be spread evenly.
+            labelled if any of its entries is present. Dialogue states (dicts) count as
+            labels of one class.
         groups : array-like of shape (n,), default=None
             What to keep whole in place of the dialogues of `X`, for example a customer with
             several dialogues. A dialogue named in `X` must lie within one group.
@@ -145,9 +147,10 @@ class LabelledGroupKFold(BaseCrossValidator):
         if y is None:
             raise ValueError(
                 "LabelledGroupKFold needs y to know which rows have a human label, but y is None;"
-                " pass the human labels, with None or NaN where there is none."
+                " pass the human labels, with None or NaN where there is none"
             )
         check_consistent_length(X, y, groups)
+        warn_of_other_order(X, y=y, groups=groups)
         labelled, indicator = _label_indicator(y)
         unit = check_dialogues(X).group if groups is None else _check_groups(X, groups)
         units, row_unit = np.unique(unit[labelled], return_inverse=True)
@@ -156,7 +159,7 @@ class LabelledGroupKFold(BaseCrossValidator):
             raise ValueError(
                 f"LabelledGroupKFold(n_splits={self.n_splits}) needs at least {self.n_splits}"
                 f" {kind} with a human label, but {units.size} of the {np.unique(unit).size}"
-                f" {kind} have one; use fewer splits or label more {kind}."
+                f" {kind} have one; use fewer splits or label more {kind}"
             )
         counts = np.zeros((units.size, indicator.shape[1]))
         np.add.at(counts, row_unit, indicator)
@@ -174,15 +177,18 @@ class LabelledGroupKFold(BaseCrossValidator):
         if not self.shuffle and self.random_state is not None:
             raise ValueError(
                 f"random_state={self.random_state!r} has no effect with shuffle=False; set"
-                " shuffle=True or leave random_state at None."
+                " shuffle=True or leave random_state at None"
             )
 
 
 def _check_groups(X: Any, groups: Any) -> np.ndarray:
     """Code the groups as integers; refuse those that cut through a dialogue named in ``X``."""
     if is_missing(groups).any():
-        raise ValueError("groups has missing values; give each row a group.")
-    group = codes_of(label_array(groups))
+        raise ValueError("groups has missing values; give each row a group")
+    labels = label_array(groups, "groups")
+    if labels.ndim != 1:
+        raise ValueError(f"groups must be 1-D, got shape {labels.shape}; give each row a group")
+    group = codes_of(hashable(labels, "groups"))
     ids = dialogue_ids(X)
     if ids is not None:
         dialogue = codes_of(ids)
@@ -191,20 +197,22 @@ def _check_groups(X: Any, groups: Any) -> np.ndarray:
         if cut.any():
             raise ValueError(
                 f"groups put rows of dialogue {ids[cut].tolist()[0]!r} into different groups,"
-                " which would split it between training and test; give all its rows one group."
+                " which would split it between training and test; give all its rows one group"
             )
     return group
 
 
 def _label_indicator(y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return which rows are labelled, and for those a 0/1 column per label value."""
-    labels = label_array(y)
+    labels = label_array(y, "y")
+    if labels.ndim > 2:
+        raise ValueError(f"y must be 1-D or 2-D (multilabel), got shape {labels.shape}")
     missing = is_missing(labels)
     if labels.ndim == 1 or labels.shape[1] == 1:
         labelled = np.logical_not(missing.reshape(len(labels)))
         if any(isinstance(label, Mapping) for label in labels.flat):  # states: no classes
             return labelled, np.ones((labelled.sum(), 1))
-        _, code = np.unique(labels.ravel()[labelled].tolist(), return_inverse=True)
+        code = codes_of(hashable(labels.ravel()[labelled], "y"))
         return labelled, np.eye(code.max(initial=-1) + 1)[code]
     labelled = np.logical_not(missing.all(axis=1))
     table = indicator_table(labels, "y")[labelled]
@@ -214,17 +222,17 @@ def _label_indicator(y: Any) -> tuple[np.ndarray, np.ndarray]:
 def _spread(
     counts: np.ndarray, rows: np.ndarray, n_splits: int, rng: np.random.RandomState | None
 ) -> np.ndarray:
-    """Hand out units with label `counts` (units, labels) and `rows` (units,) to the folds."""
+    """Assign units with label `counts` (units, labels) and `rows` (units,) to the folds."""
     share = counts / np.maximum(counts.sum(axis=0), 1)
     size = (share**2).sum(axis=1)
     if rng is not None:
         # Still the largest first, roughly: a wholly random order would leave uneven folds.
         size = size * rng.uniform(0.5, 1.0, len(size))
     fold = np.empty(len(counts), dtype=np.int64)
-    held_share, held_rows = np.zeros((n_splits, share.shape[1])), np.zeros(n_splits)
+    fold_share, fold_rows = np.zeros((n_splits, share.shape[1])), np.zeros(n_splits)
     for unit in np.argsort(-size, kind="stable"):
         # An empty fold costs exactly 0 and has the fewest rows, so no fold stays empty.
-        fold[unit] = best = np.lexsort((held_rows, held_share @ share[unit]))[0]
-        held_share[best] += share[unit]
-        held_rows[best] += rows[unit]
+        fold[unit] = best = np.lexsort((fold_rows, fold_share @ share[unit]))[0]
+        fold_share[best] += share[unit]
+        fold_rows[best] += rows[unit]
     return fold

@@ -10,8 +10,9 @@ import numpy as np
 from sklearn.utils import check_scalar
 
 from ._dialogues.texts import lines, neighbours
-from ._dialogues.validation import Dialogues, check_dialogues, is_missing, label_array, missing_in
+from ._dialogues.validation import Dialogues, check_dialogues, label_array, missing_in
 from ._labels.scores import vote_shares
+from ._labels.targets import class_names
 
 
 def with_context(X: Any, turns: int = 1, *, following: int = 0, speakers: bool = False) -> Any:
@@ -71,11 +72,11 @@ def with_context(X: Any, turns: int = 1, *, following: int = 0, speakers: bool =
     if not isinstance(frame, nw.DataFrame):
         raise TypeError(
             "with_context needs a DataFrame (pandas, polars, ...) with the columns dialogue_id"
-            f" and text, got {type(X).__name__}; build one first."
+            f" and text, got {type(X).__name__}; build one first"
         )
     if "context" in frame.columns:
         raise ValueError(
-            "X has a column 'context' already; drop or rename it to have it made anew."
+            "X has a column 'context' already; drop or rename it to have it made anew"
         )
     dialogues = check_dialogues(X, precomputed=False)
     for name, number in (("turns", turns), ("following", following)):
@@ -95,10 +96,10 @@ def with_context(X: Any, turns: int = 1, *, following: int = 0, speakers: bool =
 
 def _speakers(dialogues: Dialogues) -> np.ndarray:
     if dialogues.speaker is None:
-        raise ValueError("speakers=True needs a column 'speaker' in X; add it, or leave it out.")
+        raise ValueError("speakers=True needs a column 'speaker' in X; add it, or leave it out")
     if (missing := missing_in(dialogues.speaker)).any():
         raise ValueError(
-            f"speaker is missing in row {np.argmax(missing)}; name it, such as 'unknown'."
+            f"speaker is missing in row {np.argmax(missing)}; name it, such as 'unknown'"
         )
     return np.array([str(name) for name in dialogues.speaker], dtype=object)
 
@@ -142,13 +143,8 @@ def votes_to_scores(votes: Any, classes: Any) -> np.ndarray:
            [0. , 1. ],
            [nan, nan]])
     """
-    names = label_array(classes)
-    labels = names.tolist()
-    if names.ndim != 1 or not 0 < len(set(labels)) == len(labels) or is_missing(names).any():
-        raise ValueError(
-            f"classes must name each class once, without missing values, got {classes!r}."
-        )
-    table = label_array(votes)
+    names = class_names(classes)
+    table = label_array(votes, "votes")
     if table.ndim not in (1, 2):
-        raise ValueError(f"votes must have shape (n,) or (n, A), got {table.shape}.")
-    return vote_shares(table, np.asarray(labels), name="votes")
+        raise ValueError(f"votes must have shape (n,) or (n, A), got {table.shape}")
+    return vote_shares(table, names, name="votes")

@@ -198,9 +198,10 @@ def test_class_weights_that_no_loss_bears(data, weight):
         student(class_weight={"class_0": weight}).fit(data.X, data.y_human)
 
 
-def test_class_weights_are_numbers(data):
+@pytest.mark.parametrize("weight", ["heavy", None, True])
+def test_class_weights_are_numbers(data, weight):
     with pytest.raises(TypeError, match="'class_0' 'heavy' of type str"):
-        student(class_weight={"class_0": "heavy"}).fit(data.X, data.y_human)
+        student(class_weight={"class_0": weight}).fit(data.X, data.y_human)
 
 
 def test_class_weight_of_labels():

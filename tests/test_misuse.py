@@ -1,9 +1,11 @@
 """What a user sees of the estimator after a wrong call, and that it does not go through."""
 
+import warnings
 from functools import partial
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import students
 from sklearn import config_context
@@ -13,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_score
 
 from sklearn_dialpref import LabelledGroupKFold
-from sklearn_dialpref._training import inputs as _inputs
+from sklearn_dialpref._training.inputs import as_feature_tensor
 from sklearn_dialpref.datasets import make_dialogues
 
 
@@ -124,6 +126,56 @@ def test_features_that_may_not_be_written_to(data):
     clf = student().fit(data.X, data.y_human)
     X = data.X.iloc[:, 1:].to_numpy(dtype=np.float32, copy=True)
     X.flags.writeable = False
-    found = _inputs.as_feature_tensor(X).numpy()
-    assert found.flags.writeable and not np.shares_memory(found, X)
+    tensor = as_feature_tensor(X).numpy()
+    assert tensor.flags.writeable and not np.shares_memory(tensor, X)
     assert clf.predict_proba(data.X).shape == (len(X), 3)
+
+
+def shuffled(values):
+    return values.sample(frac=1, random_state=0)
+
+
+@pytest.mark.parametrize("name", ["y_human", "y_llm"])
+def test_an_index_in_another_order_than_that_of_X(data, name):
+    labels = {"y_human": data.y_human, "y_llm": data.y_llm_scores}
+    with pytest.warns(UserWarning, match=rf"index of {name} is .*pass {name}\.loc\[X\.index\]"):
+        student().fit(data.X, **{**labels, name: shuffled(labels[name])})
+    with pytest.warns(UserWarning, match="index of y is that of X in another order"):
+        list(LabelledGroupKFold(3).split(data.X, shuffled(data.y_human)))
+
+
+def test_indices_that_are_in_order_or_other_ones(data):
+    X, y_human, y_llm = data.X, data.y_human, data.y_llm_scores
+    order = np.random.RandomState(0).permutation(len(X))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for rows in (order, slice(None, None, 2)):
+            student().fit(X.iloc[rows], y_human.iloc[rows], y_llm.iloc[rows])
+        student().fit(X.set_index(order), y_human.to_numpy(), y_llm.to_numpy())
+        student().fit(X, y_human.set_axis(order + 1), y_llm)
+
+
+@pytest.mark.parametrize("form", ["values", "array", "index", "arrow", "chunked"])
+def test_texts_of_any_container(chats, tiny_encoder, form):
+    clf = student(tiny_encoder, max_epochs=1).fit(chats.X, chats.y_human)
+    texts = chats.X["text"]
+    forms = {
+        "values": lambda: texts.values,
+        "array": lambda: texts.array,
+        "index": lambda: pd.Index(texts),
+        "arrow": lambda: pa.array(texts),
+        "chunked": lambda: pa.chunked_array([texts[:9], texts[9:]]),
+    }
+    probabilities = clf.predict_proba(forms[form]())
+    np.testing.assert_array_equal(probabilities, clf.predict_proba(texts.tolist()))
+
+
+def test_lone_surrogates(chats, tiny_encoder):
+    texts = [*chats.X["text"]]
+    texts[3] += "\ud83d"
+    clf = student(tiny_encoder, max_epochs=1)
+    with pytest.raises(ValueError, match="row 3 of X has a lone surrogate"):
+        clf.fit(texts, chats.y_human)
+    clf.fit(chats.X, chats.y_human)
+    with pytest.raises(ValueError, match="row 3 of X has a lone surrogate"):
+        clf.predict(texts)

@@ -103,6 +103,24 @@ def test_row_order_does_not_matter(shuffle):
         assert set(test) == set(order[shuffled])
 
 
+def test_forms_that_cannot_be_read():
+    X, y = make_data()
+    cv = LabelledGroupKFold(3)
+    for groups, message in (
+        (np.zeros((len(X), 2)), "groups must be 1-D"),
+        ([[g, "a"] for g in X["dialogue_id"]], "groups must be 1-D"),
+        (pd.Series([{}] * len(X)), "groups must be strings or numbers, but row 0 holds {}"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            next(cv.split(X, y, groups))
+    for labels, message in (
+        (np.zeros((len(X), 2, 2)), "y must be 1-D or 2-D"),
+        (pd.Series([["a", "b"]] * len(X)), r"y must be strings or numbers, but row 0 holds \["),
+    ):
+        with pytest.raises(ValueError, match=message):
+            next(cv.split(X, labels))
+
+
 def test_forms_of_the_input_give_the_same_folds():
     X, y = make_data()
     cv = LabelledGroupKFold(3)

@@ -74,8 +74,11 @@ def brute_force_transcript(X, turns, following):
     for _, row in X.iterrows():
         dialogue = X[X["dialogue_id"] == row["dialogue_id"]].sort_values("turn")
         lines = (dialogue["speaker"] + ": " + dialogue["text"]).tolist()
-        at = dialogue["turn"].tolist().index(row["turn"])
-        before, after = lines[max(0, at - turns) : at], lines[at + 1 : at + 1 + following]
+        place = dialogue["turn"].tolist().index(row["turn"])
+        before, after = (
+            lines[max(0, place - turns) : place],
+            lines[place + 1 : place + 1 + following],
+        )
         contexts.append("\n".join([*before, f"{row['speaker']}:", *["…"][: len(after)], *after]))
     return contexts
 
@@ -91,8 +94,8 @@ def test_transcripts_equal_brute_force(turns, following):
 
 def test_context_on_both_sides():
     X = pd.DataFrame({"dialogue_id": ["a"] * 3, "text": ["x", "y", "z"]})
-    found = with_context(X, following=2)["context"].tolist()
-    assert found == ["…\ny\nz", "x\n…\nz", "y"]
+    contexts = with_context(X, following=2)["context"].tolist()
+    assert contexts == ["…\ny\nz", "x\n…\nz", "y"]
 
 
 def test_bad_context_input():
@@ -165,6 +168,11 @@ def test_bad_votes():
         votes_to_scores(["1"], [0, 1])
     with pytest.raises(ValueError, match="shape"):
         votes_to_scores(np.zeros((2, 2, 2)), [0, 1])
-    for classes in ([], ["a", "a"], ["a", None]):
+    with pytest.raises(ValueError, match="'Pos' differs from 'pos' in case or blanks only"):
+        votes_to_scores(["Pos"], ["neg", "pos"])
+    for votes in ("pos", {"a": ["pos"]}, {"pos"}, b"pos", (vote for vote in ["pos"])):
+        with pytest.raises(ValueError, match="votes must be a sequence"):
+            votes_to_scores(votes, ["neg", "pos"])
+    for classes in ([], ["a", "a"], ["a", None], [["a"], ["b"]], [["a", "b"]]):
         with pytest.raises(ValueError, match="classes must name each class once"):
             votes_to_scores(["a"], classes)

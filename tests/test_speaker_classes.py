@@ -1,5 +1,6 @@
 """Classes that only some speakers can have."""
 
+from enum import Enum
 from functools import partial
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_in_pipelines_and_searches(tiny_encoder):
         {
             "dialogue_id": np.arange(n) // 4,
             "speaker": ["agent", "customer"] * (n // 2),
-            "text": [f"word{at % 5}" for at in range(n)],
+            "text": [f"word{row % 5}" for row in range(n)],
         }
     )
     y = np.array(["offer", "ask", "other", "other"] * (n // 4), dtype=object)
@@ -168,11 +169,11 @@ def test_the_order_of_rows_makes_no_difference():
     y = np.where(X["a"] > 1, "other", None)
     y_llm = np.where(X["a"] > 1, "other", np.where(X["a"] > 0, "offer", "ask")).astype(object)
     order = np.random.default_rng(0).permutation(n)
-    found = [
+    results = [
         student(max_epochs=2).fit(X.iloc[rows], y[rows], y_llm[rows]).predict_proba(X)
         for rows in (np.arange(n), order)
     ]
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*results)
 
 
 def test_labels_in_a_column_of_their_own_are_no_multilabel(chats):
@@ -187,9 +188,35 @@ def test_more_errors(chats):
     X, y, _ = chats
     with pytest.raises(TypeError, match=r"the speaker 'agent' 'offer': pass a list of classes"):
         student(classes={"agent": "offer"}).fit(X, y)
+    with pytest.raises(TypeError, match=r"'agent' \{'offer': 1\}: pass a list of classes"):
+        student(classes={"agent": {"offer": 1}}).fit(X, y)
+    with pytest.raises(ValueError, match="must name each class once"):
+        student(classes={"agent": [["offer"], ["ask"]]}).fit(X, y)
+    with pytest.raises(ValueError, match=r"mixes labels of the types \['float', 'str'\]"):
+        student(classes={"agent": ["offer", 1]}).fit(X, y)
+    with pytest.raises(ValueError, match="names a missing speaker, None; leave it out"):
+        student(classes={None: ["offer"], "agent": ["ask"]}).fit(X, y)
     nonsense = np.where(X["speaker"] == "agent", "ask", "offer").astype(object)
     with pytest.raises(ValueError, match="no row has a label that its speaker can have"):
         student().fit(X, None, nonsense)
+
+
+def test_speakers_that_never_speak(chats):
+    X, y, _ = chats
+    of_speakers = {"Agent": ["offer", "other"], "Customer": ["ask", "other"]}
+    with pytest.warns(UserWarning, match=r"none of the speakers .*\['Agent', 'Customer'\]"):
+        student(classes=of_speakers, max_epochs=1).fit(X, y)
+
+
+def test_classes_of_speakers_as_members_of_an_enum(chats):
+    X, y, _ = chats
+    acts = Enum("acts", {"ASK": "ask", "OFFER": "offer", "OTHER": "other"}, type=str)
+    of_speakers = {"agent": [acts.OFFER, acts.OTHER], "customer": {acts.ASK, acts.OTHER}}
+    enums, plain = (
+        student(classes=classes, max_epochs=1).fit(X, y).predict_proba(X)
+        for classes in (of_speakers, OF_SPEAKERS)
+    )
+    np.testing.assert_array_equal(enums, plain)
 
 
 def test_pairs_say_nothing_of_impossible_classes():
@@ -200,8 +227,8 @@ def test_pairs_say_nothing_of_impossible_classes():
         "human": torch.empty(0, dtype=torch.int64),
         "possible": torch.tensor([[True, True], [False, True]]),
     }
-    facts = LabelStats(False, None, torch.zeros(2) > 0, torch.zeros(2) > 0, None)
+    stats = LabelStats(False, None, torch.zeros(2) > 0, torch.zeros(2) > 0, None)
     recipe = Recipe.of(student(), 0, "cpu", n_inputs=2, n_classes=2, frozen=True, multilabel=False)
-    loss = StageLoss(Stage("pretrain", "noise_reduced", False), recipe, facts)
+    loss = StageLoss(Stage("pretrain", "noise_reduced", False), recipe, stats)
     loss(logits, target).backward()
     assert (logits.grad[:, 0] == 0).all() and (logits.grad[:, 1] != 0).all()

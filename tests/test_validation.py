@@ -1,8 +1,13 @@
 """Every form of dialogues and of missing labels, and what the errors say."""
 
+from datetime import datetime
+from enum import Enum
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -29,21 +34,25 @@ def table(*names, frame=pd.DataFrame, **changes):
     return frame({name: TABLE[name] for name in names} | changes)
 
 
+def objects(*values):
+    return pd.Series(values, dtype=object)
+
+
 # -- dialogues ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frame", FRAMES)
 def test_frame_with_every_column(frame):
-    found = check_dialogues(frame(TABLE))
-    assert found.dialogue_id.tolist() == TABLE["dialogue_id"]
-    assert found.group.tolist() == [1, 0, 1, 0]
-    assert found.turn.tolist() == [1, 1, 0, 0]
-    assert found.text.tolist() == TABLE["text"]
-    assert found.speaker.tolist() == TABLE["speaker"]
-    assert found.context.tolist() == ["and you?", "hi", "", ""]
-    assert found.features is None
-    assert found.has_dialogues and found.has_turns
-    assert len(found) == 4
+    dialogues = check_dialogues(frame(TABLE))
+    assert dialogues.dialogue_id.tolist() == TABLE["dialogue_id"]
+    assert dialogues.group.tolist() == [1, 0, 1, 0]
+    assert dialogues.turn.tolist() == [1, 1, 0, 0]
+    assert dialogues.text.tolist() == TABLE["text"]
+    assert dialogues.speaker.tolist() == TABLE["speaker"]
+    assert dialogues.context.tolist() == ["and you?", "hi", "", ""]
+    assert dialogues.features is None
+    assert dialogues.has_dialogues and dialogues.has_turns
+    assert len(dialogues) == 4
 
 
 @pytest.mark.parametrize(
@@ -60,12 +69,12 @@ def test_frame_with_every_column(frame):
     ids=["pandas", "polars", "index", "object", "U", "tuples", "lists"],
 )
 def test_forms_with_dialogues(X):
-    found = check_dialogues(X)
-    assert found.group.tolist() == [1, 0, 1, 0]
-    assert found.turn.tolist() == [0, 0, 1, 1]  # row order
-    assert found.text.tolist() == TABLE["text"]
-    assert found.context is None and found.speaker is None
-    assert found.has_dialogues and not found.has_turns
+    dialogues = check_dialogues(X)
+    assert dialogues.group.tolist() == [1, 0, 1, 0]
+    assert dialogues.turn.tolist() == [0, 0, 1, 1]  # row order
+    assert dialogues.text.tolist() == TABLE["text"]
+    assert dialogues.context is None and dialogues.speaker is None
+    assert dialogues.has_dialogues and not dialogues.has_turns
 
 
 @pytest.mark.parametrize(
@@ -79,15 +88,29 @@ def test_forms_with_dialogues(X):
         pd.Series(TABLE["text"], index=[3, 3, 1, 0]),
         pd.Series(TABLE["text"], dtype="string"),
         pl.Series(TABLE["text"]),
+        pd.Series(TABLE["text"]).values,
+        pd.Series(TABLE["text"]).array,
+        pd.array(TABLE["text"], dtype=pd.StringDtype("python")),
+        pd.Series(TABLE["text"], dtype=pd.ArrowDtype(pa.string())),
+        pd.Series(TABLE["text"], dtype=pd.ArrowDtype(pa.string())).array,
+        pd.Index(TABLE["text"]),
+        pd.Categorical(TABLE["text"]),
+        pd.Series(TABLE["text"], dtype="category"),
+        pl.Series(TABLE["text"], dtype=pl.Categorical),
+        pa.array(TABLE["text"]),
+        pa.array(TABLE["text"], pa.large_string()).dictionary_encode(),
+        pa.chunked_array([TABLE["text"][:1], TABLE["text"][1:]]),
+        np.ma.array(TABLE["text"]),
+        dict(enumerate(TABLE["text"])).values(),
     ],
-    ids=["list", "tuple", "U", "object", "T", "pandas", "string", "polars"],
+    ids=lambda X: f"{type(X).__module__.split('.')[0]}-{type(X).__name__}",
 )
 def test_texts_are_dialogues_of_their_own(X):
-    found = check_dialogues(X)
-    assert found.text.tolist() == TABLE["text"]
-    assert found.group.tolist() == [0, 1, 2, 3]
-    assert found.turn.tolist() == [0, 0, 0, 0]
-    assert not found.has_dialogues
+    dialogues = check_dialogues(X)
+    assert dialogues.text.tolist() == TABLE["text"]
+    assert dialogues.group.tolist() == [0, 1, 2, 3]
+    assert dialogues.turn.tolist() == [0, 0, 0, 0]
+    assert not dialogues.has_dialogues
 
 
 FEATURES = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
@@ -107,22 +130,22 @@ FEATURES = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
 )
 @pytest.mark.parametrize("precomputed", [None, True])
 def test_features(X, precomputed):
-    found = check_dialogues(X, precomputed=precomputed)
-    assert_array_equal(found.features, FEATURES)
-    assert found.text is None and not found.has_dialogues
+    dialogues = check_dialogues(X, precomputed=precomputed)
+    assert_array_equal(dialogues.features, FEATURES)
+    assert dialogues.text is None and not dialogues.has_dialogues
 
 
 @pytest.mark.parametrize("frame", FRAMES)
 def test_features_with_dialogues(frame):
-    found = check_dialogues(table("mood", "dialogue_id", "turn", frame=frame))
-    assert_array_equal(found.features, [[1], [2], [3], [4]])
-    assert found.group.tolist() == [1, 0, 1, 0]
-    assert found.turn.tolist() == [1, 1, 0, 0]
+    dialogues = check_dialogues(table("mood", "dialogue_id", "turn", frame=frame))
+    assert_array_equal(dialogues.features, [[1], [2], [3], [4]])
+    assert dialogues.group.tolist() == [1, 0, 1, 0]
+    assert dialogues.turn.tolist() == [1, 1, 0, 0]
 
 
 def test_ids_of_mixed_types():
-    found = check_dialogues(table("text", dialogue_id=[1, "a", 1, 2.0]))
-    assert len(set(found.group.tolist())) == 3
+    dialogues = check_dialogues(table("text", dialogue_id=[1, "a", 1, 2.0]))
+    assert len(set(dialogues.group.tolist())) == 3
     assert codes_of(np.array(["b", 1, "b"], dtype=object)).tolist() == [1, 0, 1]
 
 
@@ -134,6 +157,11 @@ def test_ids_of_mixed_types():
         ["2.5", "2", "1", "-1"],
         [4, 3, 2, 1],
         pd.date_range("2024", periods=4)[::-1],
+        objects(*pd.date_range("2024", periods=4, tz="UTC")[::-1]),
+        [str(2**60 + 3), str(2**60 + 2), str(2**60 + 1), str(2**60)],
+        objects(2**80 + 3, 2**80 + 2, 2**80 + 1, 2**80),
+        [" 1e3", "1_0", "9.5", "-1"],
+        objects(3, np.float32(2.5), "2", Fraction(1, 3)),
     ],
 )
 def test_turns_of_any_sortable_type(turn):
@@ -151,10 +179,25 @@ def test_turns_of_any_sortable_type(turn):
         (table("dialogue_id", text=["a", "b", None, "c"]), "must be str, but row 2"),
         (table("dialogue_id", frame=pl.DataFrame, text=["a", None, "b", "c"]), "row 1 holds None"),
         (["a", 1], "must be str, but row 1 holds 1 of type int"),
+        (["a", "b \ud83d"], r"row 1 of X has a lone surrogate \('\\ud83d'\), which cannot be enc"),
+        (table("dialogue_id", text=objects("a", "\ude00", "b", "c")), "row 1 of X has a lone"),
+        (
+            table("dialogue_id", "text", context=objects("a", "b", None, "\ud83d")),
+            "row 3 of the column 'context' of X has a lone surrogate",
+        ),
         (table("dialogue_id", text=[1, 2, 3, 4]), "must be str, but row 0"),
         (table("text", dialogue_id=["a", None, "b", "b"]), "dialogue_id is missing in row 1"),
         (table("dialogue_id", "text", turn=[1, NAN, 2, 3]), "turn is missing in row 1"),
         (table("dialogue_id", "text", turn=[1, 2, 1, 3]), "'b' has turn 1 more than once"),
+        (table("dialogue_id", "text", turn=["1", "inf", "2", "3"]), "but row 1 holds 'inf'"),
+        (table("dialogue_id", "text", turn=[1, 2, np.inf, 3]), "numbers or times, but row 2"),
+        (table("dialogue_id", "text", turn=[True, False] * 2), "numbers or times, but row 0"),
+        (table("dialogue_id", "text", turn=objects(1, 2, [3], 4)), "row 2 holds .3. of type list"),
+        (
+            table("dialogue_id", "text", turn=objects(1, 2, pd.Timestamp("2024"), 4)),
+            "turn mixes types: row 0 holds 1 but row 2 holds Timestamp",
+        ),
+        (table("dialogue_id", "text", turn=["1.0", "2", "1", "3"]), "'b' has turn '1' more than"),
         (table("dialogue_id", "text", turn=list("dcba")), "numbers or times, but row 0 holds 'd'"),
         (table("dialogue_id", "text", turn=["1", "nan", "2", "3"]), "but row 1 holds 'nan'"),
         (table("dialogue_id", "text", turn=["1", "x", 2, None]), "turn is missing in row 3"),
@@ -167,6 +210,36 @@ def test_turns_of_any_sortable_type(turn):
         ([], "0 sample"),
         (np.array([["a", "b", "c"]]), r"shape \(1, 3\); pass a DataFrame"),
         ("hello", "X is a str; pass"),
+        (b"hello", "X is a bytes; pass.*put it into a list"),
+        (bytearray(b"hello"), "X is a bytearray; pass"),
+        ({"a", "b"}, "X is a set; pass.*no order; pass a list"),
+        ({"dialogue_id": [1, 2], "text": ["a", "b"]}, "X is a dict; pass.*dict of columns"),
+        ((text for text in "ab"), "X is a generator; pass"),
+        (None, "X is a NoneType; pass"),
+        (np.array("a"), "X is a ndarray; pass"),
+        (np.array([("a", "b")], dtype="U1,U1"), "structured array; pass pd.DataFrame"),
+        (pa.record_batch({"text": ["a"], "dialogue_id": ["b"]}), "pass pa.Table.from_batches"),
+        ([{"dialogue_id": 1, "text": "a"}], "text must be str, but row 0 holds .*of type dict"),
+        ([b"a", b"b"], "text must be str, but row 0 holds b'a' of type bytes"),
+        (np.ma.array(["a", "b"], mask=[0, 1]), "text must be str, but row 1 holds None"),
+        (
+            table("text", dialogue_id=objects("a", {}, [1], "b")),
+            "dialogue_id.*row 1 holds .*dict",
+        ),
+        (
+            table("dialogue_id", "text", speaker=objects("a", [1], None, "b")),
+            "speaker must be strings or numbers, but row 1 holds .1. of type list",
+        ),
+        (
+            table("text", dialogue_id=objects("a", "b", "\ud83d", "b")),
+            "row 2 of the column 'dia",
+        ),
+        (
+            table("text", dialogue_id=[1.0, 2.0**53, 2.0, 2.0]),
+            "dialogue_id holds the float 9007199254740992.0 in row 1.*read the column as text",
+        ),
+        (np.array([["2024"]], dtype="M8[D]"), "features must be numbers, but X holds times"),
+        (np.ma.array([[1.0, 2.0]], mask=[[0, 1]]), "NaN"),
         (table("dialogue_id", "text").iloc[:0], "0 sample"),
         (pl.DataFrame(TABLE).lazy(), "lazy frame; collect"),
         ([[1.0, NAN]], "NaN"),
@@ -192,11 +265,58 @@ def test_errors_of_dialogues(X, message):
         ([], True, "0 sample"),
         (pd.DataFrame({"f": [1.0]}), False, "lacks the column"),
         (pl.Series(["a"]), True, "wants features"),
+        (pl.DataFrame({"f": [2**64]}), True, "columns .'f'. of X have 128 bits; cast them"),
+        (pl.DataFrame({"f": [1.0], "at": [datetime(2024, 1, 1)]}), True, "times in the .*'at'"),
     ],
 )
 def test_text_and_features_are_not_confused(X, precomputed, message):
     with pytest.raises(ValueError, match=message):
         check_dialogues(X, precomputed=precomputed)
+
+
+class Mood(str, Enum):  # noqa: UP042 StrEnum would not show the fault
+    BAD = "bad"
+    GOOD = "good"
+
+
+@pytest.mark.parametrize("form", [list, lambda y: objects(*y), lambda y: np.array(y, object)])
+def test_members_of_a_str_enum_are_the_texts_that_they_equal(form):
+    texts = check_dialogues(form([*Mood])).text.tolist()
+    assert texts == ["bad", "good"] and {type(text) for text in texts} == {str}
+    labels = label_array(form([*Mood])).tolist()
+    assert labels == ["bad", "good"] and {type(label) for label in labels} == {str}
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ("ab", "labels must be a sequence.*'ab' of type str; put it into a list"),
+        (b"ab", "labels must be a sequence.*of type bytes; put it into a list"),
+        (Mood.BAD, "labels must be a sequence.*of type Mood; put it into a list"),
+        ({"a": [1], "b": [2]}, "of type dict; pass its values as a list, or pd.DataFrame"),
+        ({"a", "b"}, "of type set; a set has no order; pass a list"),
+        (frozenset("ab"), "of type frozenset; a set has no order"),
+        ((label for label in "ab"), "must be a sequence.*<generator.*pass a list"),
+        (np.float64(3), "must be a sequence.*pass a list"),
+        (np.array([(1, 2)], dtype="i8,i8"), "structured array"),
+        ([[["a"]], [["b"]]], "1-D or 2-D, but its rows hold lists"),
+    ],
+)
+def test_containers_that_hold_no_labels(y, message):
+    with pytest.raises(ValueError, match=message):
+        label_array(y)
+
+
+def test_columns_of_lists_stay_lists():
+    assert label_array(pd.Series([["a", "b"], ["c", "d"]])).tolist() == [["a", "b"], ["c", "d"]]
+
+
+def test_whole_numbers_keep_their_digits():
+    large = 2**53 + 1
+    assert label_array([large, NAN]).tolist()[0] == large
+    assert label_array([2**63, -1]).tolist() == [2**63, -1]
+    assert label_array([large, 2.0]).tolist() == [large, 2.0]
+    assert label_array(pl.Series([2**64, 1])).tolist() == [2**64, 1]
 
 
 # -- missing labels -------------------------------------------------------------------------

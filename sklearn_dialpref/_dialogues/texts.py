@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .validation import Dialogues
+from .columns import Dialogues
+
+
+def check_unicode(texts: Iterable[Any], name: str = "X") -> None:
+    r"""Refuse texts that no file, network or tokenizer can take: they hold a lone surrogate.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Entries of another type are not looked at.
+    name : str, default="X"
+        What the texts are called in the error.
+
+    Raises
+    ------
+    ValueError
+        If a text holds half of a surrogate pair; the error names the first such row.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref._dialogues.texts import check_unicode
+    >>> check_unicode(["Hi!", "I am fine \U0001f600"])
+    >>> check_unicode(["Hi!", "I am fine \ud83d"])
+    Traceback (most recent call last):
+    ...
+    ValueError: row 1 of X has a lone surrogate ('\ud83d'), which cannot be encoded as UTF-8; ...
+    """
+    for row, text in enumerate(texts):
+        try:
+            if isinstance(text, str):
+                text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"row {row} of {name} has a lone surrogate ({text[error.start]!r}), which cannot "
+                "be encoded as UTF-8; read the file again with errors='replace', or repair it by "
+                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+            ) from None
 
 
 def text_slots(dialogues: Dialogues, context_turns: int) -> list[NDArray[Any]]:
@@ -71,7 +107,7 @@ def row_of(slots: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
 def neighbours(
     dialogues: Dialogues, offsets: range, speakers: np.ndarray | None = None
 ) -> np.ndarray:
-    """Join the utterances at some places before or after each one, in the same dialogue.
+    """Join the utterances some places before or after each one, in the same dialogue.
 
     Parameters
     ----------
@@ -101,19 +137,19 @@ def neighbours(
     """
     if dialogues.text is None:
         raise ValueError(
-            "Context is made of text, but X holds precomputed features; give a column text."
+            "Context is made of text, but X holds precomputed features; give a column 'text'"
         )
-    said = dialogues.text if speakers is None else speakers + ": " + dialogues.text
+    utterances = dialogues.text if speakers is None else speakers + ": " + dialogues.text
     order = np.lexsort((dialogues.turn, dialogues.group))
-    said, group = said[order], dialogues.group[order]
+    utterances, group = utterances[order], dialogues.group[order]
     longest = dialogues.turn.max(initial=0)
-    joined = np.full(len(said), "", dtype=object)
+    joined = np.full(len(utterances), "", dtype=object)
     for offset in offsets:
         if abs(offset) > longest:
             continue
-        rows = np.arange(max(0, -offset), len(said) - max(0, offset))
+        rows = np.arange(max(0, -offset), len(utterances) - max(0, offset))
         rows = rows[group[rows] == group[rows + offset]]
-        joined[rows] = lines(joined[rows], said[rows + offset])
+        joined[rows] = lines(joined[rows], utterances[rows + offset])
     context = np.empty_like(joined)
     context[order] = joined
     return context

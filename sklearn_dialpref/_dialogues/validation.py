@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from reprlib import repr as short_repr
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
+
+from .columns import Dialogues
+from .containers import EXACT, NOT_OF_NUMPY, label_array, missing_in, series_array
+from .ordering import codes_of, turn_ranks
+from .texts import check_unicode
 
 RESERVED = ("dialogue_id", "text", "turn", "speaker", "context")
 FORMS = (
@@ -23,48 +28,7 @@ WANTS_FEATURES = (
 NO_ROWS = "Found array with 0 sample(s) while a minimum of 1 is required in X."
 
 
-@dataclass(frozen=True)
-class Dialogues:
-    """Utterances as columns, one entry per row, in the order given.
-
-    Attributes
-    ----------
-    dialogue_id : ndarray of shape (n,), object
-        As given; the row number where the input names no dialogues.
-    group : ndarray of shape (n,), int64
-        Code of the dialogue; codes follow the sorted ids.
-    turn : ndarray of shape (n,), int64
-        Rank of the row inside its dialogue.
-    text, context : ndarray of shape (n,), object, or None
-        Utterance, and prepared text before it ("" for none).
-    speaker : ndarray of shape (n,), object, or None
-    features : ndarray of shape (n, d), or None
-        Precomputed features, instead of text.
-    has_dialogues, has_turns : bool
-        Whether the input named dialogues, and turns.
-    """
-
-    dialogue_id: NDArray[Any]
-    group: NDArray[np.int64]
-    turn: NDArray[np.int64]
-    text: NDArray[Any] | None
-    context: NDArray[Any] | None
-    speaker: NDArray[Any] | None
-    features: NDArray[Any] | None
-    has_dialogues: bool
-    has_turns: bool
-
-    def __len__(self) -> int:
-        return len(self.group)
-
-
-# -- missing values -------------------------------------------------------------------------
-
-
-def _is_missing_value(value: Any, pandas_nulls: tuple[Any, ...]) -> bool:
-    if value is None or any(value is null for null in pandas_nulls):
-        return True
-    return bool(np.isscalar(value) and value != value)  # NaN differs from itself
+# -- labels -------------------------------------------------------------------------------
 
 
 def is_missing(y: Any) -> NDArray[np.bool_]:
@@ -94,95 +58,12 @@ def wholly_known(y: Any) -> NDArray[np.bool_]:
     return np.asarray(~(missing.any(axis=1) if missing.ndim == 2 else missing))
 
 
-def missing_in(values: NDArray[Any]) -> NDArray[np.bool_]:
-    if values.dtype.kind in "fcmM":
-        return np.isnan(values)
-    if values.dtype.kind != "O":
-        return np.zeros(values.shape, dtype=bool)
-    pandas = sys.modules.get("pandas")
-    nulls = (getattr(pandas, "NA", None), getattr(pandas, "NaT", None))
-    flat = (_is_missing_value(value, nulls) for value in values.ravel())
-    return np.fromiter(flat, dtype=bool, count=values.size).reshape(values.shape)
-
-
-def label_array(y: Any) -> NDArray[Any]:
-    """Labels as a numpy array that keeps their type: missing ones do not turn ints to floats."""
-    native = nw.from_native(y, pass_through=True, allow_series=True)
-    if isinstance(native, nw.LazyFrame):
-        raise ValueError("labels came as a lazy frame; collect() it first")
-    if isinstance(native, nw.DataFrame):
-        columns = [_series_array(native.get_column(name)) for name in native.columns]
-        kinds = {column.dtype.kind for column in columns}
-        dtype = np.result_type(*columns) if len(kinds) == 1 and "O" not in kinds else object
-        array = np.empty((len(native), len(columns)), dtype=dtype)
-        for at, column in enumerate(columns):
-            array[:, at] = column
-        return array
-    if isinstance(native, nw.Series):
-        return _series_array(native)
-    if isinstance(y, np.ma.MaskedArray):
-        labels = y.data.astype(object)
-        labels[np.ma.getmaskarray(y)] = None
-        return labels
-    if not isinstance(y, np.ndarray):
-        if hasattr(y, "tolist"):  # arrays of pandas and pyarrow, whose ints beside nulls stay ints
-            y = y.tolist()
-        if not hasattr(y, "__array__"):
-            return _listed(y)
-        y = np.asarray(y)
-    return y.astype(object) if y.dtype.kind == "T" else y  # StringDType has its own nulls
-
-
-def _series_array(series: nw.Series[Any]) -> NDArray[Any]:
-    if series.dtype.is_numeric() or series.dtype == nw.Boolean:
-        if not series.is_null().any():
-            return series.to_numpy()
-        if series.dtype.is_float():
-            return series.cast(nw.Float64).fill_null(float("nan")).to_numpy()
-    return _object_array(series.to_list())
-
-
-def _object_array(values: list[Any]) -> NDArray[Any]:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
-def _listed(y: Any) -> NDArray[Any]:
-    """A plain sequence as an array: strings stay objects, so do numbers mixed with others."""
-    if not isinstance(y, Iterable):
-        raise ValueError(f"labels must be a sequence, one entry per utterance, but got {y!r}")
-    values = list(y)
-    widths = {len(v) for v in values if isinstance(v, list | tuple | np.ndarray)}
-    if widths:
-        if len(widths) > 1:
-            raise ValueError(f"rows of labels differ in length: {sorted(widths)}")
-        width = widths.pop()
-        rows = [_row_of_labels(row, value, width) for row, value in enumerate(values)]
-        return _listed([value for row in rows for value in row]).reshape(len(rows), width)
-    numbers = all(isinstance(v, int | float | np.number | np.bool_) for v in values)
-    if numbers and len({isinstance(v, bool | np.bool_) for v in values}) <= 1:
-        return np.asarray(values)
-    return _object_array(values)
-
-
-def _row_of_labels(row: int, value: Any, width: int) -> list[Any]:
-    if isinstance(value, list | tuple | np.ndarray):
-        return list(value)
-    if is_missing([value])[0]:
-        return [None] * width
-    raise ValueError(
-        f"labels are rows of {width} entries, but row {row} holds {value!r}; give it as many, or "
-        "None if all of them are missing"
-    )
-
-
 def indicator_table(labels: NDArray[Any], name: str) -> NDArray[np.float64]:
     """Multilabel labels as 1, 0 and NaN for missing."""
     missing = missing_in(labels)
     try:
         table = np.where(missing, np.nan, labels).astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         table = np.full(labels.shape, np.inf)
     bad = ~missing & (table != 0) & (table != 1)
     if bad.any():
@@ -246,10 +127,9 @@ def check_dialogues(
     if isinstance(native, nw.DataFrame):
         names = [str(name) for name in native.columns]
         columns = {
-            name: _series_array(native.get_column(at))
+            name: series_array(native.get_column(native.columns[names.index(name)]))
             for name in RESERVED
             if name in names
-            for at in [native.columns[names.index(name)]]
         }
         others = native.drop([c for c in native.columns if str(c) in RESERVED])
         dtypes = others.schema.dtypes()
@@ -264,7 +144,7 @@ def check_dialogues(
                 "Rename yours to 'dialogue_id' and 'text'"
             )
     elif isinstance(native, nw.Series):
-        columns = {"text": _series_array(native)}
+        columns = {"text": series_array(native)}
     else:
         columns, features = _from_arrays(X, precomputed)
 
@@ -289,15 +169,15 @@ def check_dialogues(
 
 def _from_arrays(X: Any, precomputed: bool | None) -> tuple[dict[str, NDArray[Any]], Any]:
     """Columns or features from an array or a sequence."""
-    if isinstance(X, str | bytes | dict) or not hasattr(X, "__len__"):
-        if hasattr(X, "shape") or precomputed:  # sparse, or nonsense: check_array says it best
-            return {}, X
-        raise ValueError(f"X is a {type(X).__name__}; pass {FORMS}")
-    array = X if hasattr(X, "dtype") else label_array(X)
+    if hasattr(X, "toarray") or (precomputed and not isinstance(X, Iterable)):
+        return {}, X  # sparse, or nonsense: check_array says it best
+    if isinstance(X, np.ma.MaskedArray) and X.dtype.kind in "biuf":
+        X = np.where(np.ma.getmaskarray(X), np.nan, X.data)
+    array = _array_of(X)
     if array.shape[:1] == (0,):
         raise ValueError(NO_ROWS)
-    first = array.flat[0] if array.size and array.dtype.kind in "OUST" else None
-    if array.dtype.kind not in "OUST" or (precomputed and not isinstance(first, str)):
+    first = array.flat[0] if array.size and array.dtype.kind in "OUS" else None
+    if array.dtype.kind not in "OUS" or (precomputed and not isinstance(first, str)):
         return {}, X
     if array.ndim == 1:
         return {"text": array.astype(object)}, None
@@ -307,10 +187,28 @@ def _from_arrays(X: Any, precomputed: bool | None) -> tuple[dict[str, NDArray[An
     raise ValueError(f"X is an array of shape {array.shape}; pass {FORMS}")
 
 
+def _array_of(X: Any) -> NDArray[Any]:
+    try:
+        return label_array(X, "X")
+    except ValueError as error:
+        raise ValueError(f"X is a {type(X).__name__}; pass {FORMS}; {error}") from None
+
+
 def _check_features(features: Any, estimator: Any, reset: bool) -> NDArray[Any]:
     from sklearn.utils import check_array
     from sklearn.utils.validation import validate_data
 
+    frame = nw.from_native(features, pass_through=True)
+    dtypes = frame.schema if isinstance(frame, nw.DataFrame) else {}
+    times = [name for name, dtype in dtypes.items() if dtype.is_temporal()]
+    wide = [name for name, dtype in dtypes.items() if dtype in NOT_OF_NUMPY]
+    if wide:
+        raise ValueError(f"the columns {wide} of X have 128 bits; cast them to floats")
+    if times or getattr(getattr(features, "dtype", None), "kind", "f") in "mM":
+        where = f" in the columns {times}" if times else ""
+        raise ValueError(
+            f"features must be numbers, but X holds times{where}; convert them, or drop them"
+        )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
         if estimator is None:
             return check_array(features, dtype=np.float32, input_name="X")
@@ -321,7 +219,7 @@ def _check_text(text: NDArray[Any], name: str, *, allow_empty: bool) -> None:
     for row, value in enumerate(text):
         if not isinstance(value, str):
             raise ValueError(
-                f"{name} must be str, but row {row} holds {value!r} of type "
+                f"{name} must be str, but row {row} holds {short_repr(value)} of type "
                 f"{type(value).__name__}; convert it, or drop the row"
             )
         if not allow_empty and not value.strip():
@@ -329,6 +227,38 @@ def _check_text(text: NDArray[Any], name: str, *, allow_empty: bool) -> None:
                 f"{name} must not be empty, but row {row} holds {value!r}; drop the row, or "
                 "write what was there (such as '[silence]')"
             )
+    check_unicode(text, "X" if name == "text" else f"the column {name!r} of X")
+
+
+def hashable(values: NDArray[Any], name: str) -> NDArray[Any]:
+    """Names of dialogues, speakers or groups: of any type whose values can be told apart."""
+    for row, value in enumerate(values if values.dtype.kind == "O" else ()):
+        try:
+            hash(value)
+        except TypeError:
+            raise ValueError(
+                f"{name} must be strings or numbers, but row {row} holds {short_repr(value)} of "
+                f"type {type(value).__name__}; convert the column"
+            ) from None
+    return values
+
+
+def _check_names(values: NDArray[Any], name: str) -> None:
+    names = hashable(values, name)
+    check_unicode(names if names.dtype.kind in "OU" else (), f"the column {name!r} of X")
+
+
+def _check_ids(ids: NDArray[Any]) -> None:
+    if (missing := missing_in(ids)).any():
+        raise ValueError(f"dialogue_id is missing in row {np.argmax(missing)}; give it one")
+    rounded = np.abs(ids) >= EXACT if ids.dtype.kind == "f" else np.zeros(len(ids), dtype=bool)
+    if rounded.any():
+        raise ValueError(
+            f"dialogue_id holds the float {ids[rounded][0]} in row {np.argmax(rounded)}: from "
+            "2**53 on floats round whole numbers, so that dialogues can become one; read the "
+            "column as text"
+        )
+    _check_names(ids, "dialogue_id")
 
 
 def _dialogues(columns: dict[str, NDArray[Any]], features: Any, n_rows: int) -> Dialogues:
@@ -338,9 +268,10 @@ def _dialogues(columns: dict[str, NDArray[Any]], features: Any, n_rows: int) -> 
         group = np.arange(n_rows)
     else:
         dialogue_id = ids.astype(object)
-        if (missing := missing_in(ids)).any():
-            raise ValueError(f"dialogue_id is missing in row {np.argmax(missing)}; give it one")
+        _check_ids(ids)
         group = codes_of(dialogue_id)
+    if (speaker := columns.get("speaker")) is not None:
+        _check_names(speaker, "speaker")
     context = columns.get("context")
     if context is not None:
         context = np.where(missing_in(context), "", context.astype(object))
@@ -348,66 +279,42 @@ def _dialogues(columns: dict[str, NDArray[Any]], features: Any, n_rows: int) -> 
     return Dialogues(
         dialogue_id=dialogue_id,
         group=group,
-        turn=_turn_ranks(columns.get("turn"), group, dialogue_id),
+        turn=turn_ranks(columns.get("turn"), group, dialogue_id),
         text=columns.get("text"),
         context=context,
-        speaker=columns.get("speaker"),
+        speaker=speaker,
         features=features,
         has_dialogues=ids is not None,
         has_turns="turn" in columns,
     )
 
 
-def codes_of(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Codes of equal values, in sorted order; mixed types are sorted by type, then as text."""
-    try:
-        return np.unique(values, return_inverse=True)[1].astype(np.int64)
-    except TypeError:
-        keys = sorted(set(values), key=lambda v: (type(v).__name__, str(v)))
-        code = {value: at for at, value in enumerate(keys)}
-        return np.fromiter((code[v] for v in values), dtype=np.int64, count=len(values))
+def warn_of_other_order(X: Any, **labels: Any) -> None:
+    """Warn where labels have the index of ``X`` in another order: rows are matched by position.
+
+    Parameters
+    ----------
+    X : DataFrame or Series of pandas, or anything else
+    **labels : array-like
+        Labels by the names of the arguments that they came as.
+    """
+    index = _index(X)
+    for name, values in labels.items():
+        other = _index(values)
+        if index is None or other is None or len(other) != len(index) or index.equals(other):
+            continue
+        if index.is_unique and other.is_unique and other.isin(index).all():
+            warnings.warn(
+                f"the index of {name} is that of X in another order, but rows are matched by "
+                f"position: pass {name}.loc[X.index] to match them by the index, or "
+                f"{name}.to_numpy() if they are in the order of X already",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
-def _numbered(turn: NDArray[Any]) -> NDArray[Any]:
-    """Turns as they are, but numbers where they hold text, which would sort "10" before "2"."""
-    if not any(isinstance(value, str) for value in turn):
-        return turn
-    numbers = []
-    for row, value in enumerate(turn):
-        try:
-            numbers.append(float(value))
-            int(numbers[-1])  # neither "nan" nor "inf"
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError(
-                f"turn must be numbers or times, but row {row} holds {value!r} of type "
-                f"{type(value).__name__}; number the utterances, or convert the column "
-                "(such as with pd.to_datetime)"
-            ) from None
-    return np.array(numbers)
-
-
-def _turn_ranks(
-    turn: NDArray[Any] | None, group: NDArray[np.int64], dialogue_id: NDArray[Any]
-) -> NDArray[np.int64]:
-    if turn is None:
-        keys: NDArray[Any] = np.zeros(len(group))
-    else:
-        if (missing := missing_in(turn)).any():
-            raise ValueError(f"turn is missing in row {np.argmax(missing)}; number it")
-        turn = _numbered(turn)
-        keys = turn if turn.dtype.kind != "O" else codes_of(turn)
-    order = np.lexsort((keys, group))
-    same = group[order][1:] == group[order][:-1]
-    if turn is not None and (twice := same & (keys[order][1:] == keys[order][:-1])).any():
-        row = order[np.argmax(twice) + 1]
-        raise ValueError(
-            f"dialogue {dialogue_id[row]!r} has turn {turn.tolist()[row]!r} more than once "
-            f"(row {row}); number the utterances of a dialogue"
-        )
-    first = np.flatnonzero(np.r_[True, ~same])
-    rank = np.empty(len(group), dtype=np.int64)
-    rank[order] = np.arange(len(group)) - np.repeat(first, np.diff(np.r_[first, len(group)]))
-    return rank
+def _index(values: Any) -> Any:
+    return values.index if hasattr(values, "iloc") else None
 
 
 def dialogue_ids(X: Any) -> NDArray[Any] | None:
@@ -416,9 +323,9 @@ def dialogue_ids(X: Any) -> NDArray[Any] | None:
     if isinstance(native, nw.DataFrame):
         if "dialogue_id" not in native.columns:
             return None
-        return _series_array(native.get_column("dialogue_id"))
+        return series_array(native.get_column("dialogue_id"))
     if isinstance(native, nw.Series):
         return None
-    array = X if hasattr(X, "dtype") else label_array(X)
+    array = X if hasattr(X, "toarray") else label_array(X, "X")
     pairs = array.ndim == 2 and array.shape[1] == 2 and array.dtype.kind in "OUST"
     return array[:, 0].astype(object) if pairs else None

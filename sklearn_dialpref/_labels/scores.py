@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
+from reprlib import repr as short_repr
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.validation import missing_in
+from sklearn_dialpref._dialogues.containers import (
+    EXACT,
+    is_number,
+    label_array,
+    loses_digits,
+    missing_in,
+)
 
+from .slips import near_misses
+
+ONE_TYPE = "use one type (all str, bool or numbers) and None where a label is missing"
 FLOATS = (
     "float columns count as scores: if these are votes that became floats beside missing ones, "
     "use .astype('Int64') on their DataFrame"
@@ -19,32 +31,59 @@ FLOATS = (
 # -- labels ---------------------------------------------------------------------------------
 
 
-def as_one_type(values: NDArray[Any], name: str) -> NDArray[Any]:
-    """An object array as an array of str, bool or number, refusing a mixture."""
+def plain_labels(values: NDArray[Any], name: str) -> NDArray[Any]:
+    """Known labels as an array of str, bool or number, refusing all else."""
+    if values.dtype.kind == "O":
+        values = _as_one_type(values, name)
+    if values.dtype.kind not in "Ubiuf":
+        raise ValueError(
+            f"{name} holds {values.ravel()[:1].tolist()} of the type {values.dtype}, which are "
+            f"not labels; {ONE_TYPE}"
+        )
+    floats = values if values.dtype.kind == "f" else np.zeros(0)
+    if (rounded := np.isfinite(floats) & (np.abs(floats) >= EXACT)).any():
+        raise ValueError(
+            f"{name} holds the float {floats[rounded][0]}: from 2**53 on floats round whole "
+            "numbers, so that classes can become one; use text, or the type Int64 beside missing "
+            "ones"
+        )
+    return values
+
+
+def _as_one_type(values: NDArray[Any], name: str) -> NDArray[Any]:
     kinds = {
         str if isinstance(v, str) else bool if isinstance(v, bool | np.bool_) else
-        float if isinstance(v, int | float | np.number) else type(v)
+        float if is_number(v) else type(v)
         for v in values
     }  # fmt: skip
-    if len(kinds) > 1 or not kinds <= {str, bool, float}:
+    if len(kinds) > 1:
         shown = sorted(kind.__name__ for kind in kinds)
+        raise ValueError(f"{name} mixes labels of the types {shown}; {ONE_TYPE}")
+    labels = values.tolist()
+    if not kinds <= {str, bool, float}:
         raise ValueError(
-            f"{name} mixes labels of the types {shown}; use one type (all str, bool or numbers) "
-            "and None where a label is missing"
+            f"{name} holds {short_repr(labels[0])} of the type {kinds.pop().__name__}, which is "
+            f"not a label; {ONE_TYPE}"
         )
-    return np.asarray(values.tolist())
+    if kinds == {float} and loses_digits(labels):
+        raise ValueError(
+            f"{name} holds whole numbers that numpy would round, such as "
+            f"{max(labels, key=abs)}; use text"
+        )
+    return np.asarray(labels)
 
 
 def encode(labels: NDArray[Any], classes: NDArray[Any], name: str) -> NDArray[np.int64]:
     """Positions of ``labels`` in the sorted or given ``classes``."""
     order = np.argsort(classes, kind="stable")
-    at = np.searchsorted(classes, labels, sorter=order).clip(max=len(classes) - 1)
-    codes = order[at]
-    if (unknown := classes[codes] != labels).any():
+    index = np.searchsorted(classes, labels, sorter=order).clip(max=len(classes) - 1)
+    codes = order[index]
+    if (strange := classes[codes] != labels).any():
+        unknown = sorted(set(labels[strange].tolist()))[:5]
         raise ValueError(
-            f"{name} holds {sorted(set(labels[unknown].tolist()))[:5]} which are not among the "
-            f"classes {classes.tolist()}; correct them, mark them as missing (None), or pass "
-            "all classes as classes=…"
+            f"{name} holds {unknown} which are not among the classes {classes.tolist()}; correct "
+            "them, mark them as missing (None), or pass all classes as classes=…"
+            f"{near_misses(unknown, classes.tolist())}"
         )
     return codes
 
@@ -93,15 +132,15 @@ def _is_one_hot(llm: NDArray[Any]) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return is_number(value) and not isinstance(value, bool)
 
 
 def votes_given(llm: NDArray[Any], name: str = "y_llm") -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The votes that are there, flat, and where they stand in the (n, A) table."""
-    table = llm.reshape(len(llm), -1)
+    table = llm[:, None] if llm.ndim == 1 else llm
     given = ~missing_in(table)
     known = table[given]
-    return (as_one_type(known, name) if known.dtype.kind == "O" and len(known) else known), given
+    return plain_labels(known, name), given
 
 
 # -- scores ---------------------------------------------------------------------------------
@@ -110,7 +149,9 @@ def votes_given(llm: NDArray[Any], name: str = "y_llm") -> tuple[NDArray[Any], N
 def column_names(y: Any) -> list[Any] | None:
     """The names of the columns of a DataFrame; None for anything else."""
     native = nw.from_native(y, pass_through=True, allow_series=True)
-    return list(native.columns) if isinstance(native, nw.DataFrame) else None
+    if not isinstance(native, nw.DataFrame):
+        return None
+    return label_array(list(native.columns), "names of columns").tolist()
 
 
 def cast_columns_to_label_type(
@@ -121,12 +162,12 @@ def cast_columns_to_label_type(
         return None
     if all(not isinstance(column, str) for column in columns):
         return None
-    kind = labels.dtype.kind
+    keys = [_name_key(column, numeric=labels.dtype.kind != "b") for column in columns]
     try:
-        if kind == "b":
-            return np.array([{"True": True, "False": False}[str(c)] for c in columns])
-        return np.array([float(c) for c in columns]).astype(labels.dtype)
-    except (KeyError, ValueError):
+        if labels.dtype.kind == "b":
+            return np.array([{"True": True, "False": False}[str(key)] for key in keys])
+        return np.array(keys).astype(labels.dtype)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
@@ -134,7 +175,7 @@ def _aligned(y_llm: Any, llm: NDArray[Any], classes: NDArray[Any]) -> NDArray[np
     """Float scores with one column per class, in the order of ``classes``."""
     try:
         table = np.where(missing_in(llm), np.nan, llm).astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"y_llm must hold numbers in [0, 1] as scores: {error}") from None
     names = column_names(y_llm)
     if names is None:
@@ -152,21 +193,23 @@ def _aligned(y_llm: Any, llm: NDArray[Any], classes: NDArray[Any]) -> NDArray[np
 def column_places(names: list[Any], classes: NDArray[Any], table: str, advice: str) -> list[int]:
     """Where each of ``classes`` stands among the column ``names`` of a table."""
     numeric = classes.dtype.kind in "iuf"
-    at = {_name_key(column, numeric): place for place, column in enumerate(names)}
+    place_of = {_name_key(column, numeric): place for place, column in enumerate(names)}
     wanted = [_name_key(label, numeric) for label in classes.tolist()]
-    if set(at) != set(wanted):
+    if set(place_of) != set(wanted) or len(names) != len(wanted):
         raise ValueError(
             f"{table} has the columns {names} but the classes are {classes.tolist()}; {advice}"
         )
-    return [at[label] for label in wanted]
+    return [place_of[label] for label in wanted]
 
 
-def _name_key(name: Any, numeric: bool) -> str:
-    """A label as text, 1 and 1.0 and "1" alike: ints beside NaN have become floats."""
-    try:
-        return str(float(name)) if numeric else str(name)
-    except (TypeError, ValueError):
-        return str(name)
+def _name_key(name: Any, numeric: bool) -> Decimal | str:
+    """A label as text, or 1 and 1.0 and "1" alike: ints beside NaN have become floats."""
+    text = str(name)
+    if numeric:
+        with suppress(InvalidOperation):
+            number = Decimal(text)  # a float would round large numbers
+            return number if number.is_finite() else text
+    return text
 
 
 def _check_range(table: NDArray[np.float64]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.speakers import ClassesBySpeaker, possible_classes
-from sklearn_dialpref._dialogues.validation import Dialogues, label_array
+from sklearn_dialpref._dialogues.validation import Dialogues, is_missing, label_array
 
-from .targets import Targets
+from .scores import plain_labels
+from .targets import Targets, class_names
 
 
 def all_classes(classes: Any, y_human: Any) -> Any:
@@ -22,17 +24,22 @@ def all_classes(classes: Any, y_human: Any) -> Any:
     """
     if not isinstance(classes, Mapping):
         return classes
-    for speaker, names in classes.items():
-        if isinstance(names, str) or not isinstance(names, Collection | np.ndarray):
-            raise TypeError(
-                f"classes gives the speaker {speaker!r} {names!r}: pass a list of classes"
-            )
+    names = [name for speaker in classes for name in _classes_of(speaker, classes)]
     if y_human is not None:
-        labels = label_array(y_human)
+        labels = label_array(y_human, "y_human")
         if labels.ndim == 2 and labels.shape[1] > 1:
             return None
-    distinct = {name for names in classes.values() for name in names}
-    return sorted(distinct, key=lambda name: (type(name).__name__, name))
+    return np.unique(plain_labels(np.fromiter(names, dtype=object, count=len(names)), "classes"))
+
+
+def _classes_of(speaker: Any, classes: Mapping[Any, Any]) -> list[Any]:
+    names = classes[speaker]
+    wrong = isinstance(names, str | bytes | Mapping)
+    if wrong or not isinstance(names, Collection | np.ndarray):
+        raise TypeError(f"classes gives the speaker {speaker!r} {names!r}: pass a list of classes")
+    if is_missing([speaker])[0]:
+        raise ValueError(f"classes names a missing speaker, {speaker!r}; leave it out")
+    return class_names(list(names)).tolist() if len(names) else []
 
 
 def classes_of_speakers(classes: Any, known: NDArray[Any]) -> ClassesBySpeaker:
@@ -49,16 +56,17 @@ def classes_of_speakers(classes: Any, known: NDArray[Any]) -> ClassesBySpeaker:
     """
     if not isinstance(classes, Mapping):
         return {}
-    found = {}
-    for speaker, names in classes.items():
-        strange = [name for name in names if name not in known]
-        if strange or not len(names):
-            what = f"{strange}, which are not labels" if strange else "no class"
+    classes_by_speaker = {}
+    for speaker in classes:
+        names = _classes_of(speaker, classes)
+        unknown = [name for name in names if name not in known.tolist()]
+        if unknown or not names:
+            given = f"{unknown}, which are not labels" if unknown else "no class"
             raise ValueError(
-                f"classes gives the speaker {speaker!r} {what}; the labels are {known.tolist()}"
+                f"classes gives the speaker {speaker!r} {given}; the labels are {known.tolist()}"
             )
-        found[speaker] = np.isin(known, list(names))
-    return found
+        classes_by_speaker[speaker] = np.array([name in names for name in known.tolist()])
+    return classes_by_speaker
 
 
 def mask_impossible_labels(
@@ -89,6 +97,7 @@ def mask_impossible_labels(
     classes_by_speaker = classes_of_speakers(classes, targets.classes)
     if not classes_by_speaker:
         return targets, classes_by_speaker
+    _warn_of_other_speakers(classes_by_speaker, dialogues)
     possible = possible_classes(classes_by_speaker, dialogues, len(targets.classes))
     given = targets.human == 1 if targets.multilabel else one_hot(targets.human, possible.shape[1])
     wrong = np.argwhere(given & ~possible)
@@ -116,6 +125,17 @@ def mask_impossible_labels(
             "labels"
         )
     return targets, classes_by_speaker
+
+
+def _warn_of_other_speakers(classes_by_speaker: ClassesBySpeaker, dialogues: Dialogues) -> None:
+    speakers = [] if dialogues.speaker is None else dialogues.speaker.tolist()
+    if speakers and not set(speakers) & set(classes_by_speaker):
+        warnings.warn(
+            f"none of the speakers that classes names, {list(classes_by_speaker)[:5]}, is among "
+            f"those of X, such as {speakers[0]!r}: every utterance can have every class",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def one_hot(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.bool_]:

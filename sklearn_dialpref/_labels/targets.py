@@ -12,6 +12,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
+from sklearn_dialpref._dialogues.texts import check_unicode
 from sklearn_dialpref._dialogues.validation import (
     Dialogues,
     codes_of,
@@ -22,21 +23,22 @@ from sklearn_dialpref._dialogues.validation import (
 
 from .scores import (
     FLOATS,
-    as_one_type,
     cast_columns_to_label_type,
     column_names,
     column_places,
     encode,
     kind_of_scores,
     multilabel_scores,
+    plain_labels,
     single_label_scores,
     votes_given,
 )
+from .slips import refuse_numbers_as_text, warn_of_slips
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What is known of each row's class.
+    """Human labels and teacher scores of each row, as positions in the sorted classes.
 
     Attributes
     ----------
@@ -108,11 +110,11 @@ def check_targets(y_human: Any, y_llm: Any, n_rows: int, classes: Any = None) ->
             "fit requires y to be passed, but the target y is None: no row has a label, y_human "
             "and y_llm are both missing; label some utterances, or pass the labels of an LLM"
         )
-    human = None if y_human is None else _column_or_table(label_array(y_human))
+    human = None if y_human is None else _column_or_table(label_array(y_human, "y_human"))
     if human is not None:
         _check_length(human, n_rows, "y_human")
     multilabel = human is not None and human.ndim == 2
-    llm = None if y_llm is None else label_array(y_llm)
+    llm = None if y_llm is None else label_array(y_llm, "y_llm")
     if llm is not None:
         _check_length(llm, n_rows, "y_llm")
         if llm.ndim > 2:
@@ -124,13 +126,7 @@ def check_targets(y_human: Any, y_llm: Any, n_rows: int, classes: Any = None) ->
         scores = None if llm is None else multilabel_scores(y_llm, llm, names)
         targets = Targets(names, True, table, scores)
     else:
-        known = None if human is None else _known_labels(human)
-        kind = "none" if llm is None else kind_of_scores(llm)
-        names = _single_label_classes(known, y_llm, llm, kind, classes)
-        codes = np.full(n_rows, -1, dtype=np.int64)
-        if human is not None and known is not None and len(known):
-            codes[~missing_in(human)] = encode(known, names, "y_human")
-        targets = Targets(names, False, codes, single_label_scores(y_llm, llm, kind, names))
+        targets = _single_label(human, y_llm, llm, classes, n_rows)
     if not (targets.has_human.any() or targets.has_score.any()):
         raise ValueError(
             "no row has a label: y_human and y_llm are all missing; label some utterances, or "
@@ -139,6 +135,33 @@ def check_targets(y_human: Any, y_llm: Any, n_rows: int, classes: Any = None) ->
     if multilabel:
         _check_no_label_is_unknown(targets)
     return targets
+
+
+def _single_label(
+    human: NDArray[Any] | None, y_llm: Any, llm: NDArray[Any] | None, classes: Any, n_rows: int
+) -> Targets:
+    known = None if human is None else _known_labels(human)
+    kind = "none" if llm is None else kind_of_scores(llm)
+    if classes is None:
+        # the distinct ones, as there can be millions
+        votes = np.unique(votes_given(llm)[0]) if llm is not None and kind == "votes" else None
+        distinct = None if known is None else np.unique(known)
+        columns = column_names(y_llm) if kind == "scores" else None
+        if llm is not None and votes is not None:
+            refuse_numbers_as_text(llm, votes, distinct)
+        names = _single_label_classes(distinct, votes, columns, kind)
+        warn_of_slips(names, distinct, votes)
+    else:
+        names = _given_classes(class_names(classes), y_llm, kind)
+    if len(names) < 2:
+        raise ValueError(
+            f"Classifier can't train when only one class is present: {names.tolist()}; label "
+            "utterances of at least one more class, or name all of them as classes=…"
+        )
+    codes = np.full(n_rows, -1, dtype=np.int64)
+    if human is not None and known is not None and len(known):
+        codes[~missing_in(human)] = encode(known, names, "y_human")
+    return Targets(names, False, codes, single_label_scores(y_llm, llm, kind, names))
 
 
 def _check_no_label_is_unknown(targets: Targets) -> None:
@@ -177,9 +200,7 @@ def _column_or_table(human: NDArray[Any]) -> NDArray[Any]:
 
 def _known_labels(human: NDArray[Any]) -> NDArray[Any]:
     """The labels that are there, in a type of their own."""
-    known = human[~missing_in(human)]
-    if known.dtype.kind == "O":
-        known = as_one_type(known, "y_human")
+    known = plain_labels(human[~missing_in(human)], "y_human")
     if known.dtype.kind == "f" and not np.isfinite(known).all():
         raise ValueError(
             "Input y_human contains infinity or a value too large for dtype('float64')."
@@ -189,54 +210,68 @@ def _known_labels(human: NDArray[Any]) -> NDArray[Any]:
     return known
 
 
-def _single_label_classes(
-    known: NDArray[Any] | None, y_llm: Any, llm: NDArray[Any] | None, kind: str, classes: Any
-) -> NDArray[Any]:
-    if classes is not None:
-        names = label_array(classes)
-        names = as_one_type(names, "classes") if names.dtype.kind == "O" else names
-        if names.ndim != 1 or len(np.unique(names)) != len(names):
-            raise ValueError(f"classes must be distinct labels in a 1-D sequence, got {classes!r}")
-        given, names = names, np.sort(names)
-        if kind == "scores" and column_names(y_llm) is None and (given != names).any():
-            raise ValueError(
-                f"the columns of y_llm have no names and classes={given.tolist()} are not sorted, "
-                "so which column is which class is ambiguous: pass y_llm as a DataFrame with the "
-                "class names as columns, or sort classes and the columns of y_llm alike"
-            )
-    else:
-        found = [known] if known is not None and len(known) else []
-        if kind == "votes" and llm is not None and len(votes := votes_given(llm)[0]):
-            found.append(votes)
-        columns = column_names(y_llm) if kind == "scores" else None
-        if columns is not None:
-            matched = cast_columns_to_label_type(columns, known)
-            found.append(matched if matched is not None else np.asarray(columns))
-        if not found:
-            if kind == "scores":
-                raise ValueError(
-                    "the classes of the columns of y_llm are unknown, as y_human has no label: "
-                    "pass classes=…, or a DataFrame with the class names as columns"
-                )
-            raise ValueError(
-                "no row has a label: y_human and y_llm are all missing; label some utterances, "
-                "or pass the labels of an LLM as y_llm"
-            )
-        if len({"U" if f.dtype.kind == "U" else "b" if f.dtype.kind == "b" else "n"
-                for f in found}) > 1:  # fmt: skip
-            human, said = (values.tolist()[0] for values in found)
-            raise ValueError(
-                f"y_human holds labels such as {human!r} but y_llm such as {said!r}; use the same "
-                "type in both. Where scikit-learn has numbered the classes of y_human (in "
-                "VotingClassifier, CalibratedClassifierCV or cross_val_predict), pass y_llm as an "
-                f"array of scores{f'. Also, {FLOATS}' if kind == 'scores' else ''}"
-            )
-        names = np.unique(np.concatenate(found))
-    if len(names) < 2:
+def class_names(classes: Any) -> NDArray[Any]:
+    """The names of the classes that a user gives, in the order given.
+
+    Raises
+    ------
+    ValueError
+        If they are no 1-D sequence of distinct labels.
+    """
+    names = label_array(classes, "classes")
+    usable = names.ndim == 1 and not missing_in(names).any()
+    names = plain_labels(names, "classes") if usable else names
+    if not (usable and 0 < len(np.unique(names)) == len(names)):
         raise ValueError(
-            f"Classifier can't train when only one class is present: {names.tolist()}; label "
-            "utterances of at least one more class, or name all of them as classes=…"
+            "classes must name each class once, as distinct labels in a 1-D sequence without "
+            f"missing values, got {classes!r}"
         )
+    check_unicode(names, "classes")
+    return names
+
+
+def _given_classes(names: NDArray[Any], y_llm: Any, kind: str) -> NDArray[Any]:
+    given, names = names, np.sort(names)
+    if kind == "scores" and column_names(y_llm) is None and (given != names).any():
+        raise ValueError(
+            f"the columns of y_llm have no names and classes={given.tolist()} are not sorted, "
+            "so which column is which class is ambiguous: pass y_llm as a DataFrame with the "
+            "class names as columns, or sort classes and the columns of y_llm alike"
+        )
+    return names
+
+
+def _single_label_classes(
+    known: NDArray[Any] | None, votes: NDArray[Any] | None, columns: list[Any] | None, kind: str
+) -> NDArray[Any]:
+    """All labels that people or the LLM gave, or the names of the columns of scores."""
+    sources = [known] if known is not None and len(known) else []
+    if votes is not None and len(votes):
+        sources.append(votes)
+    if columns is not None:
+        matched = cast_columns_to_label_type(columns, known)
+        sources.append(matched if matched is not None else class_names(columns))
+    if not sources:
+        if kind == "scores":
+            raise ValueError(
+                "the classes of the columns of y_llm are unknown, as y_human has no label: "
+                "pass classes=…, or a DataFrame with the class names as columns"
+            )
+        raise ValueError(
+            "no row has a label: y_human and y_llm are all missing; label some utterances, "
+            "or pass the labels of an LLM as y_llm"
+        )
+    if len({"U" if f.dtype.kind == "U" else "b" if f.dtype.kind == "b" else "n"
+            for f in sources}) > 1:  # fmt: skip
+        human, llm_label = (values.tolist()[0] for values in sources)
+        raise ValueError(
+            f"y_human holds labels such as {human!r} but y_llm such as {llm_label!r}; use the "
+            "same type in both. Where scikit-learn has numbered the classes of y_human (in "
+            "VotingClassifier, CalibratedClassifierCV or cross_val_predict), pass y_llm as an "
+            f"array of scores{f'. Also, {FLOATS}' if kind == 'scores' else ''}"
+        )
+    names = plain_labels(np.unique(np.concatenate(sources)), "y_human with y_llm")
+    check_unicode(names, "the classes")
     return names
 
 
@@ -246,8 +281,8 @@ def _multilabel_human(
     table = indicator_table(human, "y_human").astype(np.float32)
     named = column_names(y_human)
     if classes is None:
-        return np.asarray(list(range(table.shape[1])) if named is None else named), table
-    names = np.asarray(list(classes))
+        return np.arange(table.shape[1]) if named is None else class_names(named), table
+    names = class_names(classes)
     if len(names) != table.shape[1]:
         raise ValueError(f"y_human has {table.shape[1]} columns but classes names {len(names)}")
     if named is None:
@@ -326,12 +361,12 @@ def class_weights(
                 f"class_weight names {unknown}, which are not among the classes {classes}; "
                 "correct them, or pass all classes as classes=…"
             )
-        return np.array([class_weight.get(c, 1.0) for c in classes])
+        return np.array([class_weight.get(c, 1.0) for c in classes], dtype=np.float64)
     if not targets.multilabel:
-        found = np.unique(targets.human[targets.has_human])
+        present = np.unique(targets.human[targets.has_human])
         weights = np.ones(len(targets.classes))
-        weights[found] = compute_class_weight(
-            class_weight, classes=found, y=targets.human[targets.has_human]
+        weights[present] = compute_class_weight(
+            class_weight, classes=present, y=targets.human[targets.has_human]
         )
         return weights
     positive, negative = ((targets.human == value).sum(axis=0) for value in (1, 0))

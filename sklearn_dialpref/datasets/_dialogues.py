@@ -159,29 +159,44 @@ def make_dialogues(
     )
     labelled = draw_dialogues(group, human_fraction * len(group), rng)
 
-    classes = np.array([f"class_{c}" for c in range(n_classes)], dtype=object)
-    y_true = classes[y_code]
     groups = np.array([f"dialogue_{g}" for g in range(n_dialogues)], dtype=object)[group]
     data = Bunch(
         X=np.column_stack([groups, content]) if n_features is None else content,
-        y_true=y_true,
-        y_human=np.where(labelled, y_true, None),
-        y_llm=classes[votes],
-        y_llm_scores=(votes[:, :, None] == np.arange(n_classes)).mean(axis=1),
+        **_labels(y_code, votes, labelled, n_classes),
         groups=groups,
-        classes=classes,
         DESCR=(
             f"Synthetic dialogues: {n_dialogues} dialogues, {len(group)} utterances, {n_classes} "
             f"classes, {labelled.sum()} human labels, {n_votes} simulated LLM votes per utterance."
             " See sklearn_dialpref.datasets.make_dialogues."
         ),
     )
-    if as_frame:
-        pd = import_pandas("make_dialogues")
-        data.X = _frame(pd, data.groups, turn, content)
-        data.y_llm_scores = pd.DataFrame(data.y_llm_scores, columns=classes)
-        data.y_true = pd.Series(data.y_true, name="y_true", dtype=object)
-        data.y_human = pd.Series(data.y_human, name="y_human", dtype=object)
+    return _as_frames(data, turn, content) if as_frame else data
+
+
+def _labels(
+    y_code: NDArray[np.integer],
+    votes: NDArray[np.integer],
+    labelled: NDArray[np.bool_],
+    n_classes: int,
+) -> dict[str, NDArray[Any]]:
+    """Give the class codes their names, as labels of people and of the LLM."""
+    classes = np.array([f"class_{c}" for c in range(n_classes)], dtype=object)
+    y_true = classes[y_code]
+    return {
+        "y_true": y_true,
+        "y_human": np.where(labelled, y_true, None),
+        "y_llm": classes[votes],
+        "y_llm_scores": (votes[:, :, None] == np.arange(n_classes)).mean(axis=1),
+        "classes": classes,
+    }
+
+
+def _as_frames(data: Bunch, turn: NDArray[np.integer], content: NDArray[Any]) -> Bunch:
+    pd = import_pandas("make_dialogues")
+    data.X = _frame(pd, data.groups, turn, content)
+    data.y_llm_scores = pd.DataFrame(data.y_llm_scores, columns=data.classes)
+    data.y_true = pd.Series(data.y_true, name="y_true", dtype=object)
+    data.y_human = pd.Series(data.y_human, name="y_human", dtype=object)
     return data
 
 
@@ -203,7 +218,7 @@ def import_pandas(caller: str) -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"{caller} with as_frame=True needs pandas, which is not installed; run "
-            "`pip install pandas`, or pass as_frame=False to get arrays."
+            "`pip install pandas`, or pass as_frame=False to get arrays"
         ) from error
     return pandas
 
@@ -224,7 +239,7 @@ def _check_n_turns(n_turns: int | tuple[int, int]) -> tuple[int, int]:
     if len(bounds) != 2 or not whole or not 1 <= bounds[0] <= bounds[1]:
         raise ValueError(
             f"n_turns must be an int >= 1 or a tuple (min, max) of ints with 1 <= min <= max, "
-            f"got {n_turns!r}."
+            f"got {n_turns!r}"
         )
     return bounds[0], bounds[1]
 

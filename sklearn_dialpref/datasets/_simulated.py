@@ -131,7 +131,7 @@ def check_scale(value: float, name: str) -> None:
     """Raise an error unless `value` is a finite number, 0 or more."""
     check_scalar(value, name, Real, min_val=0)
     if not np.isfinite(value):
-        raise ValueError(f"{name} must be a finite number >= 0, got {value}.")
+        raise ValueError(f"{name} must be a finite number >= 0, got {value}")
 
 
 def _encode(y: NDArray[Any], classes: ArrayLike | None) -> tuple[NDArray[Any], NDArray[np.intp]]:
@@ -143,17 +143,17 @@ def _encode(y: NDArray[Any], classes: ArrayLike | None) -> tuple[NDArray[Any], N
         order = np.argsort(label_set, kind="stable")
         ranked = label_set[order]
         if np.any(ranked[1:] == ranked[:-1]):
-            raise ValueError(f"classes has a label twice: {label_set.tolist()}.")
+            raise ValueError(f"classes has a label twice: {label_set.tolist()}")
         unknown = np.unique(y[~np.isin(y, label_set)])
         if len(unknown):
             raise ValueError(
                 f"y has the labels {unknown.tolist()}, which are not in classes "
-                f"{label_set.tolist()}; add them to classes."
+                f"{label_set.tolist()}; add them to classes"
             )
         code = order[np.searchsorted(ranked, y)]
     if len(label_set) < 2:
         raise ValueError(
-            f"There must be at least 2 classes, got {label_set.tolist()}; name them in classes."
+            f"There must be at least 2 classes, got {label_set.tolist()}; name them in classes"
         )
     return label_set, code
 
@@ -169,8 +169,8 @@ def _class_bias(
     if bias.shape != (n_classes,):
         raise ValueError(
             f"class_bias has shape {bias.shape} but there are {n_classes} classes; pass one "
-            "number per class, or a single number for the standard deviation of a random bias."
+            "number per class, or a single number for the standard deviation of a random bias"
         )
     if not np.isfinite(bias).all():
-        raise ValueError(f"class_bias must be finite, got {bias.tolist()}.")
+        raise ValueError(f"class_bias must be finite, got {bias.tolist()}")
     return bias

@@ -155,7 +155,7 @@ def load_support_chats(
         clf.score(data.X[data.test], data.y[data.test])
     """
     if target not in _LLM:
-        raise ValueError(f"target must be one of {sorted(_LLM)}, got {target!r}.")
+        raise ValueError(f"target must be one of {sorted(_LLM)}, got {target!r}")
     columns = _read_columns()
     y, groups = columns[target], columns["dialogue_id"]
     if as_frame:
