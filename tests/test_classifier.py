@@ -200,7 +200,7 @@ def test_class_weights_that_no_loss_bears(data, weight):
 
 @pytest.mark.parametrize("weight", ["heavy", None, True])
 def test_class_weights_are_numbers(data, weight):
-    with pytest.raises(TypeError, match="'class_0' 'heavy' of type str"):
+    with pytest.raises(TypeError, match=f"'class_0' {weight!r} of type"):
         student(class_weight={"class_0": weight}).fit(data.X, data.y_human)
 
 

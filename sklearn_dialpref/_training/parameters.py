@@ -36,7 +36,7 @@ def check_parameters(estimator: Any, constraints: Mapping[str, Any]) -> None:
 
 def _check_class_weight(class_weight: Mapping[Any, Any]) -> None:
     for name, weight in class_weight.items():
-        if not isinstance(weight, Real) or isinstance(weight, bool):
+        if isinstance(weight, bool) or not isinstance(weight, Real):
             raise TypeError(
                 f"class_weight gives the class {name!r} {weight!r} of type "
                 f"{type(weight).__name__}; pass a number"
