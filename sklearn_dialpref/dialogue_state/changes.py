@@ -18,10 +18,10 @@ __all__ = [
     "accumulate",
     "change_table",
     "changes_in",
-    "in_known_words",
+    "collect_slots",
     "most_probable",
+    "normalise_state",
     "read_states",
-    "slots_found",
     "spans_of",
 ]
 
@@ -45,7 +45,7 @@ class Change(NamedTuple):
 
 
 def read_states(y: Any, n_rows: int, name: str) -> list[States]:
-    """Votes of states, each with a state or None for each row; values as they came.
+    """Each vote as a list of n states, None where missing.
 
     Parameters
     ----------
@@ -90,15 +90,15 @@ def spellings(value: Any) -> list[Any]:
     return [value]
 
 
-def slots_found(states: Iterable[State | None], dontcare: Any) -> Slots:
-    """All slots with the values that they have somewhere, both sorted; the first spelling each."""
-    found: dict[Any, set[Any]] = {}
+def collect_slots(states: Iterable[State | None], dontcare: Any) -> Slots:
+    """All slots with all their values, both sorted; of several spellings the first counts."""
+    values: dict[Any, set[Any]] = {}
     for state in states:
         for slot, value in (state or {}).items():
-            found.setdefault(slot, set()).add(spellings(value)[0])
+            values.setdefault(slot, set()).add(spellings(value)[0])
     return {
-        slot: tuple(sorted(found[slot] - {dontcare}, key=_sort_key))
-        for slot in sorted(found, key=_sort_key)
+        slot: tuple(sorted(values[slot] - {dontcare}, key=_sort_key))
+        for slot in sorted(values, key=_sort_key)
     }
 
 
@@ -106,19 +106,19 @@ def _sort_key(name: Any) -> tuple[str, str]:
     return type(name).__name__, str(name)
 
 
-def in_known_words(
+def normalise_state(
     state: State, slots: Slots, dontcare: Any
 ) -> tuple[State, list[tuple[Any, Any]]]:
-    """The state in values that the slots have, and the slots and values that are not known.
+    """The state in the values of ``slots``, and the (slot, value) pairs that are not among them.
 
-    Of a categorical slot the first known spelling, or ``UNKNOWN``; of a free one all, as a
-    frozenset.
+    A categorical slot takes its first known spelling, or ``UNKNOWN``; a free one takes all
+    spellings as a frozenset.
     """
-    known, strange = {}, []
+    known, unknown = {}, []
     for slot, value in state.items():
         options = spellings(value)
         if slot not in slots:
-            strange.append((slot, value))
+            unknown.append((slot, value))
         elif dontcare in options:
             known[slot] = dontcare
         elif (values := slots[slot]) is None:
@@ -126,8 +126,8 @@ def in_known_words(
         else:
             known[slot] = next((option for option in options if option in values), UNKNOWN)
             if known[slot] is UNKNOWN:
-                strange.append((slot, value))
-    return known, strange
+                unknown.append((slot, value))
+    return known, unknown
 
 
 # -- what utterances changed ----------------------------------------------------------------
@@ -147,7 +147,7 @@ def spans_of(states: States, dialogues: Dialogues, can_change: NDArray[np.bool_]
     Parameters
     ----------
     states : list of n dict or None
-        In known words.
+        As :func:`normalise_state` returns them.
     dialogues : Dialogues
     can_change : ndarray of bool, shape (n,)
         Utterances that can change the state; the others are in no span.
@@ -185,14 +185,14 @@ def _change(slot: Any, new: Any) -> Change:
 
 
 def changes_in(spans: Iterable[Span]) -> set[Change]:
-    """Changes of which it is known what did them."""
-    found = set()
+    """The changes for which the labels tell which utterance made them."""
+    changes = set()
     for rows, before, after in spans:
         for slot in before | after if len(rows) == 1 else ():
             old, new = before.get(slot, CLEARED), after.get(slot, CLEARED)
             if UNKNOWN not in (old, new) and not _same(old, new):
-                found.add(_change(slot, new))
-    return found
+                changes.add(_change(slot, new))
+    return changes
 
 
 def change_table(
@@ -213,9 +213,9 @@ def change_table(
     -------
     ndarray of shape (n_rows, L)
     """
-    column = {change: at for at, change in enumerate(changes)}
-    of_slot = _columns(changes)
-    cleared = {slot: at for (slot, value), at in column.items() if value == CLEARED}
+    column_of = {change: column for column, change in enumerate(changes)}
+    columns_of_slot = _columns_of_slots(changes)
+    cleared = {slot: column for (slot, value), column in column_of.items() if value == CLEARED}
     table = np.full((n_rows, len(changes)), np.nan)
     for rows, before, after in spans:
         table[rows] = 0.0
@@ -223,23 +223,23 @@ def change_table(
             old, new = before.get(slot, CLEARED), after.get(slot, CLEARED)
             known = UNKNOWN not in (old, new)
             if known and _same(old, new):
-                columns = [at] if (at := column.get(_change(slot, new))) is not None else []
-                table[np.ix_(rows, columns)] = np.nan
+                column = column_of.get(_change(slot, new))
+                table[np.ix_(rows, [] if column is None else [column])] = np.nan
             elif known and len(rows) == 1:
-                table[rows, column[_change(slot, new)]] = 1.0
+                table[rows, column_of[_change(slot, new)]] = 1.0
             else:
-                table[np.ix_(rows, of_slot.get(slot, []))] = np.nan
-        absent = [at for slot, at in cleared.items() if slot not in before | after]
+                table[np.ix_(rows, columns_of_slot.get(slot, []))] = np.nan
+        absent = [column for slot, column in cleared.items() if slot not in before | after]
         table[np.ix_(rows, absent)] = np.nan
     return table
 
 
-def _columns(changes: Sequence[Change]) -> dict[Any, list[int]]:
-    """The places of each slot's changes."""
-    places: dict[Any, list[int]] = {}
-    for at, change in enumerate(changes):
-        places.setdefault(change.slot, []).append(at)
-    return places
+def _columns_of_slots(changes: Sequence[Change]) -> dict[Any, list[int]]:
+    """The columns of each slot's changes."""
+    columns: dict[Any, list[int]] = {}
+    for column, change in enumerate(changes):
+        columns.setdefault(change.slot, []).append(column)
+    return columns
 
 
 # -- and back -------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def most_probable(
     """The predicted changes of each utterance, of each slot the most probable one."""
     proba = np.where(predicted, proba, -1.0)
     made: list[list[Change]] = [[] for _ in range(len(proba))]
-    for columns in map(np.array, _columns(changes).values()):
+    for columns in map(np.array, _columns_of_slots(changes).values()):
         best = columns[proba[:, columns].argmax(axis=1)]
         for row in np.flatnonzero(proba[np.arange(len(proba)), best] >= 0):
             made[row].append(changes[best[row]])

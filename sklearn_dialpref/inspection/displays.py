@@ -1,4 +1,4 @@
-"""Plots of a teacher against humans, and what all displays share."""
+"""Plots of a teacher against human labels, and what all displays share."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ __all__ = [
 
 
 class TeacherConfusionDisplay:
-    """Which classes the teacher gives to what humans call otherwise.
+    """Confusion matrix of the teacher's classes against human labels.
 
     Make it with :meth:`from_predictions` or :meth:`from_estimator`.
 
     Parameters
     ----------
     confusion_matrix : ndarray of shape (K, K)
-        Rows are human labels, columns the teacher's.
+        A row for each class of the human labels, a column for each class of the teacher's.
     classes : ndarray of shape (K,)
-        Their names.
+        Names of the classes.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
-        Those of the plot; after :meth:`plot`.
+        Axes and figure of the plot, after :meth:`plot` was called.
 
     See Also
     --------
@@ -128,7 +128,7 @@ class TeacherConfusionDisplay:
         estimator : classifier
             Fitted, with ``predict_proba``.
         X : DataFrame, ndarray or sequence of str, of n rows
-            Utterances. All of them are put to `estimator`.
+            Utterances. `estimator` predicts all of them.
         y_human, normalize
             As for :meth:`from_predictions`.
 
@@ -157,7 +157,7 @@ class TeacherConfusionDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to; None makes a figure.
+            Axes to draw on; None makes a new figure.
         **kwargs : object
             For :meth:`sklearn.metrics.ConfusionMatrixDisplay.plot`, such as ``cmap``.
 
@@ -178,16 +178,16 @@ class TeacherConfusionDisplay:
 
 
 class ReliabilityDisplay:
-    """How often the teacher is right when its scores are this sure.
+    """Reliability diagram: how often the teacher is right, by its top score.
 
     Make it with :meth:`from_predictions` or :meth:`from_estimator`.
 
     Parameters
     ----------
     confidence, accuracy : ndarray of shape (n_bins,)
-        Mean top score and share right of each bin of equal width; NaN where it is empty.
+        Mean top score and share of right decisions in each bin of equal width; NaN in empty bins.
     count : ndarray of shape (n_bins,), int64
-        Decisions in each bin.
+        Number of decisions in each bin.
 
     Attributes
     ----------
@@ -195,7 +195,7 @@ class ReliabilityDisplay:
         Expected calibration error of these bins.
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
-        Those of the plot; after :meth:`plot`.
+        Axes and figure of the plot, after :meth:`plot` was called.
 
     See Also
     --------
@@ -270,7 +270,7 @@ class ReliabilityDisplay:
         estimator : classifier
             Fitted, with ``predict_proba``.
         X : DataFrame, ndarray or sequence of str, of n rows
-            Utterances. All of them are put to `estimator`.
+            Utterances. `estimator` predicts all of them.
         y_human, n_bins
             As for :meth:`from_predictions`.
 
@@ -306,7 +306,7 @@ class ReliabilityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to; None makes a figure.
+            Axes to draw on; None makes a new figure.
         **kwargs : object
             For :meth:`sklearn.calibration.CalibrationDisplay.plot`, such as ``name`` or ``color``.
 
@@ -357,7 +357,7 @@ def new_axes(ax: Any, display: Any) -> Any:
 
 
 def drawn_on(display: Any, ax: Any) -> Any:
-    """The display, which now knows its axes and figure."""
+    """The display, with its axes and figure as attributes."""
     display.ax_, display.figure_ = ax, ax.figure
     return display
 

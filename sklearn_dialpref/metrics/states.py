@@ -146,19 +146,21 @@ def slot_f1_score(
     if average not in ("micro", "macro", None):
         raise ValueError(f"average must be 'micro', 'macro' or None, got {average!r}")
     _, truth, predicted = _states(y_true, y_pred, slots)
-    found = {slot for state in truth + predicted for slot in state}
-    names = sorted(found, key=str) if slots is None else slots
-    right, said, true = (dict.fromkeys(names, 0) for _ in range(3))
+    seen = {slot for state in truth + predicted for slot in state}
+    names = sorted(seen, key=str) if slots is None else slots
+    right, n_predicted, true = (dict.fromkeys(names, 0) for _ in range(3))
     for state, guess in zip(truth, predicted, strict=True):
         for slot in state:
             true[slot] += 1
         for slot, value in guess.items():
-            said[slot] += 1
+            n_predicted[slot] += 1
             right[slot] += slot in state and _agree(state[slot], value)
     if average == "micro":
-        right, said, true = ({"": sum(count.values())} for count in (right, said, true))
+        right, n_predicted, true = (
+            {"": sum(count.values())} for count in (right, n_predicted, true)
+        )
     each = {
-        slot: 2 * right[slot] / total if (total := said[slot] + true[slot]) else 0.0
+        slot: 2 * right[slot] / total if (total := n_predicted[slot] + true[slot]) else 0.0
         for slot in right
     }
     if average is None:
