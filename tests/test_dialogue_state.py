@@ -20,7 +20,7 @@ NORTH, SOUTH = {"area": "north"}, {"area": "south"}
 
 
 class Oracle(BaseEstimator):
-    """Answers with what it was taught of a text, of all that its rows said."""
+    """Predicts the mean of the labels that it learned for a text."""
 
     def fit(self, X, y_human, y_llm=None):
         self.human_, self.llm_ = y_human, y_llm
@@ -42,8 +42,8 @@ def frame(*dialogues, speakers=None):
     return X if speakers is None else X.assign(speaker=speakers)
 
 
-def told(tracker, of="human_"):
-    """What the classifier was told of each row: its changes, None where it was told nothing."""
+def labels_learned(tracker, of="human_"):
+    """The changes that the classifier got as labels of each row, None where it got none."""
     table = getattr(tracker.estimator_, of)
     changes = [f"{slot}={value}" for slot, value in tracker.changes_]
     return [
@@ -74,7 +74,7 @@ def test_changes_of_hand_made_dialogues():
         NORTH,
     ]
     tracker = DialogueStateTracker(Oracle()).fit(X, y)
-    assert told(tracker) == [
+    assert labels_learned(tracker) == [
         {"area=north": 1.0},
         {},
         {"stars=4": 1.0},
@@ -102,7 +102,7 @@ def test_speakers_without_labels_change_nothing():
     y = [NORTH, None, {**NORTH, "stars": "4"}, None]
     tracker = DialogueStateTracker(Oracle()).fit(X, y)
     assert tracker.speakers_ == {"user"}
-    assert told(tracker) == [{"area=north": 1.0}, None, {"stars=4": 1.0}, None]
+    assert labels_learned(tracker) == [{"area=north": 1.0}, None, {"stars=4": 1.0}, None]
     new = frame(["4", "n"], speakers=["system", "user"])
     assert tracker.predict(new).tolist() == [{}, NORTH]
 
@@ -131,7 +131,7 @@ def test_free_slots_are_set():
     X = frame(["at 5", "five sharp", "at 6", "any time", "no"])
     y = [{"time": "5"}, {"time": ["5 pm", "5"]}, {"time": "6"}, {"time": "dontcare"}, {}]
     tracker = DialogueStateTracker(Oracle(), slots={"time": None}).fit(X, y)
-    assert told(tracker) == [
+    assert labels_learned(tracker) == [
         {"time=<set>": 1.0},
         {},
         {"time=<set>": 1.0},
@@ -146,7 +146,7 @@ def test_spellings_of_a_categorical_value():
     X = frame(["a", "b"], ["c"])
     y = [{"stars": ["four", "4"]}, {"stars": "4"}, {"stars": "3"}]
     tracker = DialogueStateTracker(Oracle(), slots={"stars": ["3", "4"]}).fit(X, y)
-    assert told(tracker) == [{"stars=4": 1.0}, {}, {"stars=3": 1.0}]
+    assert labels_learned(tracker) == [{"stars=4": 1.0}, {}, {"stars=3": 1.0}]
 
 
 def test_votes_are_averaged():
@@ -156,24 +156,24 @@ def test_votes_are_averaged():
     votes[:, 1] = [NORTH, NORTH, SOUTH, SOUTH]
     y = [NORTH, {**NORTH, "stars": "4"}, None, None]
     tracker = DialogueStateTracker(Oracle()).fit(X, y, votes)
-    assert told(tracker, "llm_") == [
+    assert labels_learned(tracker, "llm_") == [
         {"area=north": 1.0},
         {"stars=4": 0.5},
         {"area=north": 0.5, "area=south": 0.5},
         {},
     ]
     only = DialogueStateTracker(Oracle()).fit(X, None, votes)
-    assert told(only) == [None] * 4
+    assert labels_learned(only) == [None] * 4
     assert only.predict(X)[0] == NORTH
 
 
 def test_unknown_slots_and_values():
     X = frame(["n", "4"], ["s"])
     y = [NORTH, {**NORTH, "stars": "4"}, SOUTH]
-    said = [{"area": "middle"}, {"area": "north", "mood": "good"}, SOUTH]
+    votes = [{"area": "middle"}, {"area": "north", "mood": "good"}, SOUTH]
     slots = {"area": ["north", "south"], "stars": ["4"]}
     with pytest.warns(UserWarning, match="y_llm: 2 states name slots or values"):
-        tracker = DialogueStateTracker(Oracle(), slots=slots).fit(X, y, said)
+        tracker = DialogueStateTracker(Oracle(), slots=slots).fit(X, y, votes)
     llm = pd.DataFrame(tracker.estimator_.llm_, columns=[str(c.value) for c in tracker.changes_])
     assert llm[["north", "south"]].isna().to_numpy().tolist() == [[True] * 2] * 2 + [[False] * 2]
     assert llm["4"].tolist() == [0.0, 0.0, 0.0]
@@ -268,7 +268,7 @@ def test_joint_goal_accuracy_by_hand():
 def test_slot_f1_by_hand():
     y_true = [NORTH, {**NORTH, "stars": "4"}, None, {}]
     y_pred = [NORTH, {**SOUTH, "time": "5"}, NORTH, NORTH]
-    # area: 1 right of 3 said and 2 true; stars: none of 0 said, 1 true; time: none of 1 said
+    # area: 1 right of 3 predicted and 2 true; stars: 1 true; time: 1 predicted
     each = slot_f1_score(y_true, y_pred, average=None)
     assert each == {"area": 2 / 5, "stars": 0.0, "time": 0.0}
     assert slot_f1_score(y_true, y_pred, average="macro") == pytest.approx(2 / 15)

@@ -1,4 +1,4 @@
-"""What a user sees of scores on partly labelled rows, of orderings and of calibration."""
+"""Scores on partly labelled rows, of pairs in order and of calibration."""
 
 import pickle
 import tracemalloc
@@ -372,8 +372,7 @@ def test_bad_pairwise_input(changed, gist):
 def test_pairwise_accuracy_of_nullable_columns(dtype):
     y = pd.DataFrame({"a": [1, 0, 1, None], "b": [None, 0, 1, None]}).astype(dtype)
     score = [[0.9, 0.5], [0.1, 0.2], [0.5, 0.1], [0.3, 0.3]]
-    found = pairwise_accuracy_score(y, score, ["x", "x", 1, 1], average="micro")
-    assert found == 1
+    assert pairwise_accuracy_score(y, score, ["x", "x", 1, 1], average="micro") == 1
 
 
 def test_pairwise_accuracy_as_a_scorer():
