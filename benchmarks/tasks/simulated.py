@@ -56,7 +56,7 @@ class ErrorProfile:
         for vote in votes.T:
             both = (truth >= 0) & (vote >= 0)
             n_classes = max(truth.max(), vote.max()) + 1
-            true, said = (
+            true, voted = (
                 np.bincount(x[both], minlength=n_classes) / both.sum() for x in (truth, vote)
             )
             log_share = np.log(np.maximum(true, 0.5 / both.sum()))
@@ -64,8 +64,8 @@ class ErrorProfile:
             single.append(
                 (
                     kappa(truth[both], vote[both]),
-                    np.abs(true - said).sum() / 2 / (1 - true @ true),
-                    (true - said) @ log_share / deviation,
+                    np.abs(true - voted).sum() / 2 / (1 - true @ true),
+                    (true - voted) @ log_share / deviation,
                     between_share((truth != vote)[both].astype(float), groups[both]),
                 )
             )
@@ -179,7 +179,7 @@ def simulated_votes(
             **scales,
         )
 
-    def found() -> ErrorProfile:
+    def profile_now() -> ErrorProfile:
         return ErrorProfile.of(truth[:ROWS], votes(ROWS), groups[:ROWS])
 
     # each scale moves one measure most
@@ -191,12 +191,12 @@ def simulated_votes(
         (scales, "signal", lambda now: now.kappa > profile.kappa),
     ]
     for _ in range(ROUNDS):
-        for where, name, too_much in goals:
+        for parameters, name, too_much in goals:
             low, high = (-12.0 if name == "common" else 0.0), 12.0
             for _ in range(HALVINGS):
-                where[name] = (low + high) / 2
-                if too_much(found()):
-                    high = where[name]
+                parameters[name] = (low + high) / 2
+                if too_much(profile_now()):
+                    high = parameters[name]
                 else:
-                    low = where[name]
+                    low = parameters[name]
     return votes()
