@@ -1,17 +1,22 @@
 """Dialogue states: what labels tell of each utterance, tracking, and their metrics."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.model_selection import cross_val_score
 from students import student
 
 from sklearn_dialpref import (
     DialogueStateTracker,
     LabelledGroupKFold,
+    flatten_states,
     joint_goal_accuracy_score,
     slot_f1_score,
 )
@@ -213,6 +218,216 @@ def test_dialogues_are_needed():
         DialogueStateTracker(Oracle()).fit(["a", "b"], [NORTH, SOUTH])
 
 
+def as_parquet(states, tmp_path):
+    """The states as they come back from a Parquet file: absent slots null, lists as arrays."""
+    pd.DataFrame({"state": states}).to_parquet(tmp_path / "states.parquet")
+    return pd.read_parquet(tmp_path / "states.parquet")["state"]
+
+
+@pytest.mark.parametrize("absent", [None, float("nan"), np.nan, pd.NA, pd.NaT, np.ma.masked])
+def test_slots_with_a_missing_value_are_absent(absent):
+    X = frame(["n", "4", "x"], ["s"])
+    y = [
+        {"area": "north", "stars": absent},
+        {"area": ["north", absent], "stars": "4"},
+        {"area": absent, "stars": "4"},
+        {"area": "south"},
+    ]
+    plain = [NORTH, {**NORTH, "stars": "4"}, {"stars": "4"}, SOUTH]
+    tracker = DialogueStateTracker(Oracle()).fit(X, y, y)
+    assert tracker.slots_ == {"area": ("north", "south"), "stars": ("4",)}
+    assert tracker.predict(X).tolist() == plain
+    assert tracker.score(X, y) == 1.0
+    assert joint_goal_accuracy_score(y, plain) == slot_f1_score(y, plain) == 1.0
+    assert joint_goal_accuracy_score(plain, plain) == joint_goal_accuracy_score(plain, y) == 1.0
+    assert slot_f1_score([{"area": absent}, NORTH], [NORTH, NORTH]) == pytest.approx(2 / 3)
+
+
+def test_states_from_parquet(tmp_path):
+    X = frame(["n", "4", "x"], ["s"])
+    y = [{"area": ["north"]}, {"area": ["north"], "stars": ["4", "four"]}, {}, {"area": ["south"]}]
+    plain = [NORTH, {**NORTH, "stars": "4"}, {}, SOUTH]
+    stored = as_parquet([state or None for state in y], tmp_path)
+    stored[2] = {"area": None, "stars": None}  # what Arrow makes of an empty state among others
+    assert isinstance(stored[0]["area"], np.ndarray) and stored[0]["stars"] is None
+    arrow = pa.array(stored.tolist())
+    for states in (
+        stored,
+        stored.to_numpy(),
+        pl.Series(stored.tolist()),
+        arrow,
+        arrow.to_pylist(),
+    ):
+        tracker = DialogueStateTracker(Oracle()).fit(X, states)
+        assert tracker.predict(X).tolist() == plain
+        assert tracker.score(X, states) == slot_f1_score(states, plain) == 1.0
+
+
+def test_states_of_a_wide_table():
+    table = pd.DataFrame({"area": ["north", "north", None], "stars": [None, 4, 4]})
+    y = table.astype({"stars": "Int64"}).to_dict("records")
+    tracker = DialogueStateTracker(Oracle()).fit(frame(["n", "4", "x"]), y)
+    assert tracker.slots_ == {"area": ("north",), "stars": (4,)}
+    with pytest.raises(TypeError, match=r"row 0 holds 'north'.*to_dict\('records'\)"):
+        DialogueStateTracker(Oracle()).fit(frame(["n", "4", "x"]), table[["area"]])
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "message"),
+    [
+        ({"area": []}, ValueError, "row 1, slot 'area': an empty list"),
+        ({"area": np.array([])}, ValueError, "row 1, slot 'area': an empty list"),
+        ({"area": [None]}, ValueError, "row 1, slot 'area': an empty list"),
+        ({"hotel": {"area": "x"}}, ValueError, "row 1, slot 'hotel': a nested.*flatten_states"),
+        ({"area": [["x"]]}, ValueError, "row 1, slot 'area': a nested list"),
+        ({"area": [{"x": 1}]}, ValueError, "row 1, slot 'area': a nested list"),
+        ({"area": np.eye(2)}, ValueError, "row 1, slot 'area': a nested list"),
+        (
+            {"area": bytearray(b"x")},
+            TypeError,
+            "row 1, slot 'area': bytearray.*cannot be compared",
+        ),
+        ({"area": iter("x")}, TypeError, "row 1, slot 'area': .*cannot be compared"),
+        ({"area": np.array("x")}, TypeError, "row 1, slot 'area': .*cannot be compared"),
+        ({None: "x"}, ValueError, "row 1, slot None: a slot without a name"),
+        ('{"area": "x"}', TypeError, "row 1 holds .*json.loads"),
+        (3, TypeError, "row 1 holds 3 of type int"),
+    ],
+)
+def test_values_that_are_no_values(state, error, message):
+    X = frame(["a", "b"])
+    for states in ([NORTH, state], np.array([NORTH, state], dtype=object)):
+        with pytest.raises(error, match=f"y_human.*{message}"):
+            DialogueStateTracker(Oracle()).fit(X, states)
+        with pytest.raises(error, match=f"y_llm.*{message}"):
+            DialogueStateTracker(Oracle()).fit(X, [NORTH, SOUTH], states)
+        for score in (joint_goal_accuracy_score, slot_f1_score):
+            with pytest.raises(error, match=f"y_true.*{message}"):
+                score(states, [NORTH, NORTH])
+            with pytest.raises(error, match=f"y_pred.*{message}"):
+                score([NORTH, NORTH], states)
+
+
+def test_a_value_that_would_read_as_cleared():
+    with pytest.raises(ValueError, match="row 1, slot 'area': the value '<cleared>' stands for"):
+        DialogueStateTracker(Oracle()).fit(frame(["a", "b"]), [NORTH, {"area": "<cleared>"}])
+
+
+@pytest.mark.parametrize("value", ["", "not mentioned", ["", "x"]])
+def test_placeholders_for_no_value_are_pointed_out(value):
+    X, y = frame(["a", "b"]), [NORTH, {"area": "north", "stars": value}]
+    with pytest.warns(UserWarning, match=r"row 1, slot 'stars'.*pass flatten_states\(y_human\)"):
+        DialogueStateTracker(Oracle()).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        DialogueStateTracker(Oracle()).fit(X, flatten_states(y))
+
+
+@pytest.mark.parametrize(
+    ("slots", "error", "message"),
+    [
+        (["area"], TypeError, "slots must be a dict"),
+        ({"area": "north"}, TypeError, r"slots\['area'\] must be a list of values"),
+        ({"area": 3}, TypeError, r"slots\['area'\] must be a list of values"),
+        ({"area": ["north", ["south"]]}, ValueError, "list of single values"),
+        ({"area": ["north", None]}, ValueError, "list of single values"),
+        ({"area": ["north", bytearray(b"x")]}, TypeError, "slots, slot 'area': bytearray"),
+    ],
+)
+def test_slots_that_are_refused(slots, error, message):
+    with pytest.raises(error, match=message):
+        DialogueStateTracker(Oracle(), slots=slots).fit(frame(["a", "b"]), [NORTH, SOUTH])
+
+
+def test_values_of_slots_as_arrays():
+    X, y = frame(["a", "b"]), [NORTH, SOUTH]
+    for values in (
+        np.array(["north", "south"]),
+        pd.Series(["north", "south"]),
+        ("north", "south"),
+    ):
+        tracker = DialogueStateTracker(Oracle(), slots={"area": values, "name": pd.NA}).fit(X, y)
+        assert tracker.slots_ == {"area": ("north", "south"), "name": None}
+        assert tracker.predict(X).tolist() == y
+
+
+def test_dontcare_is_one_value():
+    with pytest.raises(TypeError, match="dontcare must be a single value"):
+        DialogueStateTracker(Oracle(), dontcare=["dontcare"]).fit(frame(["a"]), [NORTH])
+
+
+def test_speakers_without_a_name_are_one_speaker():
+    X = frame(["n", "4"], speakers=[float("nan"), "user"])
+    X["speaker"] = pd.Series([float("nan"), "user"], dtype=object)
+    tracker = DialogueStateTracker(Oracle()).fit(X, [NORTH, {**NORTH, "stars": "4"}])
+    X["speaker"] = pd.Series([-float("nan"), "user"], dtype=object)
+    assert tracker.predict(X).tolist() == [NORTH, {**NORTH, "stars": "4"}]
+
+
+def test_free_slots_alone_have_no_joint_goal_accuracy():
+    tracker = DialogueStateTracker(Oracle(), slots={"area": None}).fit(frame(["a"]), [NORTH])
+    with pytest.raises(ValueError, match="all slots are free"):
+        tracker.score(frame(["a"]), [NORTH])
+
+
+# -- flatten_states -------------------------------------------------------------------------
+
+
+def test_flatten_states_of_multiwoz():
+    metadata = {
+        "taxi": {"book": {"booked": []}, "semi": {"leaveAt": "", "destination": ""}},
+        "hotel": {
+            "book": {"booked": [], "people": "2", "day": ""},
+            "semi": {"area": "north", "stars": "not mentioned", "parking": None},
+        },
+    }
+    flat = {("hotel", "book", "people"): "2", ("hotel", "semi", "area"): "north"}
+    found = flatten_states([metadata, None, {}, pd.NA])
+    assert found.tolist() == [flat, None, {}, None]
+    assert found.dtype == object
+    assert joint_goal_accuracy_score(found, [flat, None, {}, None]) == 1.0
+
+
+def test_flatten_states_keeps_what_is_flat_and_makes_lists_of_arrays():
+    states = [
+        {"area": "north", ("Hotels", "stars"): ["4", "four"]},
+        {"Hotels": {"stars": np.array(["4", None, ""], dtype=object), "name": np.array([])}},
+        {"a": {"b": {"c": 0}}, "d": False},
+    ]
+    assert flatten_states(states).tolist() == [
+        states[0],
+        {("Hotels", "stars"): ["4"]},
+        {("a", "b", "c"): 0, "d": False},
+    ]
+    assert flatten_states(pd.Series(states[:1])).tolist() == states[:1]
+    assert flatten_states(flatten_states(states)).tolist() == flatten_states(states).tolist()
+    assert flatten_states([{"a": "", "b": "none"}], absent=["none"]).tolist() == [{"a": ""}]
+
+
+@pytest.mark.parametrize(
+    ("states", "error", "message"),
+    [
+        ([{}, {"a": {"b": [{"c": 1}]}}], ValueError, r"row 1, slot \('a', 'b'\): a nested list"),
+        ([{"a": {"b": 1}, ("a", "b"): 2}], ValueError, r"two slots are named \('a', 'b'\)"),
+        (["north"], TypeError, "row 0 holds 'north'"),
+        ([{"a": bytearray(b"x")}], TypeError, "row 0, slot 'a': bytearray"),
+        ([[{}, {}]], ValueError, "one state"),
+    ],
+)
+def test_states_that_cannot_be_flattened(states, error, message):
+    with pytest.raises(error, match=message):
+        flatten_states(states)
+
+
+def test_flatten_states_refuses_what_refers_to_itself():
+    state = {}
+    state["a"] = state
+    with pytest.raises(ValueError, match="row 0: more than 20 levels"):
+        flatten_states([state])
+    with pytest.raises(TypeError, match="absent must be a collection"):
+        flatten_states([{}], absent="none")
+
+
 # -- with the classifier --------------------------------------------------------------------
 
 
@@ -277,13 +492,69 @@ def test_slot_f1_by_hand():
         "area": 2 / 5,
         "mood": 0.0,
     }
-    assert slot_f1_score([{}], [{}]) == 0.0
+    with pytest.warns(UndefinedMetricWarning, match="slot_f1_score is 0 where neither"):
+        assert slot_f1_score([{}], [{}]) == 0.0
+
+
+def test_scores_of_slots_without_a_value_warn():
+    y = [NORTH, {}]
+    with pytest.warns(UndefinedMetricWarning, match="mood"):
+        assert slot_f1_score(y, y, slots=["mood", "area"], average="macro") == 0.5
+    with pytest.warns(UndefinedMetricWarning, match="joint_goal_accuracy_score is 1.*mood"):
+        assert joint_goal_accuracy_score(y, y, slots=["mood"]) == 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UndefinedMetricWarning)
+        assert slot_f1_score(y, y, slots=["mood", "area"]) == 1.0
+        assert joint_goal_accuracy_score([{}], [{}]) == 1.0
+
+
+@pytest.mark.parametrize("score", [joint_goal_accuracy_score, slot_f1_score])
+def test_slots_of_metrics(score):
+    y = [NORTH, {**NORTH, "stars": "4"}]
+    assert score(y, [NORTH, NORTH], slots={"area": None}) == 1.0
+    with pytest.raises(TypeError, match="slots must be a collection of slot names, got 'area'"):
+        score(y, y, slots="area")
+    with pytest.raises(TypeError, match="slots must be a collection"):
+        score(y, y, slots=iter(["area"]))
+    with pytest.raises(ValueError, match="slots is empty"):
+        score(y, y, slots=[])
+    with pytest.raises(TypeError, match=r"holds \['area'\]"):
+        score(y, y, slots=[["area"]])
+
+
+@pytest.mark.parametrize("score", [joint_goal_accuracy_score, slot_f1_score])
+def test_a_prediction_is_one_value(score):
+    y = [{"stars": ["4", "four"]}]
+    assert score(y, [{"stars": ["four"]}]) == score(y, [{"stars": np.array(["4"])}]) == 1.0
+    with pytest.raises(ValueError, match=r"y_pred, row 0, slot 'stars': 2 values.*one value"):
+        score(y, y)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([0, 0, 5], "sample_weight is 0 on all"),
+        ([1, -1, 1], "must not be negative"),
+        ([1, np.nan, 1], "NaN"),
+        ([1, np.inf, 1], "infinity"),
+        ([1e308, 1e308, 1], "too large"),
+        ([1, 1], "for each of the 3"),
+        ([[1, 1, 1]], "for each of the 3"),
+    ],
+)
+def test_weights_that_are_refused(weight, message):
+    with pytest.raises(ValueError, match=message):
+        joint_goal_accuracy_score([NORTH, SOUTH, None], [NORTH] * 3, sample_weight=weight)
 
 
 @pytest.mark.parametrize("score", [joint_goal_accuracy_score, slot_f1_score])
 def test_metrics_refuse(score):
-    with pytest.raises(ValueError, match="all are missing"):
+    with pytest.raises(ValueError, match="all are missing in 1 rows; label some"):
         score([None], [NORTH])
+    with pytest.raises(ValueError, match="y_true holds no state"):
+        score([], [])
+    with pytest.raises(ValueError, match="one state"):
+        score([[NORTH, NORTH]], [NORTH])
     with pytest.raises(TypeError, match="row 1 holds None"):
         score([NORTH, NORTH], [NORTH, None])
     with pytest.raises(TypeError, match="y_true must hold dicts"):

@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import Dialogues, label_array
-from sklearn_dialpref.metrics.states import missing_state
+from sklearn_dialpref.metrics._state_values import (
+    State,
+    as_list,
+    is_absent,
+    read_state,
+    read_value,
+    sort_key,
+    spellings,
+)
 
 __all__ = [
     "CLEARED",
@@ -21,6 +29,7 @@ __all__ = [
     "collect_slots",
     "most_probable",
     "normalise_state",
+    "read_slots",
     "read_states",
     "spans_of",
 ]
@@ -29,7 +38,6 @@ SET = "<set>"
 CLEARED = "<cleared>"
 UNKNOWN = object()  # stands for a value that no slot has
 
-State = dict[Any, Any]
 States = list[State | None]
 Slots = dict[Any, tuple[Any, ...] | None]
 
@@ -73,21 +81,41 @@ def read_states(y: Any, n_rows: int, name: str) -> list[States]:
 
 
 def _state(value: Any, row: int, name: str) -> State | None:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if missing_state(value):
+    state = read_state(value, row, name)
+    for slot, options in (state or {}).items():
+        if CLEARED in spellings(options):
+            raise ValueError(
+                f"{name}, row {row}, slot {slot!r}: the value {CLEARED!r} stands for a change "
+                "that clears a slot; leave out a slot that has no value"
+            )
+    return state
+
+
+def read_slots(slots: Any) -> Slots:
+    """The slots that a user names, with a tuple of values, or None for free ones."""
+    if not isinstance(slots, Mapping):
+        raise TypeError(
+            "slots must be a dict of slots, each with the list of its values, or with None for a "
+            f"free slot, but is {slots!r} of type {type(slots).__name__}"
+        )
+    return {slot: _values(values, slot) for slot, values in slots.items()}
+
+
+def _values(values: Any, slot: Any) -> tuple[Any, ...] | None:
+    if is_absent(values):
         return None
-    raise TypeError(
-        f"{name} must hold dicts of slots and values, or None, but row {row} holds {value!r} of "
-        f"type {type(value).__name__}"
-    )
-
-
-def spellings(value: Any) -> list[Any]:
-    """The spellings of a value that is a list of them."""
-    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
-        return sorted(value, key=str) if isinstance(value, set | frozenset) else list(value)
-    return [value]
+    options = as_list(values)
+    if options is None:
+        raise TypeError(
+            f"slots[{slot!r}] must be a list of values, or None for a free slot, but is "
+            f"{values!r} of type {type(values).__name__}"
+        )
+    for option in options:
+        if isinstance(read_value(option, slot, "slots"), list) or is_absent(option):
+            raise ValueError(
+                f"slots[{slot!r}] must be a list of single values, but holds {option!r}"
+            )
+    return tuple(options)
 
 
 def collect_slots(states: Iterable[State | None], dontcare: Any) -> Slots:
@@ -97,13 +125,9 @@ def collect_slots(states: Iterable[State | None], dontcare: Any) -> Slots:
         for slot, value in (state or {}).items():
             values.setdefault(slot, set()).add(spellings(value)[0])
     return {
-        slot: tuple(sorted(values[slot] - {dontcare}, key=_sort_key))
-        for slot in sorted(values, key=_sort_key)
+        slot: tuple(sorted(values[slot] - {dontcare}, key=sort_key))
+        for slot in sorted(values, key=sort_key)
     }
-
-
-def _sort_key(name: Any) -> tuple[str, str]:
-    return type(name).__name__, str(name)
 
 
 def normalise_state(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._classifier import DialoguePreferenceClassifier
-from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues
+from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues, missing_in
+from sklearn_dialpref.metrics._state_values import spellings
 from sklearn_dialpref.metrics.states import joint_goal_accuracy_score
 
 from .changes import (
@@ -25,9 +27,11 @@ from .changes import (
     collect_slots,
     most_probable,
     normalise_state,
+    read_slots,
     read_states,
     spans_of,
 )
+from .flatten import NO_VALUE
 
 __all__ = ["DialogueStateTracker"]
 
@@ -66,6 +70,7 @@ class DialogueStateTracker(BaseEstimator):
 
     See Also
     --------
+    flatten_states : Makes states of one level of nested ones, such as those of MultiWOZ.
     joint_goal_accuracy_score : Measures whole states.
     slot_f1_score : Measures slot by slot.
 
@@ -121,8 +126,9 @@ class DialogueStateTracker(BaseEstimator):
         X : DataFrame of n rows
             Utterances, as for the classifier, of whole dialogues.
         y_human : sequence of n dict, or None
-            State after each utterance, slots and values; None, NaN or pd.NA where missing. A list
-            of values stands for different spellings of one value.
+            State after each utterance, slots and values; None, NaN or pd.NA where missing. So is
+            a slot's value: the slot is then absent. A list or array of values stands for
+            different spellings of one value.
         y_llm : sequence of n dict, array-like of dict of shape (n, n_votes), or None, default=None
             States that an LLM gave, or several of them.
 
@@ -133,11 +139,13 @@ class DialogueStateTracker(BaseEstimator):
         Raises
         ------
         ValueError
-            If a human label names an unknown slot or value, nothing is labelled, or no slot ever
-            changes.
+            If a human label names an unknown slot or value, nothing is labelled, no slot ever
+            changes, or a state is nested (see :func:`flatten_states`).
         TypeError
-            If a state is not a dict.
+            If a state is not a dict, a value cannot be compared, or `slots` is not a dict of
+            lists and None.
         """
+        _check_dontcare(self.dontcare)
         dialogues = _dialogues(X)
         unlabelled: States = [None] * len(dialogues)
         human, *others = read_states(y_human, len(dialogues), "y_human") or [unlabelled]
@@ -147,6 +155,8 @@ class DialogueStateTracker(BaseEstimator):
                 "an LLM as y_llm"
             )
         votes = read_states(y_llm, len(dialogues), "y_llm")
+        _warn_of_placeholders([human], "y_human")
+        _warn_of_placeholders(votes, "y_llm")
         self.slots_ = self._slots([human, *votes])
         human = self._normalised(human, "y_human")
         votes = [self._normalised(vote, "y_llm") for vote in votes]
@@ -161,7 +171,14 @@ class DialogueStateTracker(BaseEstimator):
                 "states of some dialogues from their beginning"
             )
         order = {slot: index for index, slot in enumerate(self.slots_)}
-        self.changes_ = sorted(made, key=lambda change: (order[change.slot], str(change.value)))
+        self.changes_ = sorted(
+            made,
+            key=lambda change: (
+                order[change.slot],
+                str(change.value),
+                type(change.value).__name__,  # of 1 and "1": sets have no order of their own
+            ),
+        )
         tables = [change_table(some, len(dialogues), self.changes_) for some in spans]
         scores = _mean_of_known(np.stack(tables[1:])) if votes else None
         estimator = DialoguePreferenceClassifier() if self.estimator is None else self.estimator
@@ -171,9 +188,7 @@ class DialogueStateTracker(BaseEstimator):
     def _slots(self, states: list[States]) -> Slots:
         if self.slots is None:
             return collect_slots((state for vote in states for state in vote), self.dontcare)
-        return {
-            slot: None if values is None else tuple(values) for slot, values in self.slots.items()
-        }
+        return read_slots(self.slots)
 
     def _normalised(self, states: States, name: str) -> States:
         """The states in the values of the slots; human labels must hold no other values."""
@@ -241,9 +256,19 @@ class DialogueStateTracker(BaseEstimator):
         -------
         float
             See :func:`joint_goal_accuracy_score`.
+
+        Raises
+        ------
+        ValueError
+            If all slots are free, or no utterance has a state.
         """
         predicted = self.predict(X)
         categorical = [slot for slot, values in self.slots_.items() if values is not None]
+        if not categorical:
+            raise ValueError(
+                "score compares the values of categorical slots, but all slots are free; use "
+                "slot_f1_score on predict(X) and y with '<set>' for each value"
+            )
         return joint_goal_accuracy_score(
             y, predicted, slots=categorical, sample_weight=sample_weight
         )
@@ -255,7 +280,34 @@ def _dialogues(X: Any) -> Dialogues:
         raise ValueError(
             "states go through dialogues, but X names none: pass a DataFrame with 'dialogue_id'"
         )
-    return dialogues
+    if dialogues.speaker is None:
+        return dialogues
+    # one NaN is not in a set with another
+    speaker = np.where(missing_in(dialogues.speaker), None, dialogues.speaker)
+    return replace(dialogues, speaker=speaker)
+
+
+def _check_dontcare(value: Any) -> None:
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"dontcare must be a single value, but is {value!r} of type {type(value).__name__}"
+        ) from None
+
+
+def _warn_of_placeholders(votes: list[States], name: str) -> None:
+    for states in votes:
+        for row, state in enumerate(states):
+            for slot, value in (state or {}).items():
+                if any(option in NO_VALUE for option in spellings(value)):
+                    warnings.warn(
+                        f"{name}, row {row}, slot {slot!r}: {value!r} is learned as a value; if "
+                        f"it stands for none, pass flatten_states({name})",
+                        UserWarning,
+                        stacklevel=3,
+                    )
+                    return
 
 
 def _speakers(dialogues: Dialogues, votes: list[States]) -> set[Any] | None:
