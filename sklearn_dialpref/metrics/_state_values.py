@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ State = dict[Any, Any]
 
 def state_column(y: Any, name: str) -> list[Any]:
     """One state for each row, of any container, not yet read."""
-    column = label_array(y)
+    column = label_array(list(y) if isinstance(y, Iterator) else y)
     if column.ndim != 1:
         raise ValueError(
             f"{name} must hold one state (a dict) for each utterance, but has shape "
