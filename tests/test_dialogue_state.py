@@ -329,8 +329,9 @@ def test_values_of_slots_as_arrays():
 
 
 def test_dontcare_is_one_value():
-    with pytest.raises(TypeError, match="dontcare must be a single value"):
-        DialogueStateTracker(Oracle(), dontcare=["dontcare"]).fit(frame(["a"]), [NORTH])
+    for several in (["dontcare"], ("dontcare",), ()):
+        with pytest.raises(TypeError, match=r"dontcare: .* cannot be compared as a value"):
+            DialogueStateTracker(Oracle(), dontcare=several).fit(frame(["a"]), [NORTH])
 
 
 def test_speakers_without_a_name_are_one_speaker():

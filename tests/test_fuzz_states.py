@@ -100,10 +100,12 @@ def test_metrics_of_any_states(n):
     containers = st.sampled_from([list, tuple, as_array, pd.Series, iter])
     slots = st.none() | st.lists(SLOTS, max_size=2) | SINGLE
     average = st.sampled_from(["micro", "macro", None, "weighted"])
-    weights = st.none() | st.lists(SINGLE, max_size=4) | SINGLE
+    numbers = st.sampled_from([0, 1, 2.5, -1, 1e308, np.nan])
+    weights = st.none() | st.lists(numbers, min_size=4, max_size=4) | SINGLE
 
     def check(y_true, y_pred, container, slots, average, weights):
         y_pred = (y_pred * len(y_true))[: len(y_true)] or y_pred
+        weights = weights[: len(y_true)] if isinstance(weights, list) else weights
         pair = [container(y) if container is not iter else y for y in (y_true, y_pred)]
         score = answer_or_refusal(
             joint_goal_accuracy_score, *pair, slots=slots, sample_weight=weights

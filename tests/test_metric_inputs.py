@@ -52,6 +52,7 @@ def test_scores_in_a_frame_are_named_by_its_columns():
         ({"classes": [["a", "b"]]}, "classes must be a list of the class names"),
         ({"y_true": ["a", 1]}, r"labels of the types \['int', 'str'\]"),
         ({"y_true": [{"a": 1}, {"b": 2}]}, r"labels of the types \['dict'\]"),
+        ({"y_true": [{"a": 1}, "b"], "classes": ["a", "b"]}, r"of the types \['dict', 'str'\]"),
         ({"y_score": np.empty((2, 0))}, r"0 feature.*shape=\(2, 0\)"),
         ({"y_true": [], "y_score": np.empty((0, 2))}, "0 sample"),
     ],

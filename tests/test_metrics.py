@@ -456,6 +456,9 @@ def test_scorers_of_rows_that_do_not_match():
     mixed = np.array([*partial[:-2], "a", 1], dtype=object)
     with pytest.raises(ValueError, match=r"y_true mixes labels of the types \['int', 'str'\]"):
         masked_scorer("accuracy")(clf, X, mixed)
+    lists = np.array([None, *partial[1:-1], ["a"]], dtype=object)
+    with pytest.raises(ValueError, match=r"y_true holds \['a'\] .*is no label"):
+        masked_scorer("accuracy")(clf, X, lists)
     for scoring in (None, 3, ["accuracy"]):
         with pytest.raises(TypeError, match="scoring must be the name of a scorer"):
             masked_scorer(scoring)

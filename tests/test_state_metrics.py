@@ -58,6 +58,8 @@ def test_slots_of_metrics(score):
         score(y, y, slots="area")
     with pytest.raises(TypeError, match="slots must be a collection"):
         score(y, y, slots=iter(["area"]))
+    with pytest.raises(TypeError, match="slots must be a collection"):
+        score(y, y, slots=np.array("area"))
     with pytest.raises(ValueError, match="slots is empty"):
         score(y, y, slots=[])
     with pytest.raises(TypeError, match=r"holds \['area'\]"):

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._classifier import DialoguePreferenceClassifier
 from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues, missing_in
-from sklearn_dialpref.metrics._state_values import spellings
+from sklearn_dialpref.metrics._state_values import check_single, spellings
 from sklearn_dialpref.metrics.states import joint_goal_accuracy_score
 
 from .changes import (
@@ -145,7 +145,7 @@ class DialogueStateTracker(BaseEstimator):
             If a state is not a dict, a value cannot be compared, or `slots` is not a dict of
             lists and None.
         """
-        _check_dontcare(self.dontcare)
+        check_single(self.dontcare, "dontcare")
         dialogues = _dialogues(X)
         unlabelled: States = [None] * len(dialogues)
         human, *others = read_states(y_human, len(dialogues), "y_human") or [unlabelled]
@@ -285,15 +285,6 @@ def _dialogues(X: Any) -> Dialogues:
     # one NaN is not in a set with another
     speaker = np.where(missing_in(dialogues.speaker), None, dialogues.speaker)
     return replace(dialogues, speaker=speaker)
-
-
-def _check_dontcare(value: Any) -> None:
-    try:
-        hash(value)
-    except TypeError:
-        raise TypeError(
-            f"dontcare must be a single value, but is {value!r} of type {type(value).__name__}"
-        ) from None
 
 
 def _warn_of_placeholders(votes: list[States], name: str) -> None:

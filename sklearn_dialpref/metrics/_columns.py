@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import narwhals as nw
@@ -10,6 +10,8 @@ import numpy as np
 from sklearn.utils import check_array
 
 from sklearn_dialpref._dialogues.validation import is_missing, label_array
+
+from ._state_values import as_list
 
 
 def labelled_rows(labels: np.ndarray, caller: str) -> np.ndarray:
@@ -34,6 +36,9 @@ def typed(labels: np.ndarray) -> np.ndarray:
         # numpy takes members of an Enum by their names, cut to the length of the values
         values = [str.__str__(value) for value in values]
         return np.asarray(values).reshape(labels.shape)
+    for row, value in enumerate(values):
+        if as_list(value) is not None or isinstance(value, Mapping):
+            raise ValueError(f"y_true holds {value!r} (row {row}), which is no label; pass one")
     if n_strings or len({isinstance(value, bytes) for value in values}) > 1:
         kinds = sorted({type(value).__name__ for value in values})
         raise ValueError(f"y_true mixes labels of the types {kinds}; convert them to one")
@@ -75,6 +80,7 @@ def class_codes(
 
 def _column_classes(known: list[Any], classes: Any, scores: Any) -> tuple[list[Any], str]:
     try:
+        labels = set(known)
         if classes is not None:
             names = label_array(classes)
             if names.ndim != 1 or is_missing(names).any():
@@ -82,9 +88,9 @@ def _column_classes(known: list[Any], classes: Any, scores: Any) -> tuple[list[A
             hash(tuple(names.tolist()))
             return names.tolist(), "classes names"
         frame = nw.from_native(scores, pass_through=True)
-        if isinstance(frame, nw.DataFrame) and set(known) <= set(frame.columns):
+        if isinstance(frame, nw.DataFrame) and labels <= set(frame.columns):
             return list(frame.columns), "y_score names"
-        return sorted(set(known)), "y_true holds"
+        return sorted(labels), "y_true holds"
     except TypeError:
         kinds = sorted({type(value).__name__ for value in known})
         raise ValueError(

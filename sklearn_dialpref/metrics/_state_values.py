@@ -66,7 +66,7 @@ def read_value(value: Any, slot: Any, where: str) -> Any:
         )
     options = as_list(value)
     if options is None:
-        return _check_hashable(value, where)
+        return check_single(value, where)
     options = [option for option in options if not is_absent(option)]
     if not options:
         raise ValueError(
@@ -79,17 +79,18 @@ def read_value(value: Any, slot: Any, where: str) -> Any:
                 f"{where}: a nested list, {value!r}; remove the slot, or make it one value or a "
                 "list of its spellings, such as ['4', 'four']"
             )
-        _check_hashable(option, where)
+        check_single(option, where)
     return options
 
 
-def _check_hashable(value: Any, where: str) -> Any:
+def check_single(value: Any, where: str) -> Any:
+    """Return a value that can be compared with others; refuse any other."""
     try:
         hash(value)
-        hashable = isinstance(value, str | bytes) or not isinstance(value, Iterable)
+        single = isinstance(value, str | bytes) or not isinstance(value, Iterable)
     except TypeError:
-        hashable = False
-    if not hashable:
+        single = False
+    if not single:
         raise TypeError(
             f"{where}: {value!r} of type {type(value).__name__} cannot be compared as a value; "
             "convert it to a str, a number, or a list of them"

@@ -234,7 +234,8 @@ def _scored_states(
 def _check_slots(slots: Any) -> None:
     if slots is None:
         return
-    if isinstance(slots, str | bytes) or not isinstance(slots, Collection):
+    plain = isinstance(slots, str | bytes) or getattr(slots, "ndim", 1) != 1
+    if plain or not isinstance(slots, Collection):
         raise TypeError(
             f"slots must be a collection of slot names, got {slots!r}; pass a list of them"
         )
