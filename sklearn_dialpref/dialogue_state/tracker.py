@@ -282,8 +282,8 @@ def _dialogues(X: Any) -> Dialogues:
         )
     if dialogues.speaker is None:
         return dialogues
-    # one NaN is not in a set with another
-    speaker = np.where(missing_in(dialogues.speaker), None, dialogues.speaker)
+    speaker = dialogues.speaker.astype(object)
+    speaker[missing_in(speaker)] = None  # a NaN is not found in a set that holds another NaN
     return replace(dialogues, speaker=speaker)
 
 
