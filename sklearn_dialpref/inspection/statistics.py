@@ -137,6 +137,8 @@ def bootstrap(
             name: np.full((*np.shape(value), 2), np.nan) for name, value in estimate.items()
         }
     size = max(1, _CHUNK // max(n_rows, n_dialogues))
+    # rows of a dialogue depend on each other, so whole dialogues are drawn: with replacement,
+    # which is a multinomial count of each
     draws = [
         statistics(
             rng.multinomial(
@@ -307,6 +309,7 @@ def _components(
     if n_dialogues < 2 or n_dialogues == n:
         return undefined, undefined, undefined, float("nan")
     means = _sums(scores, human, int(human.max()) + 1) / np.bincount(human)[:, None]
+    # less the mean of its human label: a dialogue's mix of classes is no bias of the teacher
     residual = scores - means[human]
     member = _membership(group, n_dialogues)
 
@@ -393,6 +396,7 @@ class _PairColumn:
 def vote_statistics(counts: Floats, group: NDArray[np.int64]) -> Statistics:
     """Mean pairwise agreement and Krippendorff's alpha (nominal) of rows with several votes."""
     given = counts.sum(axis=1)
+    # each row weighs its pairs by 1 / (votes - 1), so that each vote counts once in alpha
     coinciding = (counts * (counts - 1)).sum(axis=1) / (given - 1)
     table = np.column_stack([coinciding / given, np.ones(len(given)), coinciding, counts])
     sums = _sums(table, group, int(group.max()) + 1)
@@ -415,5 +419,6 @@ def vote_correlation(counts: Floats, human: NDArray[np.int64]) -> float:
     observed = ((counts * (counts - 1)).sum(axis=1) / (given * (given - 1))).mean()
     by_human = _sums(counts, human, int(human.max()) + 1)
     share = ratio(by_human, by_human.sum(axis=1, keepdims=True))
+    # two votes drawn independently, given the human label, agree with probability sum of p²
     expected = (share**2).sum(axis=1)[human].mean()
     return float((observed - expected) / (1 - expected)) if expected < 1 - 1e-9 else float("nan")

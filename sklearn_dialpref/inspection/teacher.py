@@ -156,6 +156,7 @@ def _label_figures(evidence: statistics.Evidence, rng: np.random.RandomState) ->
     bins = statistics.reliability_bins(confidence, right, _N_BINS)
     if evidence.multilabel:
         known = ~np.isnan(evidence.truth)
+        # each known label is a decision of its own between no (0) and yes (1)
         truth, scores, codes = evidence.truth[known], evidence.scores[known], [0.0, 1.0]
     else:
         truth, scores = evidence.truth.argmax(axis=1), evidence.scores
@@ -164,6 +165,7 @@ def _label_figures(evidence: statistics.Evidence, rng: np.random.RandomState) ->
         **{name: _plain(value) for name, value in estimate.items()},
         **{f"{name}_interval": interval[name] for name in with_interval},
         "accuracy_gain_interval": gain,
+        # rounded as in reliability_bins, so that the error is that of the bins in the report
         "calibration_error": expected_calibration_error(
             truth, scores.round(6), n_bins=_N_BINS, classes=codes
         ),
@@ -240,7 +242,9 @@ def _vote_figures(
         voted, truth = counts[evidence.row][judged], evidence.truth[judged]
         rho = statistics.vote_correlation(voted, truth.argmax(axis=1))
         figures["vote_correlation"] = rho
+        # the design effect of a cluster sample whose members correlate by rho
         figures["effective_votes"] = n_votes / (1 + (n_votes - 1) * max(rho, 0.0))
+        # rows with other numbers of votes share a level if they agree to two digits
         share = (voted.max(axis=1) / voted.sum(axis=1)).round(2)
         level, bin_of_row = np.unique(share, return_inverse=True)
         right = truth[np.arange(len(truth)), evidence.scores[judged].argmax(axis=1)]
