@@ -94,15 +94,13 @@ class TeacherConfusionDisplay:
             If no row carries both labels, or `y_human` is multilabel.
         """
         if normalize not in ("true", "pred", "all", None):
-            raise ValueError(
-                f"normalize must be 'true', 'pred', 'all' or None, got {normalize!r}."
-            )
+            raise ValueError(f"normalize must be 'true', 'pred', 'all' or None, got {normalize!r}")
         evidence = _without_dialogues(y_human, y_llm, classes)
         if evidence.multilabel:
             raise ValueError(
                 f"y_human is multilabel with {len(evidence.classes)} labels, which have no common "
                 "confusion matrix; use teacher_report, or pass one label as a 1-D y_human and its "
-                "scores as np.column_stack([1 - score, score])."
+                "scores as np.column_stack([1 - score, score])"
             )
         n_classes = len(evidence.classes)
         cell = evidence.truth.argmax(axis=1) * n_classes + evidence.scores.argmax(axis=1)
@@ -351,7 +349,7 @@ def new_axes(ax: Any, display: Any) -> Any:
     except ImportError as error:
         raise ImportError(
             f"{type(display).__name__}.plot needs matplotlib, which is not installed; run "
-            "`pip install 'sklearn-dialpref[plot]'`, or use frame()."
+            "`pip install 'sklearn-dialpref[plot]'`, or use frame()"
         ) from error
     return plt.subplots()[1] if ax is None else ax
 
@@ -369,7 +367,7 @@ def to_pandas(columns: dict[str, Any], index: Any = None, index_name: str | None
     except ImportError as error:
         raise ImportError(
             "frame() needs pandas, which is not installed; run `pip install pandas`, or read the "
-            "attributes, which are arrays."
+            "attributes, which are arrays"
         ) from error
     frame = pd.DataFrame(columns, index=index)
     frame.index.name = index_name

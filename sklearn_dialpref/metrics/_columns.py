@@ -21,7 +21,7 @@ def labelled_rows(labels: np.ndarray, caller: str) -> np.ndarray:
     if not labelled.any():
         raise ValueError(
             f"{caller} needs rows with a human label, but all {len(labelled)} rows have a missing"
-            " one; pass labelled rows, or fold the data with LabelledGroupKFold."
+            " one; pass labelled rows, or fold the data with LabelledGroupKFold"
         )
     return labelled
 
@@ -72,7 +72,7 @@ def class_codes(
     if len(code_of) < len(names):
         raise ValueError(f"classes must differ, but are {names}; name each column's class once")
     if unknown := [value for value in dict.fromkeys(known) if value not in code_of]:
-        raise ValueError(f"y_true holds {unknown}, which are not among the classes {names}.")
+        raise ValueError(f"y_true holds {unknown}, which are not among the classes {names}")
     codes = np.full(len(labels), -1)
     codes[~missing] = [code_of[value] for value in known]
     return codes

@@ -72,7 +72,7 @@ def expected_calibration_error(
     if labels.ndim != 1:
         raise ValueError(
             f"expected_calibration_error needs one class per row, got y_true of shape"
-            f" {labels.shape}; for multilabel y_true call it label by label."
+            f" {labels.shape}; for multilabel y_true call it label by label"
         )
     proba = as_columns(y_proba, "y_proba", lambda second: 1 - second)
     check_consistent_length(labels, proba)
@@ -80,7 +80,7 @@ def expected_calibration_error(
         raise ValueError(
             "y_proba must hold probabilities, in [0, 1] and summing to 1 in each row, but its"
             f" values reach from {proba.min():.3g} to {proba.max():.3g} and its row sums from"
-            f" {proba.sum(axis=1).min():.3g} to {proba.sum(axis=1).max():.3g}."
+            f" {proba.sum(axis=1).min():.3g} to {proba.sum(axis=1).max():.3g}"
         )
     labelled = labelled_rows(labels, "expected_calibration_error")
     code = class_codes(labels, ~labelled, proba.shape[1], classes, y_proba)[labelled]

@@ -103,7 +103,7 @@ def masked_scorer(
     if kwargs or response_method != "predict" or not greater_is_better:
         raise ValueError(
             "response_method, greater_is_better and further arguments are for a metric function,"
-            f" but scoring={scoring!r} is a scorer, which has its own; pass the metric function."
+            f" but scoring={scoring!r} is a scorer, which has its own; pass the metric function"
         )
     return MaskedScorer(get_scorer(scoring))
 

@@ -98,14 +98,14 @@ def pairwise_accuracy_score(
     0.5
     """
     if average not in ("macro", "micro", None):
-        raise ValueError(f"average must be 'macro', 'micro' or None, got {average!r}.")
+        raise ValueError(f"average must be 'macro', 'micro' or None, got {average!r}")
     score = as_columns(y_score, "y_score", lambda second: -second)
     labels = label_array(y_true)
     group = _group_codes(groups)
     check_consistent_length(labels, score, group)
     if labels.ndim == 2 and np.ndim(y_score) == 1:
         raise ValueError(
-            f"y_true has shape {labels.shape} but y_score is 1-D; pass a score for each label."
+            f"y_true has shape {labels.shape} but y_score is 1-D; pass a score for each label"
         )
     truth = _truth_table(labels, score.shape[1], classes, y_score)
     counts = [
@@ -119,7 +119,7 @@ def pairwise_accuracy_score(
     if not defined.any() or (average is None and not defined.all()):
         warnings.warn(
             "pairwise_accuracy_score is NaN where no dialogue holds two labelled utterances, one"
-            f" of the class and one not: {np.count_nonzero(~defined)} of {len(defined)} scores.",
+            f" of the class and one not: {np.count_nonzero(~defined)} of {len(defined)} scores",
             UndefinedMetricWarning,
             stacklevel=2,
         )
@@ -134,10 +134,10 @@ def _group_codes(groups: Any) -> NDArray[np.int64]:
     if dialogue.ndim != 1:
         raise ValueError(
             f"groups must hold the dialogue of each row, but has shape {dialogue.shape}; pass one"
-            " column."
+            " column"
         )
     if is_missing(dialogue).any():
-        raise ValueError("groups has missing values; give each row its dialogue.")
+        raise ValueError("groups has missing values; give each row its dialogue")
     try:
         return codes_of(dialogue)
     except TypeError:
@@ -153,12 +153,12 @@ def _truth_table(labels: np.ndarray, n_columns: int, classes: Any, y_score: Any)
         if labels.shape[1] != n_columns:
             raise ValueError(
                 f"y_true has {labels.shape[1]} labels but y_score has {n_columns} columns; pass"
-                " a score for each label."
+                " a score for each label"
             )
         return indicator_table(labels, "y_true")
     if labels.ndim != 1:
         raise ValueError(
-            f"y_true must be of shape (n,), or (n, n_labels), but has shape {labels.shape}."
+            f"y_true must be of shape (n,), or (n, n_labels), but has shape {labels.shape}"
         )
     missing = is_missing(labels)
     code = class_codes(labels, missing, n_columns, classes, y_score)
