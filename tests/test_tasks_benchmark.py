@@ -3,12 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
 from benchmarks.tasks.data import Problem, draw_human
 from benchmarks.tasks.report import task_table, votes_table
 from benchmarks.tasks.run import Result, counted, measures
-from benchmarks.tasks.simulated import ErrorProfile, Simulator, between_share, simulated_votes
+from benchmarks.tasks.simulated import (
+    ErrorProfile,
+    Simulator,
+    between_share,
+    kappa,
+    simulated_votes,
+)
 from benchmarks.tasks.states import StateVotes, free_slots, spelled_states
 from sklearn_dialpref import joint_goal_accuracy_score, slot_f1_score
 
@@ -39,6 +45,15 @@ def test_a_seed_fixes_the_simulated_votes():
     truth, groups = np.arange(60) % 3, np.repeat(np.arange(6), 10)
     one, same = (simulated_votes(truth, groups, 3, PROFILE, seed=0) for _ in range(2))
     np.testing.assert_array_equal(one, same)
+
+
+def test_kappa_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    for n_classes in (2, 5):
+        one, other = rng.integers(n_classes, size=(2, 50))
+        mixed = np.where(rng.random(50) < 0.6, one, other)
+        assert kappa(one, mixed) == pytest.approx(cohen_kappa_score(one, mixed))
+    assert kappa(one * 0, one * 0) == 0
 
 
 def test_variance_between_dialogues():
