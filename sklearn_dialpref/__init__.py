@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._classifier import DialoguePreferenceClassifier
     from .annotation import LLMAnnotator, PromptBank
-    from .dialogue_state import DialogueStateTracker
+    from .dialogue_state import DialogueStateTracker, flatten_states
     from .inspection import (
         LabelBudgetCurve,
         LabelBudgetDisplay,
@@ -57,6 +57,7 @@ __all__ = [
     "__version__",
     "expected_calibration_error",
     "export_onnx",
+    "flatten_states",
     "joint_goal_accuracy_score",
     "label_budget_curve",
     "masked_scorer",
@@ -72,7 +73,7 @@ __all__ = [
 _HOMES = {
     "_classifier": ["DialoguePreferenceClassifier"],
     "annotation": ["LLMAnnotator", "PromptBank"],
-    "dialogue_state": ["DialogueStateTracker"],
+    "dialogue_state": ["DialogueStateTracker", "flatten_states"],
     "inspection": [
         "LabelBudgetCurve",
         "LabelBudgetDisplay",

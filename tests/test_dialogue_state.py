@@ -1,17 +1,22 @@
 """Dialogue states: what labels tell of each utterance, tracking, and their metrics."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
-from sklearn.base import BaseEstimator, clone
+from oracles import Oracle, frame
+from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from students import student
 
 from sklearn_dialpref import (
     DialogueStateTracker,
     LabelledGroupKFold,
+    flatten_states,
     joint_goal_accuracy_score,
     slot_f1_score,
 )
@@ -19,31 +24,8 @@ from sklearn_dialpref import (
 NORTH, SOUTH = {"area": "north"}, {"area": "south"}
 
 
-class Oracle(BaseEstimator):
-    """Answers with what it was taught of a text, of all that its rows said."""
-
-    def fit(self, X, y_human, y_llm=None):
-        self.human_, self.llm_ = y_human, y_llm
-        labels = y_human if y_llm is None else np.where(np.isnan(y_human), y_llm, y_human)
-        table = pd.DataFrame(labels).groupby(X["text"].to_numpy()).mean()
-        self.table_ = table.fillna(0.0)
-        return self
-
-    def predict_proba(self, X):
-        return self.table_.reindex(X["text"]).fillna(0.0).to_numpy()
-
-    def predict(self, X):
-        return (self.predict_proba(X) >= 0.5).astype(int)
-
-
-def frame(*dialogues, speakers=None):
-    rows = [(number, text) for number, texts in enumerate(dialogues) for text in texts]
-    X = pd.DataFrame(rows, columns=["dialogue_id", "text"])
-    return X if speakers is None else X.assign(speaker=speakers)
-
-
-def told(tracker, of="human_"):
-    """What the classifier was told of each row: its changes, None where it was told nothing."""
+def labels_learned(tracker, of="human_"):
+    """The changes that the classifier got as labels of each row, None where it got none."""
     table = getattr(tracker.estimator_, of)
     changes = [f"{slot}={value}" for slot, value in tracker.changes_]
     return [
@@ -74,7 +56,7 @@ def test_changes_of_hand_made_dialogues():
         NORTH,
     ]
     tracker = DialogueStateTracker(Oracle()).fit(X, y)
-    assert told(tracker) == [
+    assert labels_learned(tracker) == [
         {"area=north": 1.0},
         {},
         {"stars=4": 1.0},
@@ -102,7 +84,7 @@ def test_speakers_without_labels_change_nothing():
     y = [NORTH, None, {**NORTH, "stars": "4"}, None]
     tracker = DialogueStateTracker(Oracle()).fit(X, y)
     assert tracker.speakers_ == {"user"}
-    assert told(tracker) == [{"area=north": 1.0}, None, {"stars=4": 1.0}, None]
+    assert labels_learned(tracker) == [{"area=north": 1.0}, None, {"stars=4": 1.0}, None]
     new = frame(["4", "n"], speakers=["system", "user"])
     assert tracker.predict(new).tolist() == [{}, NORTH]
 
@@ -131,7 +113,7 @@ def test_free_slots_are_set():
     X = frame(["at 5", "five sharp", "at 6", "any time", "no"])
     y = [{"time": "5"}, {"time": ["5 pm", "5"]}, {"time": "6"}, {"time": "dontcare"}, {}]
     tracker = DialogueStateTracker(Oracle(), slots={"time": None}).fit(X, y)
-    assert told(tracker) == [
+    assert labels_learned(tracker) == [
         {"time=<set>": 1.0},
         {},
         {"time=<set>": 1.0},
@@ -146,7 +128,7 @@ def test_spellings_of_a_categorical_value():
     X = frame(["a", "b"], ["c"])
     y = [{"stars": ["four", "4"]}, {"stars": "4"}, {"stars": "3"}]
     tracker = DialogueStateTracker(Oracle(), slots={"stars": ["3", "4"]}).fit(X, y)
-    assert told(tracker) == [{"stars=4": 1.0}, {}, {"stars=3": 1.0}]
+    assert labels_learned(tracker) == [{"stars=4": 1.0}, {}, {"stars=3": 1.0}]
 
 
 def test_votes_are_averaged():
@@ -156,24 +138,24 @@ def test_votes_are_averaged():
     votes[:, 1] = [NORTH, NORTH, SOUTH, SOUTH]
     y = [NORTH, {**NORTH, "stars": "4"}, None, None]
     tracker = DialogueStateTracker(Oracle()).fit(X, y, votes)
-    assert told(tracker, "llm_") == [
+    assert labels_learned(tracker, "llm_") == [
         {"area=north": 1.0},
         {"stars=4": 0.5},
         {"area=north": 0.5, "area=south": 0.5},
         {},
     ]
     only = DialogueStateTracker(Oracle()).fit(X, None, votes)
-    assert told(only) == [None] * 4
+    assert labels_learned(only) == [None] * 4
     assert only.predict(X)[0] == NORTH
 
 
 def test_unknown_slots_and_values():
     X = frame(["n", "4"], ["s"])
     y = [NORTH, {**NORTH, "stars": "4"}, SOUTH]
-    said = [{"area": "middle"}, {"area": "north", "mood": "good"}, SOUTH]
+    votes = [{"area": "middle"}, {"area": "north", "mood": "good"}, SOUTH]
     slots = {"area": ["north", "south"], "stars": ["4"]}
     with pytest.warns(UserWarning, match="y_llm: 2 states name slots or values"):
-        tracker = DialogueStateTracker(Oracle(), slots=slots).fit(X, y, said)
+        tracker = DialogueStateTracker(Oracle(), slots=slots).fit(X, y, votes)
     llm = pd.DataFrame(tracker.estimator_.llm_, columns=[str(c.value) for c in tracker.changes_])
     assert llm[["north", "south"]].isna().to_numpy().tolist() == [[True] * 2] * 2 + [[False] * 2]
     assert llm["4"].tolist() == [0.0, 0.0, 0.0]
@@ -213,6 +195,217 @@ def test_dialogues_are_needed():
         DialogueStateTracker(Oracle()).fit(["a", "b"], [NORTH, SOUTH])
 
 
+def as_parquet(states, tmp_path):
+    """The states as they come back from a Parquet file: absent slots null, lists as arrays."""
+    pd.DataFrame({"state": states}).to_parquet(tmp_path / "states.parquet")
+    return pd.read_parquet(tmp_path / "states.parquet")["state"]
+
+
+@pytest.mark.parametrize("absent", [None, float("nan"), np.nan, pd.NA, pd.NaT, np.ma.masked])
+def test_slots_with_a_missing_value_are_absent(absent):
+    X = frame(["n", "4", "x"], ["s"])
+    y = [
+        {"area": "north", "stars": absent},
+        {"area": ["north", absent], "stars": "4"},
+        {"area": absent, "stars": "4"},
+        {"area": "south"},
+    ]
+    plain = [NORTH, {**NORTH, "stars": "4"}, {"stars": "4"}, SOUTH]
+    tracker = DialogueStateTracker(Oracle()).fit(X, y, y)
+    assert tracker.slots_ == {"area": ("north", "south"), "stars": ("4",)}
+    assert tracker.predict(X).tolist() == plain
+    assert tracker.score(X, y) == 1.0
+    assert joint_goal_accuracy_score(y, plain) == slot_f1_score(y, plain) == 1.0
+    assert joint_goal_accuracy_score(plain, plain) == joint_goal_accuracy_score(plain, y) == 1.0
+    assert slot_f1_score([{"area": absent}, NORTH], [NORTH, NORTH]) == pytest.approx(2 / 3)
+
+
+def test_states_from_parquet(tmp_path):
+    X = frame(["n", "4", "x"], ["s"])
+    y = [{"area": ["north"]}, {"area": ["north"], "stars": ["4", "four"]}, {}, {"area": ["south"]}]
+    plain = [NORTH, {**NORTH, "stars": "4"}, {}, SOUTH]
+    stored = as_parquet([state or None for state in y], tmp_path)
+    stored[2] = {"area": None, "stars": None}  # what Arrow makes of an empty state among others
+    assert isinstance(stored[0]["area"], np.ndarray) and stored[0]["stars"] is None
+    arrow = pa.array(stored.tolist())
+    for states in (
+        stored,
+        stored.to_numpy(),
+        pl.Series(stored.tolist()),
+        arrow,
+        arrow.to_pylist(),
+    ):
+        tracker = DialogueStateTracker(Oracle()).fit(X, states)
+        assert tracker.predict(X).tolist() == plain
+        assert tracker.score(X, states) == slot_f1_score(states, plain) == 1.0
+
+
+def test_states_of_a_wide_table():
+    table = pd.DataFrame({"area": ["north", "north", None], "stars": [None, 4, 4]})
+    y = table.astype({"stars": "Int64"}).to_dict("records")
+    tracker = DialogueStateTracker(Oracle()).fit(frame(["n", "4", "x"]), y)
+    assert tracker.slots_ == {"area": ("north",), "stars": (4,)}
+    with pytest.raises(TypeError, match=r"row 0 holds 'north'.*to_dict\('records'\)"):
+        DialogueStateTracker(Oracle()).fit(frame(["n", "4", "x"]), table[["area"]])
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "message"),
+    [
+        ({"area": []}, ValueError, "row 1, slot 'area': an empty list"),
+        ({"area": np.array([])}, ValueError, "row 1, slot 'area': an empty list"),
+        ({"area": [None]}, ValueError, "row 1, slot 'area': an empty list"),
+        ({"hotel": {"area": "x"}}, ValueError, "row 1, slot 'hotel': a nested.*flatten_states"),
+        ({"area": [["x"]]}, ValueError, "row 1, slot 'area': a nested list"),
+        ({"area": [{"x": 1}]}, ValueError, "row 1, slot 'area': a nested list"),
+        ({"area": np.eye(2)}, ValueError, "row 1, slot 'area': a nested list"),
+        (
+            {"area": bytearray(b"x")},
+            TypeError,
+            "row 1, slot 'area': bytearray.*cannot be compared",
+        ),
+        ({"area": iter("x")}, TypeError, "row 1, slot 'area': .*cannot be compared"),
+        ({"area": np.array("x")}, TypeError, "row 1, slot 'area': .*cannot be compared"),
+        ({None: "x"}, ValueError, "row 1, slot None: a slot without a name"),
+        ('{"area": "x"}', TypeError, "row 1 holds .*json.loads"),
+        (3, TypeError, "row 1 holds 3 of type int"),
+    ],
+)
+def test_values_that_are_no_values(state, error, message):
+    X = frame(["a", "b"])
+    for states in ([NORTH, state], np.array([NORTH, state], dtype=object)):
+        with pytest.raises(error, match=f"y_human.*{message}"):
+            DialogueStateTracker(Oracle()).fit(X, states)
+        with pytest.raises(error, match=f"y_llm.*{message}"):
+            DialogueStateTracker(Oracle()).fit(X, [NORTH, SOUTH], states)
+        for score in (joint_goal_accuracy_score, slot_f1_score):
+            with pytest.raises(error, match=f"y_true.*{message}"):
+                score(states, [NORTH, NORTH])
+            with pytest.raises(error, match=f"y_pred.*{message}"):
+                score([NORTH, NORTH], states)
+
+
+def test_a_value_that_would_read_as_cleared():
+    with pytest.raises(ValueError, match="row 1, slot 'area': the value '<cleared>' stands for"):
+        DialogueStateTracker(Oracle()).fit(frame(["a", "b"]), [NORTH, {"area": "<cleared>"}])
+
+
+@pytest.mark.parametrize("value", ["", "not mentioned", ["", "x"]])
+def test_placeholders_for_no_value_are_pointed_out(value):
+    X, y = frame(["a", "b"]), [NORTH, {"area": "north", "stars": value}]
+    with pytest.warns(UserWarning, match=r"row 1, slot 'stars'.*pass flatten_states\(y_human\)"):
+        DialogueStateTracker(Oracle()).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        DialogueStateTracker(Oracle()).fit(X, flatten_states(y))
+
+
+@pytest.mark.parametrize(
+    ("slots", "error", "message"),
+    [
+        (["area"], TypeError, "slots must be a dict"),
+        ({"area": "north"}, TypeError, r"slots\['area'\] must be a list of values"),
+        ({"area": 3}, TypeError, r"slots\['area'\] must be a list of values"),
+        ({"area": ["north", ["south"]]}, ValueError, "list of single values"),
+        ({"area": ["north", None]}, ValueError, "list of single values"),
+        ({"area": ["north", bytearray(b"x")]}, TypeError, "slots, slot 'area': bytearray"),
+    ],
+)
+def test_slots_that_are_refused(slots, error, message):
+    with pytest.raises(error, match=message):
+        DialogueStateTracker(Oracle(), slots=slots).fit(frame(["a", "b"]), [NORTH, SOUTH])
+
+
+def test_values_of_slots_as_arrays():
+    X, y = frame(["a", "b"]), [NORTH, SOUTH]
+    for values in (
+        np.array(["north", "south"]),
+        pd.Series(["north", "south"]),
+        ("north", "south"),
+    ):
+        tracker = DialogueStateTracker(Oracle(), slots={"area": values, "name": pd.NA}).fit(X, y)
+        assert tracker.slots_ == {"area": ("north", "south"), "name": None}
+        assert tracker.predict(X).tolist() == y
+
+
+def test_dontcare_is_one_value():
+    for several in (["dontcare"], ("dontcare",), ()):
+        with pytest.raises(TypeError, match=r"dontcare: .* cannot be compared as a value"):
+            DialogueStateTracker(Oracle(), dontcare=several).fit(frame(["a"]), [NORTH])
+
+
+def test_speakers_without_a_name_are_one_speaker():
+    X = frame(["n", "4"], speakers=[float("nan"), "user"])
+    X["speaker"] = pd.Series([float("nan"), "user"], dtype=object)
+    tracker = DialogueStateTracker(Oracle()).fit(X, [NORTH, {**NORTH, "stars": "4"}])
+    X["speaker"] = pd.Series([-float("nan"), "user"], dtype=object)
+    assert tracker.predict(X).tolist() == [NORTH, {**NORTH, "stars": "4"}]
+
+
+def test_free_slots_alone_have_no_joint_goal_accuracy():
+    tracker = DialogueStateTracker(Oracle(), slots={"area": None}).fit(frame(["a"]), [NORTH])
+    with pytest.raises(ValueError, match="all slots are free"):
+        tracker.score(frame(["a"]), [NORTH])
+
+
+# -- flatten_states -------------------------------------------------------------------------
+
+
+def test_flatten_states_of_multiwoz():
+    metadata = {
+        "taxi": {"book": {"booked": []}, "semi": {"leaveAt": "", "destination": ""}},
+        "hotel": {
+            "book": {"booked": [], "people": "2", "day": ""},
+            "semi": {"area": "north", "stars": "not mentioned", "parking": None},
+        },
+    }
+    flat = {("hotel", "book", "people"): "2", ("hotel", "semi", "area"): "north"}
+    found = flatten_states([metadata, None, {}, pd.NA])
+    assert found.tolist() == [flat, None, {}, None]
+    assert found.dtype == object
+    assert joint_goal_accuracy_score(found, [flat, None, {}, None]) == 1.0
+
+
+def test_flatten_states_keeps_what_is_flat_and_makes_lists_of_arrays():
+    states = [
+        {"area": "north", ("Hotels", "stars"): ["4", "four"]},
+        {"Hotels": {"stars": np.array(["4", None, ""], dtype=object), "name": np.array([])}},
+        {"a": {"b": {"c": 0}}, "d": False},
+    ]
+    assert flatten_states(states).tolist() == [
+        states[0],
+        {("Hotels", "stars"): ["4"]},
+        {("a", "b", "c"): 0, "d": False},
+    ]
+    assert flatten_states(pd.Series(states[:1])).tolist() == states[:1]
+    assert flatten_states(flatten_states(states)).tolist() == flatten_states(states).tolist()
+    assert flatten_states([{"a": "", "b": "none"}], absent=["none"]).tolist() == [{"a": ""}]
+
+
+@pytest.mark.parametrize(
+    ("states", "error", "message"),
+    [
+        ([{}, {"a": {"b": [{"c": 1}]}}], ValueError, r"row 1, slot \('a', 'b'\): a nested list"),
+        ([{"a": {"b": 1}, ("a", "b"): 2}], ValueError, r"two slots are named \('a', 'b'\)"),
+        (["north"], TypeError, "row 0 holds 'north'"),
+        ([{"a": bytearray(b"x")}], TypeError, "row 0, slot 'a': bytearray"),
+        ([[{}, {}]], ValueError, "one state"),
+    ],
+)
+def test_states_that_cannot_be_flattened(states, error, message):
+    with pytest.raises(error, match=message):
+        flatten_states(states)
+
+
+def test_flatten_states_refuses_what_refers_to_itself():
+    state = {}
+    state["a"] = state
+    with pytest.raises(ValueError, match="row 0: more than 20 levels"):
+        flatten_states([state])
+    with pytest.raises(TypeError, match="absent must be a collection"):
+        flatten_states([{}], absent="none")
+
+
 # -- with the classifier --------------------------------------------------------------------
 
 
@@ -249,49 +442,3 @@ def test_cross_validation():
     cv = LabelledGroupKFold(2)
     scores = cross_val_score(tracker, X, y, cv=cv, params={"y_llm": y}, error_score="raise")
     assert scores.min() > 0.8
-
-
-# -- metrics --------------------------------------------------------------------------------
-
-
-def test_joint_goal_accuracy_by_hand():
-    y_true = [NORTH, {**NORTH, "stars": "4"}, None, {}, {**NORTH, "time": {"5", "five"}}]
-    y_pred = [NORTH, {**NORTH, "stars": "5"}, {}, {}, {**NORTH, "time": "five"}]
-    assert joint_goal_accuracy_score(y_true, y_pred) == 3 / 4
-    assert joint_goal_accuracy_score(y_true, y_pred, slots=["area"]) == 1.0
-    weight = [1, 2, 9, 1, 0]
-    assert joint_goal_accuracy_score(iter(y_true), y_pred, sample_weight=weight) == 2 / 4
-    assert joint_goal_accuracy_score([NORTH], [{}]) == 0.0
-    assert joint_goal_accuracy_score([{}], [NORTH]) == 0.0
-
-
-def test_slot_f1_by_hand():
-    y_true = [NORTH, {**NORTH, "stars": "4"}, None, {}]
-    y_pred = [NORTH, {**SOUTH, "time": "5"}, NORTH, NORTH]
-    # area: 1 right of 3 said and 2 true; stars: none of 0 said, 1 true; time: none of 1 said
-    each = slot_f1_score(y_true, y_pred, average=None)
-    assert each == {"area": 2 / 5, "stars": 0.0, "time": 0.0}
-    assert slot_f1_score(y_true, y_pred, average="macro") == pytest.approx(2 / 15)
-    assert slot_f1_score(y_true, y_pred) == pytest.approx(2 / 7)
-    assert slot_f1_score(y_true, y_pred, slots=["area", "mood"], average=None) == {
-        "area": 2 / 5,
-        "mood": 0.0,
-    }
-    assert slot_f1_score([{}], [{}]) == 0.0
-
-
-@pytest.mark.parametrize("score", [joint_goal_accuracy_score, slot_f1_score])
-def test_metrics_refuse(score):
-    with pytest.raises(ValueError, match="all are missing"):
-        score([None], [NORTH])
-    with pytest.raises(TypeError, match="row 1 holds None"):
-        score([NORTH, NORTH], [NORTH, None])
-    with pytest.raises(TypeError, match="y_true must hold dicts"):
-        score(["north"], [NORTH])
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        score([NORTH, NORTH], [NORTH])
-
-
-def test_slot_f1_refuses_other_averages():
-    with pytest.raises(ValueError, match="average must be"):
-        slot_f1_score([NORTH], [NORTH], average="weighted")

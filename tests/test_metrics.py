@@ -1,4 +1,4 @@
-"""What a user sees of scores on partly labelled rows, of orderings and of calibration."""
+"""Scores on partly labelled rows, of pairs in order and of calibration."""
 
 import pickle
 import tracemalloc
@@ -372,8 +372,7 @@ def test_bad_pairwise_input(changed, gist):
 def test_pairwise_accuracy_of_nullable_columns(dtype):
     y = pd.DataFrame({"a": [1, 0, 1, None], "b": [None, 0, 1, None]}).astype(dtype)
     score = [[0.9, 0.5], [0.1, 0.2], [0.5, 0.1], [0.3, 0.3]]
-    found = pairwise_accuracy_score(y, score, ["x", "x", 1, 1], average="micro")
-    assert found == 1
+    assert pairwise_accuracy_score(y, score, ["x", "x", 1, 1], average="micro") == 1
 
 
 def test_pairwise_accuracy_as_a_scorer():
@@ -447,3 +446,19 @@ def test_bad_calibration_input(changed, gist):
     good = {"y_true": ["a", "b"], "y_proba": [[0.7, 0.3], [0.2, 0.8]]}
     with pytest.raises(ValueError, match=gist):
         expected_calibration_error(**{**good, **changed})
+
+
+def test_scorers_of_rows_that_do_not_match():
+    X, _, partial, labelled = make_labelled(["a", "b"])
+    clf = LabelledRowsClassifier().fit(X, partial)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        masked_scorer("accuracy")(clf, X[labelled], partial)  # as many as there are labels
+    mixed = np.array([*partial[:-2], "a", 1], dtype=object)
+    with pytest.raises(ValueError, match=r"y_true mixes labels of the types \['int', 'str'\]"):
+        masked_scorer("accuracy")(clf, X, mixed)
+    lists = np.array([None, *partial[1:-1], ["a"]], dtype=object)
+    with pytest.raises(ValueError, match=r"y_true holds \['a'\] .*is no label"):
+        masked_scorer("accuracy")(clf, X, lists)
+    for scoring in (None, 3, ["accuracy"]):
+        with pytest.raises(TypeError, match="scoring must be the name of a scorer"):
+            masked_scorer(scoring)

@@ -1,14 +1,20 @@
-"""The benchmark of tasks: simulated votes err as told, and what is counted is what is measured."""
+"""The benchmark of tasks: simulated votes follow a profile, counts give the measures."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
 from benchmarks.tasks.data import Problem, draw_human
 from benchmarks.tasks.report import task_table, votes_table
 from benchmarks.tasks.run import Result, counted, measures
-from benchmarks.tasks.simulated import ErrorProfile, Simulator, between_share, simulated_votes
+from benchmarks.tasks.simulated import (
+    ErrorProfile,
+    Simulator,
+    between_share,
+    kappa,
+    simulated_votes,
+)
 from benchmarks.tasks.states import StateVotes, free_slots, spelled_states
 from sklearn_dialpref import joint_goal_accuracy_score, slot_f1_score
 
@@ -25,15 +31,29 @@ def problem(kind, y, y_test, n_dialogues=10, **parts):
 
 
 @pytest.mark.parametrize("shares", [[0.6, 0.3, 0.1], [0.5, 0.2, 0.1, 0.1, 0.05, 0.05]])
-def test_simulated_votes_err_as_told(shares):
+def test_simulated_votes_have_the_profile_asked_for(shares):
     rng = np.random.default_rng(0)
-    truth, groups = rng.choice(len(shares), 3000, p=shares), np.repeat(np.arange(150), 20)
+    truth, groups = rng.choice(len(shares), 2000, p=shares), np.repeat(np.arange(100), 20)
     votes = simulated_votes(truth, groups, len(shares), PROFILE, 0)
-    found = ErrorProfile.of(truth, votes, groups)
+    reached = ErrorProfile.of(truth, votes, groups)
     for name, tolerance in (("kappa", 0.03), ("agreement", 0.05), ("rarity", 0.08)):
-        assert getattr(found, name) == pytest.approx(getattr(PROFILE, name), abs=tolerance), name
-    assert found.class_bias < 0.25 and found.dialogue_share < 0.08
-    np.testing.assert_array_equal(votes, simulated_votes(truth, groups, len(shares), PROFILE, 0))
+        assert getattr(reached, name) == pytest.approx(getattr(PROFILE, name), abs=tolerance), name
+    assert reached.class_bias < 0.25 and reached.dialogue_share < 0.08
+
+
+def test_a_seed_fixes_the_simulated_votes():
+    truth, groups = np.arange(60) % 3, np.repeat(np.arange(6), 10)
+    one, same = (simulated_votes(truth, groups, 3, PROFILE, seed=0) for _ in range(2))
+    np.testing.assert_array_equal(one, same)
+
+
+def test_kappa_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    for n_classes in (2, 5):
+        one, other = rng.integers(n_classes, size=(2, 50))
+        mixed = np.where(rng.random(50) < 0.6, one, other)
+        assert kappa(one, mixed) == pytest.approx(cohen_kappa_score(one, mixed))
+    assert kappa(one * 0, one * 0) == 0
 
 
 def test_variance_between_dialogues():
@@ -60,13 +80,13 @@ def test_measures_of_classes_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     truth, predicted = rng.choice(list("abcd"), (2, 300)).astype(object)
     some = problem("class", truth, truth)
-    found = measures("class", counted(some, predicted, None).sum(axis=0))
-    assert found["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
-    assert found["macro-F1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    values = measures("class", counted(some, predicted, None).sum(axis=0))
+    assert values["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+    assert values["macro-F1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
     table, guess = (rng.random((2, 300, 3)) < 0.4).astype(float)
     some = problem("labels", table, table)
-    found = measures("labels", counted(some, guess, None).sum(axis=0))
-    assert found["macro-F1"] == pytest.approx(f1_score(table, guess, average="macro"))
+    values = measures("labels", counted(some, guess, None).sum(axis=0))
+    assert values["macro-F1"] == pytest.approx(f1_score(table, guess, average="macro"))
 
 
 def test_measures_of_states_are_our_own():
@@ -80,10 +100,10 @@ def test_measures_of_states_are_our_own():
     guess = np.empty(len(y), dtype=object)
     guess[:] = [{("Taxi_1", "seats"): "1", ("Taxi_1", "to"): "<set>"} for _ in y]
     some = problem("state", y, y)
-    found = measures("state", counted(some, guess, None).sum(axis=0))
+    values = measures("state", counted(some, guess, None).sum(axis=0))
     known = pd.notna(y)
-    assert found["joint goal accuracy"] == joint_goal_accuracy_score(y[known], guess[known])
-    assert found["slot F1"] == pytest.approx(slot_f1_score(y[known], guess[known]))
+    assert values["joint goal accuracy"] == joint_goal_accuracy_score(y[known], guess[known])
+    assert values["slot F1"] == pytest.approx(slot_f1_score(y[known], guess[known]))
 
 
 def test_states_of_a_simulated_llm():
@@ -109,12 +129,12 @@ def test_the_table():
     truth = rng.choice(["a", "b"], 200).astype(object)
     some = problem("class", truth, truth)
     wrong = np.where(rng.random(200) < 0.3, "a", truth).astype(object)
-    found = [
+    fits = [
         Result(100, seed, method, 7, counted(some, guess, None), 1.5, 200.0)
         for seed in (0, 1)
         for method, guess in (("theirs", wrong), ("ours", truth))
     ]
-    table = task_table(some, found, "a machine")
+    table = task_table(some, fits, "a machine")
     assert "| ours −, accuracy" in table and "7 utterances that the LLM labelled" in table
     lines = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
     theirs, ours = (next(cells for cells in lines if name in cells) for name in ("theirs", "ours"))

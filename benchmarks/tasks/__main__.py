@@ -41,8 +41,8 @@ def main() -> None:
     for name in options.tasks:
         simulator = Simulator(typical_profile(measured))
         problem = TASKS[name](options.data_dir, simulator)
-        found = list(results(problem, options.budgets, options.seeds))
-        text = task_table(problem, found, machine) + votes_table(simulator)
+        fits = list(results(problem, options.budgets, options.seeds))
+        text = task_table(problem, fits, machine) + votes_table(simulator)
         (options.out / f"{name}.md").write_text(text)
         print(text, flush=True)
 

@@ -101,12 +101,11 @@ def _class_votes(
     y: np.ndarray, groups: np.ndarray, simulator: Simulator
 ) -> Callable[[int], np.ndarray]:
     def votes(seed: int) -> np.ndarray:
-        there = known(y)
-        codes, classes = pd.factorize(y[there], sort=True)
-        found = np.full((len(y), 3), None, dtype=object)
-        said = simulator(codes, groups[there], len(classes), seed)
-        found[there] = classes[said]
-        return found
+        labelled = known(y)
+        codes, classes = pd.factorize(y[labelled], sort=True)
+        table = np.full((len(y), 3), None, dtype=object)
+        table[labelled] = classes[simulator(codes, groups[labelled], len(classes), seed)]
+        return table
 
     return votes
 
@@ -162,11 +161,11 @@ def strategies(folder: Path, simulator: Simulator) -> Problem:
     y, groups = train[names].to_numpy(dtype=float), train["dialogue_id"].to_numpy()
 
     def votes(seed: int) -> np.ndarray:
-        there = known(y)
+        labelled = known(y)
         shares = np.full(y.shape, np.nan)
-        for at, label in enumerate(y[there].astype(int).T):
-            said = simulator(label, groups[there], 2, 100 * seed + at)
-            shares[there, at] = said.mean(axis=1)
+        for column, label in enumerate(y[labelled].astype(int).T):
+            answers = simulator(label, groups[labelled], 2, 100 * seed + column)
+            shares[labelled, column] = answers.mean(axis=1)
         return shares
 
     y_test = test[names].to_numpy(dtype=float)

@@ -22,7 +22,7 @@ HEADINGS = {
 }
 
 
-def task_table(problem: Problem, found: list[Result], machine: str) -> str:
+def task_table(problem: Problem, fits: list[Result], machine: str) -> str:
     """Markdown: each budget and method with mean ± deviation over seeds and costs.
 
     And the lead of the last method over each of the others.
@@ -30,22 +30,24 @@ def task_table(problem: Problem, found: list[Result], machine: str) -> str:
     Parameters
     ----------
     problem : Problem
-    found : list of Result
+    fits : list of Result
     machine : str
 
     Returns
     -------
     str
     """
-    weights = dialogue_weights(len(found[0].counts))
+    weights = dialogue_weights(len(fits[0].counts))
     rows = []
-    for budget in sorted({result.budget for result in found}):
-        at = {(result.method, result.seed): result for result in found if result.budget == budget}
-        methods = list(dict.fromkeys(method for method, _ in at))
-        seeds = sorted({seed for _, seed in at})
+    for budget in sorted({result.budget for result in fits}):
+        results = {
+            (result.method, result.seed): result for result in fits if result.budget == budget
+        }
+        methods = list(dict.fromkeys(method for method, _ in results))
+        seeds = sorted({seed for _, seed in results})
         drawn = {
             key: measures(problem.kind, np.tensordot(weights, result.counts, axes=1))
-            for key, result in at.items()
+            for key, result in results.items()
         }
         for method in methods:
             row: dict[str, object] = {"human labels": budget, "method": method}
@@ -59,14 +61,14 @@ def task_table(problem: Problem, found: list[Result], machine: str) -> str:
                     if method == methods[-1]
                     else _lead(drawn, methods[-1], method, seeds, measure)
                 )
-            row["seconds"] = f"{np.mean([at[method, seed].seconds for seed in seeds]):.1f}"
-            row["MB"] = f"{np.mean([at[method, seed].megabytes for seed in seeds]):.0f}"
+            row["seconds"] = f"{np.mean([results[method, seed].seconds for seed in seeds]):.1f}"
+            row["MB"] = f"{np.mean([results[method, seed].megabytes for seed in seeds]):.0f}"
             rows.append(row)
     n_test = int(known(problem.y_test).sum())
     about = (
-        f"{found[0].n_llm} utterances that the LLM labelled, {n_test} in test; {len(seeds)} "
+        f"{fits[0].n_llm} utterances that the LLM labelled, {n_test} in test; {len(seeds)} "
         "seeds; leads in points with 95 % intervals of a bootstrap over the "
-        f"{len(found[0].counts)} test dialogues, human labels and votes as they are; "
+        f"{len(fits[0].counts)} test dialogues, human labels and votes as they are; "
         "seconds of processor time and highest memory of the process in fit, texts embedded "
         f"before. {machine}"
     )

@@ -78,23 +78,24 @@ def _warm_up(clf: DialoguePreferenceClassifier, problem: Problem) -> None:
 
 
 def counted(problem: Problem, predicted: np.ndarray, fitted) -> np.ndarray:
-    there = known(problem.y_test)
-    _, group = np.unique(problem.X_test["dialogue_id"].to_numpy()[there], return_inverse=True)
-    truth, predicted = problem.y_test[there], predicted[there]
+    labelled = known(problem.y_test)
+    _, group = np.unique(problem.X_test["dialogue_id"].to_numpy()[labelled], return_inverse=True)
+    truth, predicted = problem.y_test[labelled], predicted[labelled]
     if problem.kind == "state":
         # two "classes": whole states, and values
         pairs = list(zip(truth, predicted, strict=True))
         right = np.array([joint_goal_accuracy_score([one], [guess]) for one, guess in pairs])
         values = [sum(guess.get(slot) in one[slot] for slot in one) for one, guess in pairs]
         whole = np.ones(len(pairs))
-        said, true = ([len(pair[at]) for pair in pairs] for at in (1, 0))
-        table = np.stack([[right, values], [whole, said], [whole, true]]).swapaxes(1, 2)
+        n_true = [len(one) for one, _ in pairs]
+        n_predicted = [len(guess) for _, guess in pairs]
+        table = np.stack([[right, values], [whole, n_predicted], [whole, n_true]]).swapaxes(1, 2)
     elif problem.kind == "labels":
         table = np.stack([truth * predicted, predicted, truth])
     else:
         classes = np.unique(np.concatenate([truth, predicted]).astype(str))
-        said, true = (y.astype(str)[:, None] == classes for y in (predicted, truth))
-        table = np.stack([true & said, said, true]).astype(float)
+        guess, true = (y.astype(str)[:, None] == classes for y in (predicted, truth))
+        table = np.stack([true & guess, guess, true]).astype(float)
     counts = np.zeros((group.max() + 1, 3, table.shape[2]))
     np.add.at(counts, group, table.swapaxes(0, 1))
     if problem.kind == "class":
@@ -112,8 +113,8 @@ def _all_classes(problem: Problem) -> np.ndarray:
 
 def measures(kind: str, counts: np.ndarray) -> dict[str, np.ndarray]:
     """From counts of shape (..., 3, n_classes), each of shape (...)."""
-    right, said, true = counts[..., 0, :], counts[..., 1, :], counts[..., 2, :]
-    used = said + true
+    right, predicted, true = counts[..., 0, :], counts[..., 1, :], counts[..., 2, :]
+    used = predicted + true
     f1 = np.divide(2 * right, used, out=np.full(used.shape, np.nan), where=used > 0)
     if kind == "state":
         return {"joint goal accuracy": right[..., 0] / true[..., 0], "slot F1": f1[..., 1]}

@@ -21,22 +21,22 @@ def free_slots(states: list[RawState | None]) -> set[tuple[str, str]]:
         for service, slots in (state or {}).items():
             for slot, spellings in slots.items():
                 values[service, slot].add(spellings[0])
-    return {slot for slot, found in values.items() if len(found) > MOST_VALUES}
+    return {slot for slot, options in values.items() if len(options) > MOST_VALUES}
 
 
 def spelled_states(states: list[RawState | None], free: set[tuple[str, str]]) -> np.ndarray:
     """States by (service, slot), in lower case; of a free slot only that it is set."""
-    found = np.empty(len(states), dtype=object)
+    spelled = np.empty(len(states), dtype=object)
     for row, state in enumerate(states):
         if state is not None:
-            found[row] = {
+            spelled[row] = {
                 (service, slot): [SET]
                 if (service, slot) in free and spellings != ["dontcare"]
                 else sorted({spelling.lower() for spelling in spellings})
                 for service, slots in state.items()
                 for slot, spellings in slots.items()
             }
-    return found
+    return spelled
 
 
 class StateVotes:
@@ -84,17 +84,17 @@ class StateVotes:
                 truth.append(int(before.get(slot) != state.get(slot)))
             before = state
         rows = np.array([row for row, _ in items])
-        said = self.simulator(np.array(truth), self.groups[rows], 2, seed)
+        answers = self.simulator(np.array(truth), self.groups[rows], 2, seed)
         rng = np.random.default_rng(seed)
         votes = np.full((len(self.y), N_VOTES), None, dtype=object)
         for vote in range(N_VOTES):
-            self._accumulate(votes[:, vote], items, np.array(truth), said[:, vote], rng)
+            self._accumulate(votes[:, vote], items, np.array(truth), answers[:, vote], rng)
         return votes
 
-    def _accumulate(self, votes, items, truth, said, rng) -> None:
+    def _accumulate(self, votes, items, truth, answers, rng) -> None:
         """Write the states that the changes add up to."""
         made = defaultdict(list)
-        for (row, slot), true, change in zip(items, truth, said, strict=True):
+        for (row, slot), true, change in zip(items, truth, answers, strict=True):
             if change:
                 values = self.values[slot]
                 value = values[rng.integers(len(values))]

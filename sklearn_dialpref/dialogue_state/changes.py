@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import Dialogues, label_array
-from sklearn_dialpref.metrics.states import missing_state
+from sklearn_dialpref.metrics._state_values import (
+    State,
+    as_list,
+    is_absent,
+    read_state,
+    read_value,
+    sort_key,
+    spellings,
+)
 
 __all__ = [
     "CLEARED",
@@ -18,10 +26,11 @@ __all__ = [
     "accumulate",
     "change_table",
     "changes_in",
-    "in_known_words",
+    "collect_slots",
     "most_probable",
+    "normalise_state",
+    "read_slots",
     "read_states",
-    "slots_found",
     "spans_of",
 ]
 
@@ -29,7 +38,6 @@ SET = "<set>"
 CLEARED = "<cleared>"
 UNKNOWN = object()  # stands for a value that no slot has
 
-State = dict[Any, Any]
 States = list[State | None]
 Slots = dict[Any, tuple[Any, ...] | None]
 
@@ -45,7 +53,7 @@ class Change(NamedTuple):
 
 
 def read_states(y: Any, n_rows: int, name: str) -> list[States]:
-    """Votes of states, each with a state or None for each row; values as they came.
+    """Each vote as a list of n states, None where missing.
 
     Parameters
     ----------
@@ -73,52 +81,68 @@ def read_states(y: Any, n_rows: int, name: str) -> list[States]:
 
 
 def _state(value: Any, row: int, name: str) -> State | None:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if missing_state(value):
+    state = read_state(value, row, name)
+    for slot, options in (state or {}).items():
+        if CLEARED in spellings(options):
+            raise ValueError(
+                f"{name}, row {row}, slot {slot!r}: the value {CLEARED!r} stands for a change "
+                "that clears a slot; leave out a slot that has no value"
+            )
+    return state
+
+
+def read_slots(slots: Any) -> Slots:
+    """The slots that a user names, with a tuple of values, or None for free ones."""
+    if not isinstance(slots, Mapping):
+        raise TypeError(
+            "slots must be a dict of slots, each with the list of its values, or with None for a "
+            f"free slot, but is {slots!r} of type {type(slots).__name__}"
+        )
+    return {slot: _values(values, slot) for slot, values in slots.items()}
+
+
+def _values(values: Any, slot: Any) -> tuple[Any, ...] | None:
+    if is_absent(values):
         return None
-    raise TypeError(
-        f"{name} must hold dicts of slots and values, or None, but row {row} holds {value!r} of "
-        f"type {type(value).__name__}"
-    )
+    options = as_list(values)
+    if options is None:
+        raise TypeError(
+            f"slots[{slot!r}] must be a list of values, or None for a free slot, but is "
+            f"{values!r} of type {type(values).__name__}"
+        )
+    for option in options:
+        if isinstance(read_value(option, slot, "slots"), list) or is_absent(option):
+            raise ValueError(
+                f"slots[{slot!r}] must be a list of single values, but holds {option!r}"
+            )
+    return tuple(options)
 
 
-def spellings(value: Any) -> list[Any]:
-    """The spellings of a value that is a list of them."""
-    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
-        return sorted(value, key=str) if isinstance(value, set | frozenset) else list(value)
-    return [value]
-
-
-def slots_found(states: Iterable[State | None], dontcare: Any) -> Slots:
-    """All slots with the values that they have somewhere, both sorted; the first spelling each."""
-    found: dict[Any, set[Any]] = {}
+def collect_slots(states: Iterable[State | None], dontcare: Any) -> Slots:
+    """All slots with all their values, both sorted; of several spellings the first counts."""
+    values: dict[Any, set[Any]] = {}
     for state in states:
         for slot, value in (state or {}).items():
-            found.setdefault(slot, set()).add(spellings(value)[0])
+            values.setdefault(slot, set()).add(spellings(value)[0])
     return {
-        slot: tuple(sorted(found[slot] - {dontcare}, key=_sort_key))
-        for slot in sorted(found, key=_sort_key)
+        slot: tuple(sorted(values[slot] - {dontcare}, key=sort_key))
+        for slot in sorted(values, key=sort_key)
     }
 
 
-def _sort_key(name: Any) -> tuple[str, str]:
-    return type(name).__name__, str(name)
-
-
-def in_known_words(
+def normalise_state(
     state: State, slots: Slots, dontcare: Any
 ) -> tuple[State, list[tuple[Any, Any]]]:
-    """The state in values that the slots have, and the slots and values that are not known.
+    """The state in the values of ``slots``, and the (slot, value) pairs that are not among them.
 
-    Of a categorical slot the first known spelling, or ``UNKNOWN``; of a free one all, as a
-    frozenset.
+    A categorical slot takes its first known spelling, or ``UNKNOWN``; a free one takes all
+    spellings as a frozenset.
     """
-    known, strange = {}, []
+    known, unknown = {}, []
     for slot, value in state.items():
         options = spellings(value)
         if slot not in slots:
-            strange.append((slot, value))
+            unknown.append((slot, value))
         elif dontcare in options:
             known[slot] = dontcare
         elif (values := slots[slot]) is None:
@@ -126,8 +150,8 @@ def in_known_words(
         else:
             known[slot] = next((option for option in options if option in values), UNKNOWN)
             if known[slot] is UNKNOWN:
-                strange.append((slot, value))
-    return known, strange
+                unknown.append((slot, value))
+    return known, unknown
 
 
 # -- what utterances changed ----------------------------------------------------------------
@@ -147,7 +171,7 @@ def spans_of(states: States, dialogues: Dialogues, can_change: NDArray[np.bool_]
     Parameters
     ----------
     states : list of n dict or None
-        In known words.
+        As :func:`normalise_state` returns them.
     dialogues : Dialogues
     can_change : ndarray of bool, shape (n,)
         Utterances that can change the state; the others are in no span.
@@ -185,14 +209,14 @@ def _change(slot: Any, new: Any) -> Change:
 
 
 def changes_in(spans: Iterable[Span]) -> set[Change]:
-    """Changes of which it is known what did them."""
-    found = set()
+    """The changes for which the labels tell which utterance made them."""
+    changes = set()
     for rows, before, after in spans:
         for slot in before | after if len(rows) == 1 else ():
             old, new = before.get(slot, CLEARED), after.get(slot, CLEARED)
             if UNKNOWN not in (old, new) and not _same(old, new):
-                found.add(_change(slot, new))
-    return found
+                changes.add(_change(slot, new))
+    return changes
 
 
 def change_table(
@@ -213,9 +237,9 @@ def change_table(
     -------
     ndarray of shape (n_rows, L)
     """
-    column = {change: at for at, change in enumerate(changes)}
-    of_slot = _columns(changes)
-    cleared = {slot: at for (slot, value), at in column.items() if value == CLEARED}
+    column_of = {change: column for column, change in enumerate(changes)}
+    columns_of_slot = _columns_of_slots(changes)
+    cleared = {slot: column for (slot, value), column in column_of.items() if value == CLEARED}
     table = np.full((n_rows, len(changes)), np.nan)
     for rows, before, after in spans:
         table[rows] = 0.0
@@ -223,23 +247,23 @@ def change_table(
             old, new = before.get(slot, CLEARED), after.get(slot, CLEARED)
             known = UNKNOWN not in (old, new)
             if known and _same(old, new):
-                columns = [at] if (at := column.get(_change(slot, new))) is not None else []
-                table[np.ix_(rows, columns)] = np.nan
+                column = column_of.get(_change(slot, new))
+                table[np.ix_(rows, [] if column is None else [column])] = np.nan
             elif known and len(rows) == 1:
-                table[rows, column[_change(slot, new)]] = 1.0
+                table[rows, column_of[_change(slot, new)]] = 1.0
             else:
-                table[np.ix_(rows, of_slot.get(slot, []))] = np.nan
-        absent = [at for slot, at in cleared.items() if slot not in before | after]
+                table[np.ix_(rows, columns_of_slot.get(slot, []))] = np.nan
+        absent = [column for slot, column in cleared.items() if slot not in before | after]
         table[np.ix_(rows, absent)] = np.nan
     return table
 
 
-def _columns(changes: Sequence[Change]) -> dict[Any, list[int]]:
-    """The places of each slot's changes."""
-    places: dict[Any, list[int]] = {}
-    for at, change in enumerate(changes):
-        places.setdefault(change.slot, []).append(at)
-    return places
+def _columns_of_slots(changes: Sequence[Change]) -> dict[Any, list[int]]:
+    """The columns of each slot's changes."""
+    columns: dict[Any, list[int]] = {}
+    for column, change in enumerate(changes):
+        columns.setdefault(change.slot, []).append(column)
+    return columns
 
 
 # -- and back -------------------------------------------------------------------------------
@@ -251,7 +275,7 @@ def most_probable(
     """The predicted changes of each utterance, of each slot the most probable one."""
     proba = np.where(predicted, proba, -1.0)
     made: list[list[Change]] = [[] for _ in range(len(proba))]
-    for columns in map(np.array, _columns(changes).values()):
+    for columns in map(np.array, _columns_of_slots(changes).values()):
         best = columns[proba[:, columns].argmax(axis=1)]
         for row in np.flatnonzero(proba[np.arange(len(proba)), best] >= 0):
             made[row].append(changes[best[row]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._classifier import DialoguePreferenceClassifier
-from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues
+from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues, missing_in
+from sklearn_dialpref.metrics._state_values import check_single, spellings
 from sklearn_dialpref.metrics.states import joint_goal_accuracy_score
 
 from .changes import (
@@ -22,22 +24,24 @@ from .changes import (
     accumulate,
     change_table,
     changes_in,
-    in_known_words,
+    collect_slots,
     most_probable,
+    normalise_state,
+    read_slots,
     read_states,
-    slots_found,
     spans_of,
 )
+from .flatten import NO_VALUE
 
 __all__ = ["DialogueStateTracker"]
 
 
 class DialogueStateTracker(BaseEstimator):
-    """Track the state of dialogues: what each utterance changes, added up.
+    """Track the state of dialogues by predicting what each utterance changes.
 
     A multilabel classifier learns, for each slot, whether an utterance sets it (and to which
-    value), clears it, or says that it does not matter; what no label of a slot fits leaves the
-    slot as it was. The predicted state is what the utterances so far amount to.
+    value), clears it, or says that any value will do. A slot for which no change is predicted
+    keeps its value. The predicted state is the sum of the changes so far.
 
     Parameters
     ----------
@@ -45,46 +49,46 @@ class DialogueStateTracker(BaseEstimator):
         Multilabel classifier with ``fit(X, y_human, y_llm)``, ``predict`` and ``predict_proba``;
         None stands for a :class:`DialoguePreferenceClassifier` with its defaults.
     slots : dict or None, default=None
-        Each slot and, for a categorical one, the list of its values; for a free one None: of it
-        is learned and predicted only that it is set. By default the slots that the labels
-        name, as categorical ones with the values found there.
+        The slots. A categorical slot has the list of its values; a free slot has None, and only
+        whether it is set is learned and predicted. By default all slots in the labels, as
+        categorical slots with the values that the labels give them.
     dontcare : object, default="dontcare"
-        The value that says that any will do, of all slots.
+        The value that stands for "any will do", in all slots.
 
     Attributes
     ----------
     slots_ : dict
-        Slots and the values of categorical ones (a tuple), None for free ones.
+        The slots, with a tuple of values for categorical ones and None for free ones.
     changes_ : list of Change
         The labels of the classifier: named tuples of ``slot`` and ``value``, which is a value, or
         one of the strings ``"<set>"`` (a free slot) and ``"<cleared>"``.
     speakers_ : set, or None
-        Speakers whose utterances can change the state, those with a labelled utterance; None
-        where ``X`` names no speakers.
+        Speakers whose utterances can change the state: those with a labelled utterance. None if
+        ``X`` names no speakers.
     estimator_ : estimator
         Fitted classifier.
 
     See Also
     --------
+    flatten_states : Makes states of one level of nested ones, such as those of MultiWOZ.
     joint_goal_accuracy_score : Measures whole states.
     slot_f1_score : Measures slot by slot.
 
     Notes
     -----
-    - A label is the state *after* an utterance. What the utterance did is its difference from the
-      last labelled state before it in the dialogue, or from no state at the beginning. Where
-      utterances between them have no label, a slot that differs is unknown for all of them, one
-      that does not is unchanged. Whether an utterance said again what held already is not known,
-      and makes no difference. Speakers without any labelled utterance, as the system in many
-      corpora, change nothing.
-    - Contradictions: a later value replaces an earlier one; of several changes of one slot in one
-      utterance the most probable counts.
-    - Slots and values that are not in ``slots``: human labels must not name them; those of an LLM
-      are left out, with a warning.
-    - Utterances that are missing in prediction change nothing.
-    - The values of free slots (names, times) would have to be copied out of the text, which is
-      not a classification: ``"<set>"`` takes their place. Services and domains are part of the
-      slots' names, such as ``("Hotels", "stars")``; what is not named is not known.
+    The label of an utterance is the state after it. The utterance made the difference from the
+    last labelled state before it in the dialogue, or from an empty state at the beginning. If
+    utterances in between have no label, it is unknown which of them changed a slot that differs;
+    a slot that is the same is taken as unchanged by all of them. Whether an utterance repeated
+    what held already is unknown and makes no difference.
+
+    A later value replaces an earlier one; of several predicted changes of a slot in one utterance
+    the most probable counts. Human labels must not name slots or values that are not in
+    ``slots``; those in LLM labels are left out, with a warning.
+
+    Values of free slots (names, times) would have to be copied out of the text, which is not a
+    classification; ``"<set>"`` takes their place. Services and domains are part of a slot's name,
+    such as ``("Hotels", "stars")``.
 
     Examples
     --------
@@ -122,8 +126,9 @@ class DialogueStateTracker(BaseEstimator):
         X : DataFrame of n rows
             Utterances, as for the classifier, of whole dialogues.
         y_human : sequence of n dict, or None
-            State after each utterance, slots and values; None, NaN or pd.NA where missing. A list
-            of values stands for different spellings of one value.
+            State after each utterance, slots and values; None, NaN or pd.NA where missing. So is
+            a slot's value: the slot is then absent. A list or array of values stands for
+            different spellings of one value.
         y_llm : sequence of n dict, array-like of dict of shape (n, n_votes), or None, default=None
             States that an LLM gave, or several of them.
 
@@ -134,23 +139,27 @@ class DialogueStateTracker(BaseEstimator):
         Raises
         ------
         ValueError
-            If a human label names an unknown slot or value, nothing is labelled, or no slot ever
-            changes.
+            If a human label names an unknown slot or value, nothing is labelled, no slot ever
+            changes, or a state is nested (see :func:`flatten_states`).
         TypeError
-            If a state is not a dict.
+            If a state is not a dict, a value cannot be compared, or `slots` is not a dict of
+            lists and None.
         """
+        check_single(self.dontcare, "dontcare")
         dialogues = _dialogues(X)
-        nobody: States = [None] * len(dialogues)
-        human, *others = read_states(y_human, len(dialogues), "y_human") or [nobody]
+        unlabelled: States = [None] * len(dialogues)
+        human, *others = read_states(y_human, len(dialogues), "y_human") or [unlabelled]
         if others:
             raise ValueError(
                 "y_human must hold one state for each utterance, but has several; pass those of "
                 "an LLM as y_llm"
             )
         votes = read_states(y_llm, len(dialogues), "y_llm")
+        _warn_of_placeholders([human], "y_human")
+        _warn_of_placeholders(votes, "y_llm")
         self.slots_ = self._slots([human, *votes])
-        human = self._known(human, "y_human")
-        votes = [self._known(vote, "y_llm") for vote in votes]
+        human = self._normalised(human, "y_human")
+        votes = [self._normalised(vote, "y_llm") for vote in votes]
         self.speakers_ = _speakers(dialogues, [human, *votes])
         can_change = self._can_change(dialogues)
 
@@ -161,8 +170,15 @@ class DialogueStateTracker(BaseEstimator):
                 "no slot ever changes in y_human or y_llm: there is nothing to learn; label the "
                 "states of some dialogues from their beginning"
             )
-        order = {slot: at for at, slot in enumerate(self.slots_)}
-        self.changes_ = sorted(made, key=lambda change: (order[change.slot], str(change.value)))
+        order = {slot: index for index, slot in enumerate(self.slots_)}
+        self.changes_ = sorted(
+            made,
+            key=lambda change: (
+                order[change.slot],
+                str(change.value),
+                type(change.value).__name__,  # of 1 and "1": sets have no order of their own
+            ),
+        )
         tables = [change_table(some, len(dialogues), self.changes_) for some in spans]
         scores = _mean_of_known(np.stack(tables[1:])) if votes else None
         estimator = DialoguePreferenceClassifier() if self.estimator is None else self.estimator
@@ -171,35 +187,33 @@ class DialogueStateTracker(BaseEstimator):
 
     def _slots(self, states: list[States]) -> Slots:
         if self.slots is None:
-            return slots_found((state for vote in states for state in vote), self.dontcare)
-        return {
-            slot: None if values is None else tuple(values) for slot, values in self.slots.items()
-        }
+            return collect_slots((state for vote in states for state in vote), self.dontcare)
+        return read_slots(self.slots)
 
-    def _known(self, states: States, name: str) -> States:
-        """The states in known words; of human labels all words must be."""
-        found: States = []
-        strange = 0
+    def _normalised(self, states: States, name: str) -> States:
+        """The states in the values of the slots; human labels must hold no other values."""
+        normalised: States = []
+        n_unknown = 0
         for row, state in enumerate(states):
             if state is None:
-                found.append(None)
+                normalised.append(None)
                 continue
-            known, rest = in_known_words(state, self.slots_, self.dontcare)
-            if rest and name == "y_human":
+            known, unknown = normalise_state(state, self.slots_, self.dontcare)
+            if unknown and name == "y_human":
                 raise ValueError(
-                    f"y_human has {rest[0][0]!r}: {rest[0][1]!r} in row {row}, which slots= does "
-                    "not name; add it there, or correct the label"
+                    f"y_human has {unknown[0][0]!r}: {unknown[0][1]!r} in row {row}, which slots= "
+                    "does not name; add it there, or correct the label"
                 )
-            strange += bool(rest)
-            found.append(known)
-        if strange:
+            n_unknown += bool(unknown)
+            normalised.append(known)
+        if n_unknown:
             warnings.warn(
-                f"{name}: {strange} states name slots or values that are not in slots; these are "
-                "left out",
+                f"{name}: {n_unknown} states name slots or values that are not in slots; these "
+                "are left out",
                 UserWarning,
                 stacklevel=3,
             )
-        return found
+        return normalised
 
     def _can_change(self, dialogues: Dialogues) -> NDArray[np.bool_]:
         if self.speakers_ is None or dialogues.speaker is None:
@@ -242,9 +256,19 @@ class DialogueStateTracker(BaseEstimator):
         -------
         float
             See :func:`joint_goal_accuracy_score`.
+
+        Raises
+        ------
+        ValueError
+            If all slots are free, or no utterance has a state.
         """
         predicted = self.predict(X)
         categorical = [slot for slot, values in self.slots_.items() if values is not None]
+        if not categorical:
+            raise ValueError(
+                "score compares the values of categorical slots, but all slots are free; use "
+                "slot_f1_score on predict(X) and y with '<set>' for each value"
+            )
         return joint_goal_accuracy_score(
             y, predicted, slots=categorical, sample_weight=sample_weight
         )
@@ -256,7 +280,25 @@ def _dialogues(X: Any) -> Dialogues:
         raise ValueError(
             "states go through dialogues, but X names none: pass a DataFrame with 'dialogue_id'"
         )
-    return dialogues
+    if dialogues.speaker is None:
+        return dialogues
+    speaker = dialogues.speaker.astype(object)
+    speaker[missing_in(speaker)] = None  # a NaN is not found in a set that holds another NaN
+    return replace(dialogues, speaker=speaker)
+
+
+def _warn_of_placeholders(votes: list[States], name: str) -> None:
+    for states in votes:
+        for row, state in enumerate(states):
+            for slot, value in (state or {}).items():
+                if any(option in NO_VALUE for option in spellings(value)):
+                    warnings.warn(
+                        f"{name}, row {row}, slot {slot!r}: {value!r} is learned as a value; if "
+                        f"it stands for none, pass flatten_states({name})",
+                        UserWarning,
+                        stacklevel=3,
+                    )
+                    return
 
 
 def _speakers(dialogues: Dialogues, votes: list[States]) -> set[Any] | None:

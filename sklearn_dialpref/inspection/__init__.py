@@ -1,4 +1,4 @@
-"""Is the teacher biased, are its pairs cleaner than its labels, and what to do about it."""
+"""Reports and plots of a teacher's errors, and of what more labels bring."""
 
 from .displays import ReliabilityDisplay, TeacherConfusionDisplay
 from .label_budget import LabelBudgetCurve, LabelBudgetDisplay, label_budget_curve

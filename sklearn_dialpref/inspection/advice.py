@@ -29,7 +29,7 @@ VOTE_CORRELATION = 0.5
 
 
 def advice(report: TeacherReport, curve: LabelBudgetCurve | None) -> tuple[str, ...]:
-    """Sentences whose rules the figures meet, each with its figure."""
+    """The sentences whose rules apply to the report, each with its figure."""
     sentences = _enough(report) + _teacher(report) + _class_bias(report) + _dialogue_bias(report)
     sentences += _pairs(report) + _calibration(report) + _votes(report)
     if curve is None:
@@ -88,14 +88,15 @@ def _teacher(report: TeacherReport) -> list[str]:
 
 def _class_bias(report: TeacherReport) -> list[str]:
     sentences = []
-    for at in np.argsort(-np.abs(report.class_bias), kind="stable"):
-        bias, interval = report.class_bias[at], report.class_bias_interval[at]
+    for column in np.argsort(-np.abs(report.class_bias), kind="stable"):
+        bias, interval = report.class_bias[column], report.class_bias_interval[column]
         if not (abs(bias) > CLASS_BIAS and _excludes_0(interval)):
             continue
         word = "often" if bias > 0 else "rarely"
         sentences.append(
-            f"The teacher gives {report.classes[at]} too {word}: {report.teacher_share[at]:.2f} "
-            f"of its scores, {report.human_share[at]:.2f} of the human labels "
+            f"The teacher gives {report.classes[column]} too {word}: "
+            f"{report.teacher_share[column]:.2f} "
+            f"of its scores, {report.human_share[column]:.2f} of the human labels "
             f"({bias:+.2f}, {span(interval, '+')})."
         )
     if sentences:

@@ -1,4 +1,4 @@
-"""Plots of a teacher against humans, and what all displays share."""
+"""Plots of a teacher against human labels, and what all displays share."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ __all__ = [
 
 
 class TeacherConfusionDisplay:
-    """Which classes the teacher gives to what humans call otherwise.
+    """Confusion matrix of the teacher's classes against human labels.
 
     Make it with :meth:`from_predictions` or :meth:`from_estimator`.
 
     Parameters
     ----------
     confusion_matrix : ndarray of shape (K, K)
-        Rows are human labels, columns the teacher's.
+        A row for each class of the human labels, a column for each class of the teacher's.
     classes : ndarray of shape (K,)
-        Their names.
+        Names of the classes.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
-        Those of the plot; after :meth:`plot`.
+        Axes and figure of the plot, after :meth:`plot` was called.
 
     See Also
     --------
@@ -94,15 +94,13 @@ class TeacherConfusionDisplay:
             If no row carries both labels, or `y_human` is multilabel.
         """
         if normalize not in ("true", "pred", "all", None):
-            raise ValueError(
-                f"normalize must be 'true', 'pred', 'all' or None, got {normalize!r}."
-            )
+            raise ValueError(f"normalize must be 'true', 'pred', 'all' or None, got {normalize!r}")
         evidence = _without_dialogues(y_human, y_llm, classes)
         if evidence.multilabel:
             raise ValueError(
                 f"y_human is multilabel with {len(evidence.classes)} labels, which have no common "
                 "confusion matrix; use teacher_report, or pass one label as a 1-D y_human and its "
-                "scores as np.column_stack([1 - score, score])."
+                "scores as np.column_stack([1 - score, score])"
             )
         n_classes = len(evidence.classes)
         cell = evidence.truth.argmax(axis=1) * n_classes + evidence.scores.argmax(axis=1)
@@ -128,7 +126,7 @@ class TeacherConfusionDisplay:
         estimator : classifier
             Fitted, with ``predict_proba``.
         X : DataFrame, ndarray or sequence of str, of n rows
-            Utterances. All of them are put to `estimator`.
+            Utterances. `estimator` predicts all of them.
         y_human, normalize
             As for :meth:`from_predictions`.
 
@@ -157,7 +155,7 @@ class TeacherConfusionDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to; None makes a figure.
+            Axes to draw on; None makes a new figure.
         **kwargs : object
             For :meth:`sklearn.metrics.ConfusionMatrixDisplay.plot`, such as ``cmap``.
 
@@ -178,16 +176,16 @@ class TeacherConfusionDisplay:
 
 
 class ReliabilityDisplay:
-    """How often the teacher is right when its scores are this sure.
+    """Reliability diagram: how often the teacher is right, by its top score.
 
     Make it with :meth:`from_predictions` or :meth:`from_estimator`.
 
     Parameters
     ----------
     confidence, accuracy : ndarray of shape (n_bins,)
-        Mean top score and share right of each bin of equal width; NaN where it is empty.
+        Mean top score and share of right decisions in each bin of equal width; NaN in empty bins.
     count : ndarray of shape (n_bins,), int64
-        Decisions in each bin.
+        Number of decisions in each bin.
 
     Attributes
     ----------
@@ -195,7 +193,7 @@ class ReliabilityDisplay:
         Expected calibration error of these bins.
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
-        Those of the plot; after :meth:`plot`.
+        Axes and figure of the plot, after :meth:`plot` was called.
 
     See Also
     --------
@@ -270,7 +268,7 @@ class ReliabilityDisplay:
         estimator : classifier
             Fitted, with ``predict_proba``.
         X : DataFrame, ndarray or sequence of str, of n rows
-            Utterances. All of them are put to `estimator`.
+            Utterances. `estimator` predicts all of them.
         y_human, n_bins
             As for :meth:`from_predictions`.
 
@@ -306,7 +304,7 @@ class ReliabilityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to; None makes a figure.
+            Axes to draw on; None makes a new figure.
         **kwargs : object
             For :meth:`sklearn.calibration.CalibrationDisplay.plot`, such as ``name`` or ``color``.
 
@@ -351,13 +349,13 @@ def new_axes(ax: Any, display: Any) -> Any:
     except ImportError as error:
         raise ImportError(
             f"{type(display).__name__}.plot needs matplotlib, which is not installed; run "
-            "`pip install 'sklearn-dialpref[plot]'`, or use frame()."
+            "`pip install 'sklearn-dialpref[plot]'`, or use frame()"
         ) from error
     return plt.subplots()[1] if ax is None else ax
 
 
 def drawn_on(display: Any, ax: Any) -> Any:
-    """The display, which now knows its axes and figure."""
+    """The display, with its axes and figure as attributes."""
     display.ax_, display.figure_ = ax, ax.figure
     return display
 
@@ -369,7 +367,7 @@ def to_pandas(columns: dict[str, Any], index: Any = None, index_name: str | None
     except ImportError as error:
         raise ImportError(
             "frame() needs pandas, which is not installed; run `pip install pandas`, or read the "
-            "attributes, which are arrays."
+            "attributes, which are arrays"
         ) from error
     frame = pd.DataFrame(columns, index=index)
     frame.index.name = index_name

@@ -1,4 +1,4 @@
-"""What a student scores with fewer human labels, and with fewer LLM labels."""
+"""Scores of a student that is trained with fewer human labels, and with fewer LLM labels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LabelBudgetCurve:
     Attributes
     ----------
     source : ndarray of shape (n_points,), str
-        Whose labels were cut down to `share`: "human" or "llm"; the other's are all there.
+        Whose labels were cut down to `share`, "human" or "llm"; the others are all kept.
     share : ndarray of shape (n_points,)
         Share of the training dialogues with such labels that kept them.
     n_human, n_llm : ndarray of shape (n_points,)
@@ -100,8 +100,8 @@ def label_budget_curve(
     Parameters
     ----------
     estimator : estimator
-        A student with ``fit(X, y_human, y_llm=…)``; it is cloned. If it has a parameter
-        ``classes`` that is None, its clones get all classes, as few labels can lack one.
+        A student with ``fit(X, y_human, y_llm=…)``; it is cloned. If its
+        parameter ``classes`` is None, the clones get all classes, since few labels can lack one.
     X : DataFrame, ndarray or sequence of str, of n rows
         Utterances, in any form that the estimator accepts.
     y_human : array-like of shape (n,) or (n, L)
@@ -109,8 +109,8 @@ def label_budget_curve(
     y_llm : array-like of shape (n,), (n, A) or (n, K)
         Labels, votes or scores of the LLM.
     budgets : sequence of float
-        At least two different shares in [0, 1]. 0 stands for none of these labels: the student
-        then learns from the other ones alone.
+        At least two different shares in [0, 1]. At 0 the student learns from the other labels
+        alone.
     cv : int or cross-validation splitter, default=5
         An int: number of folds of :class:`LabelledGroupKFold`, which keeps dialogues whole and
         tests on human labels.
@@ -122,7 +122,8 @@ def label_budget_curve(
     Returns
     -------
     curve : LabelBudgetCurve
-        The points of the human labels and then those of the LLM labels, each by rising share.
+        Its points are those of the human labels and then those of the LLM labels, each by rising
+        share.
 
     Raises
     ------
@@ -133,13 +134,13 @@ def label_budget_curve(
     See Also
     --------
     LabelBudgetDisplay : Draws the curve.
-    teacher_report : Reads advice off it.
+    teacher_report : Gives advice from the curve.
 
     Notes
     -----
-    This takes ``cv * (2 * len(budgets) - 1)`` fits where `budgets` hold 1, which both curves
-    share. The curve says what labels have brought so far; what more of them bring is a guess
-    from its slope, and the folds are not independent.
+    This takes ``cv * (2 * len(budgets) - 1)`` fits if `budgets` hold 1, the point that both
+    curves share. The curve shows what labels have brought so far; what more of them would bring
+    can only be guessed from its slope. The folds are not independent.
 
     Examples
     --------
@@ -169,13 +170,13 @@ def label_budget_curve(
     points = [("human", share, 1.0) for share in shares] + [("llm", 1.0, s) for s in shares]
     scores, counts = [], []
     for train, test in data.folds(cv):
-        done: dict[tuple[float, float], tuple[float, list[int]]] = {}
+        fits: dict[tuple[float, float], tuple[float, list[int]]] = {}
         for _, human, llm in points:
-            if (human, llm) not in done:
-                done[human, llm] = data.fit_and_score(estimator, train, test, human, llm, score)
-        found = [done[human, llm] for _, human, llm in points]
-        scores.append([value for value, _ in found])
-        counts.append([count for _, count in found])
+            if (human, llm) not in fits:
+                fits[human, llm] = data.fit_and_score(estimator, train, test, human, llm, score)
+        results = [fits[human, llm] for _, human, llm in points]
+        scores.append([value for value, _ in results])
+        counts.append([count for _, count in results])
     n_human, n_llm = np.mean(counts, axis=0).T
     return LabelBudgetCurve(
         source=np.array([source for source, _, _ in points]),
@@ -287,7 +288,7 @@ def _take(X: Any, rows: NDArray[np.int64]) -> Any:
 
 
 class LabelBudgetDisplay:
-    """What a student scores over shares of the human and of the LLM labels.
+    """Plot of a student's score against the share of the human and of the LLM labels.
 
     Parameters
     ----------
@@ -298,7 +299,7 @@ class LabelBudgetDisplay:
     ----------
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
-        Those of the plot; after :meth:`plot`.
+        Axes and figure of the plot, after :meth:`plot` was called.
 
     See Also
     --------
@@ -374,7 +375,7 @@ class LabelBudgetDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to; None makes a figure.
+            Axes to draw on; None makes a new figure.
         **kwargs : object
             For :meth:`matplotlib.axes.Axes.errorbar`, for both lines.
 
@@ -392,15 +393,16 @@ class LabelBudgetDisplay:
             ("human", "human", curve.n_human),
             ("llm", "LLM", curve.n_llm),
         ):
-            at = np.flatnonzero(curve.source == source)
+            points = np.flatnonzero(curve.source == source)
+            fewest, most = counts[points].min(), counts[points].max()
             style = {
                 "marker": "o",
                 "capsize": 3,
-                "label": f"{name} labels, {counts[at].min():.0f} to {counts[at].max():.0f}",
+                "label": f"{name} labels, {fewest:.0f} to {most:.0f}",
                 **kwargs,
             }
-            scores = curve.scores[at]
-            ax.errorbar(curve.share[at], scores.mean(axis=1), yerr=scores.std(axis=1), **style)
+            scores = curve.scores[points]
+            ax.errorbar(curve.share[points], scores.mean(axis=1), yerr=scores.std(axis=1), **style)
         ax.set(xlabel="Share of the labels trained on, all of the others", ylabel="Score")
         ax.legend()
         return drawn_on(self, ax)

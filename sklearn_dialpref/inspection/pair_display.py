@@ -18,19 +18,19 @@ __all__ = ["PairMarginDisplay"]
 
 
 class PairMarginDisplay:
-    """Share of pairs that the teacher orders rightly, by how far their scores are apart.
+    """Share of pairs that the teacher orders rightly, by the gap of their scores.
 
     Make it with :meth:`from_predictions` or :meth:`from_estimator`.
 
     Parameters
     ----------
     gap : dict of str to ndarray of shape (n_bins,)
-        For the pairs "inside" and "across" dialogues: mean gap of each bin of equal width on
-        (0, 1]; NaN where it is empty.
+        Mean gap in each bin of equal width on (0, 1], for the pairs "inside" and "across"
+        dialogues; NaN in empty bins.
     accuracy : dict of str to ndarray of shape (n_bins,)
-        Share of them that is ordered rightly.
+        Share of the pairs in each bin that are ordered rightly.
     count : dict of str to ndarray of shape (n_bins,), int64
-        Number of pairs.
+        Number of pairs in each bin.
     ties : dict of str to float
         Share of all pairs whose scores tie, which are in no bin.
 
@@ -38,7 +38,7 @@ class PairMarginDisplay:
     ----------
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
-        Those of the plot; after :meth:`plot`.
+        Axes and figure of the plot, after :meth:`plot` was called.
 
     See Also
     --------
@@ -124,7 +124,7 @@ class PairMarginDisplay:
         apart = evidence.group[first] != evidence.group[second]
         binned["across"] = _binned(evidence, first[apart], second[apart], n_bins)
         gap, accuracy, count, ties = (
-            {where: result[at] for where, result in binned.items()} for at in range(4)
+            {where: result[part] for where, result in binned.items()} for part in range(4)
         )
         return cls(gap, accuracy, count, ties)  # type: ignore[arg-type]
 
@@ -145,7 +145,7 @@ class PairMarginDisplay:
         estimator : classifier
             Fitted, with ``predict_proba``.
         X, y_human, n_bins, random_state
-            As for :meth:`from_predictions`. All rows of `X` are put to `estimator`.
+            As for :meth:`from_predictions`. `estimator` predicts all rows of `X`.
 
         Returns
         -------
@@ -184,7 +184,7 @@ class PairMarginDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to; None makes a figure.
+            Axes to draw on; None makes a new figure.
         **kwargs : object
             For :meth:`matplotlib.axes.Axes.plot`, for both lines.
 
@@ -223,7 +223,7 @@ def _binned(
         n_pairs += len(margin)
         margin = margin[margin != 0]
         gap = np.abs(margin)
-        place = np.searchsorted(edges, gap.round(6))  # float32's 0.2 is not above 0.2
+        place = np.searchsorted(edges, gap.round(6))  # the nearest float32 to 0.2 is above 0.2
         for row, weights in enumerate((gap, (margin > 0).astype(float), np.ones(len(gap)))):
             sums[row] += np.bincount(place, weights=weights, minlength=n_bins)
     gap, right = (ratio(total, sums[2]) for total in sums[:2])

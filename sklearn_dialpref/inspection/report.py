@@ -1,4 +1,4 @@
-"""What a judgement of the teacher found, as figures, text and plots."""
+"""The result of judging a teacher, as figures and as text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from .statistics import Floats
 
 @dataclass(frozen=True, eq=False)
 class TeacherReport:
-    """What :func:`teacher_report` found; ``print(report)`` shows it as text.
+    """The result of :func:`teacher_report`; ``print(report)`` shows it as text.
 
-    An attribute ``…_interval`` is the 95 % bootstrap interval over dialogues of the one before
-    it, low and high in its last axis. NaN is what the data cannot say.
+    An attribute ``…_interval`` is the 95 % bootstrap interval, over dialogues, of the attribute
+    of that name; its last axis holds the low and the high end. A figure that the data cannot
+    give is NaN.
 
     Attributes
     ----------
@@ -72,7 +73,7 @@ class TeacherReport:
         How far votes on a row agree beyond what its human label explains, and the number of
         votes without such correlation that would be worth as much.
     vote_level, vote_level_accuracy, vote_level_count : ndarray of shape (n_levels,)
-        Share of the votes that the top class has, accuracy there, and rows.
+        Share of the votes for the top class; the accuracy and the number of rows at that share.
     advice : tuple of str
         What to do, each sentence with its figure.
     """
@@ -179,7 +180,9 @@ class TeacherReport:
                 f"({span(self.vote_agreement_interval)}), Krippendorff's alpha "
                 f"{self.vote_alpha:.2f} ({span(self.vote_alpha_interval)})",
             ]
-        return "\n".join([*lines, "", *self._table(), "", *(f"- {said}" for said in self.advice)])
+        return "\n".join(
+            [*lines, "", *self._table(), "", *(f"- {sentence}" for sentence in self.advice)]
+        )
 
     def _table(self) -> list[str]:
         columns = self._columns()

@@ -1,4 +1,4 @@
-"""How far a teacher's scores and people's labels agree: the figures of a teacher report."""
+"""The figures of a teacher report: how far its scores agree with human labels."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Evidence:
     classes : ndarray of shape (K,)
     multilabel : bool
     row : ndarray of shape (n,), int64
-        Where the rows stood.
+        Their row numbers in the input.
     group : ndarray of shape (n,), int64
         Dialogue, 0 … D − 1.
     scores, truth : ndarray of shape (n, K), float64
@@ -67,7 +67,7 @@ class Evidence:
         return int(self.group.max()) + 1
 
 
-# -- the door -------------------------------------------------------------------------------
+# -- input ----------------------------------------------------------------------------------
 
 
 def both_labels(
@@ -86,7 +86,7 @@ def both_labels(
     dialogues = check_dialogues(X)
     targets = check_targets(y_human, y_llm, len(dialogues), classes)
     assert targets.scores is not None
-    # float32 sums and the door's tolerance may leave [0, 1] by a hair
+    # sums of float32, and the tolerance of the validation, may leave [0, 1] by a hair
     scores = np.clip(targets.scores.astype(np.float64), 0, 1)
     if targets.multilabel:
         truth = targets.human.astype(np.float64)
@@ -128,8 +128,8 @@ def bootstrap(
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
     """Each statistic on the data, and its percentile interval over resampled dialogues.
 
-    ``statistics`` takes how often each dialogue counts, (draws, dialogues), and gives each of its
-    answers with a row per draw. With one dialogue there is nothing to resample: NaN.
+    ``statistics`` takes how often each dialogue counts, of shape (draws, dialogues), and
+    returns each figure with a row per draw. With one dialogue there is nothing to resample: NaN.
     """
     estimate = {name: rows[0] for name, rows in statistics(np.ones((1, n_dialogues))).items()}
     if n_dialogues < 2:
@@ -137,6 +137,8 @@ def bootstrap(
             name: np.full((*np.shape(value), 2), np.nan) for name, value in estimate.items()
         }
     size = max(1, _CHUNK // max(n_rows, n_dialogues))
+    # rows of a dialogue depend on each other, so whole dialogues are drawn: with replacement,
+    # which is a multinomial count of each
     draws = [
         statistics(
             rng.multinomial(
@@ -159,9 +161,9 @@ def _quantiles(drawn: Floats, tails: list[float]) -> Floats:
     """Quantiles over the draws that are defined; NaN where none is."""
     columns = drawn.reshape(len(drawn), -1)
     result = np.full((len(tails), columns.shape[1]), np.nan)
-    for at, column in enumerate(columns.T):
+    for index, column in enumerate(columns.T):
         if (defined := column[~np.isnan(column)]).size:
-            result[:, at] = np.quantile(defined, tails)
+            result[:, index] = np.quantile(defined, tails)
     return result.reshape(len(tails), *drawn.shape[1:])
 
 
@@ -195,26 +197,26 @@ def _membership(group: NDArray[np.int64], n_dialogues: int) -> csr_array:
 def decisions(
     evidence: Evidence,
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64], NDArray[np.bool_]]:
-    """The teacher's confidence in each decision, whether it was right, its dialogue; its classes.
+    """The confidence of each decision, whether it was right, its dialogue; the classes given.
 
-    One decision a row, or one for each known label of a multilabel row. The last answer is the
-    (n, K) table of what the teacher says.
+    One decision a row, or one for each known label of a multilabel row. The last array
+    is the (n, K) table of the classes that the teacher gives.
     """
     scores, truth = evidence.scores, evidence.truth
     if evidence.multilabel:
-        known, said = ~np.isnan(scores), scores > 0.5
+        known, predicted = ~np.isnan(scores), scores > 0.5
         confidence = np.maximum(scores, 1 - scores)[known]
         group = np.broadcast_to(evidence.group[:, None], known.shape)[known]
-        return confidence, (said == (truth == 1))[known], group, said
+        return confidence, (predicted == (truth == 1))[known], group, predicted
     top = scores.argmax(axis=1)
-    said = top[:, None] == np.arange(scores.shape[1])
+    predicted = top[:, None] == np.arange(scores.shape[1])
     right = truth[np.arange(len(top)), top] == 1
-    return scores.max(axis=1), right, evidence.group, said
+    return scores.max(axis=1), right, evidence.group, predicted
 
 
 def sum_statistics(evidence: Evidence) -> Statistics:
     """Accuracy, macro-F1, confidence and class bias, from sums over dialogues."""
-    confidence, right, group, said = decisions(evidence)
+    confidence, right, group, predicted = decisions(evidence)
     known, truth = ~np.isnan(evidence.truth), evidence.truth
     frequent = np.nansum(truth, axis=0)
     if evidence.multilabel:
@@ -223,12 +225,12 @@ def sum_statistics(evidence: Evidence) -> Statistics:
         baseline = truth[:, frequent.argmax()] == 1
     columns = np.column_stack([right, baseline, confidence, np.ones(len(right))])
     per_decision = _sums(columns.astype(np.float64), group, evidence.n_dialogues)
-    hit = (truth == 1) & said
-    tables = [hit, said & known, truth, evidence.scores, known]
+    hit = (truth == 1) & predicted
+    tables = [hit, predicted & known, truth, evidence.scores, known]
     per_class = _sums(np.hstack(tables).astype(float), evidence.group, evidence.n_dialogues)
 
     def statistics(weights: Floats) -> dict[str, Floats]:
-        n_right, n_baseline, sure, n = (weights @ per_decision).T
+        n_right, n_baseline, confidence_sum, n = (weights @ per_decision).T
         hits, answers, humans, score, rows = np.split(weights @ per_class, 5, axis=1)
         accuracy, teacher, human = n_right / n, ratio(score, rows), ratio(humans, rows)
         return {
@@ -236,7 +238,7 @@ def sum_statistics(evidence: Evidence) -> Statistics:
             "macro_f1": _mean_defined(ratio(2 * hits, answers + humans)),
             "majority_accuracy": n_baseline / n,
             "accuracy_gain": (n_right - n_baseline) / n,
-            "overconfidence": sure / n - accuracy,
+            "overconfidence": confidence_sum / n - accuracy,
             "teacher_share": teacher,
             "human_share": human,
             "class_bias": teacher - human,
@@ -250,15 +252,15 @@ def reliability_bins(
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Mean confidence, share right and number of the decisions in bins of equal width."""
     edges = np.linspace(0, 1, n_bins + 1)[1:-1]
-    # as in expected_calibration_error, but float32's 0.8 is not above 0.8
+    # as in expected_calibration_error; rounded, since the nearest float32 to 0.8 is above 0.8
     place = np.searchsorted(edges, confidence.round(6))
     count = np.bincount(place, minlength=n_bins)
-    sure, hits = (
+    confidence_sum, hits = (
         np.bincount(place, weights=weights, minlength=n_bins).astype(np.float64)
         for weights in (confidence, right.astype(np.float64))
     )
     size = count.astype(np.float64)
-    return ratio(sure, size), ratio(hits, size), count
+    return ratio(confidence_sum, size), ratio(hits, size), count
 
 
 # -- dialogues ------------------------------------------------------------------------------
@@ -287,8 +289,8 @@ def dialogue_components(
                 rng,
             )
         )
-    between, within, p = (np.concatenate([part[at] for part in parts]) for at in range(3))
-    # the labels are tested apart, since each has rows of its own: Bonferroni over them
+    between, within, p = (np.concatenate([part[figure] for part in parts]) for figure in range(3))
+    # each label has rows of its own and is tested on its own: Bonferroni over the labels
     tested = p[~np.isnan(p)]
     overall = min(1.0, float(tested.min()) * len(tested)) if len(tested) else float("nan")
     return between, within, p, overall
@@ -303,10 +305,11 @@ def _components(
     group = codes_of(group[order])
     size = np.bincount(group).astype(np.float64)
     n_dialogues = len(size)
-    nothing = np.full(n_columns, np.nan)
+    undefined = np.full(n_columns, np.nan)
     if n_dialogues < 2 or n_dialogues == n:
-        return nothing, nothing, nothing, float("nan")
+        return undefined, undefined, undefined, float("nan")
     means = _sums(scores, human, int(human.max()) + 1) / np.bincount(human)[:, None]
+    # less the mean of its human label: a dialogue's mix of classes is no bias of the teacher
     residual = scores - means[human]
     member = _membership(group, n_dialogues)
 
@@ -315,9 +318,11 @@ def _components(
 
     observed, total = between_squares(residual), (residual**2).sum(axis=0)
     within = np.maximum(total - observed, 0) / (n - n_dialogues)
-    usual = (n - (size**2).sum() / n) / (n_dialogues - 1)
-    between = np.maximum(0, (observed / (n_dialogues - 1) - within) / usual)
-    # rows with one human label are exchangeable if no dialogue matters
+    # n_0 of the random-effects model, which is the common size where dialogues are equally long
+    typical_size = (n - (size**2).sum() / n) / (n_dialogues - 1)
+    between = np.maximum(0, (observed / (n_dialogues - 1) - within) / typical_size)
+    # under the null hypothesis that dialogues do not matter, rows with the same human label are
+    # exchangeable; argsort of the label plus noise below 1 shuffles within each label
     exceeded, exceeded_all = np.zeros(n_columns), 0
     for _ in range(N_PERMUTATIONS):
         shuffled = between_squares(residual[np.argsort(human + rng.uniform(size=n))])
@@ -377,10 +382,11 @@ class _PairColumn:
         total = np.add.reduceat(each, self.first, axis=1)
         positive = np.add.reduceat(each * self.positive, self.first, axis=1)
         negative = total - positive
+        # a positive ranks above each negative with a lower score, and half above one that ties
         below = np.cumsum(negative, axis=1) - negative
         right = (positive * (below + negative / 2)).sum(axis=1)
         pairs = positive.sum(axis=1) * negative.sum(axis=1)
-        # a dialogue that was drawn twice is still the same dialogue
+        # two copies of a drawn dialogue make no pairs across: w² of its pairs are inside
         return ratio(right - weights**2 @ self.right, pairs - weights**2 @ self.pairs)
 
 
@@ -390,6 +396,7 @@ class _PairColumn:
 def vote_statistics(counts: Floats, group: NDArray[np.int64]) -> Statistics:
     """Mean pairwise agreement and Krippendorff's alpha (nominal) of rows with several votes."""
     given = counts.sum(axis=1)
+    # each row weighs its pairs by 1 / (votes - 1), so that each vote counts once in alpha
     coinciding = (counts * (counts - 1)).sum(axis=1) / (given - 1)
     table = np.column_stack([coinciding / given, np.ones(len(given)), coinciding, counts])
     sums = _sums(table, group, int(group.max()) + 1)
@@ -412,5 +419,6 @@ def vote_correlation(counts: Floats, human: NDArray[np.int64]) -> float:
     observed = ((counts * (counts - 1)).sum(axis=1) / (given * (given - 1))).mean()
     by_human = _sums(counts, human, int(human.max()) + 1)
     share = ratio(by_human, by_human.sum(axis=1, keepdims=True))
+    # two votes drawn independently, given the human label, agree with probability sum of p²
     expected = (share**2).sum(axis=1)[human].mean()
     return float((observed - expected) / (1 - expected)) if expected < 1 - 1e-9 else float("nan")

@@ -1,4 +1,4 @@
-"""Is the teacher biased, are its pairs cleaner than its labels, and what to do about it."""
+"""The report on a teacher: its errors, its biases, and what to do about them."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def teacher_report(
 ) -> TeacherReport:
     r"""Judge the LLM's labels by the rows that a human has labelled too.
 
-    Is the teacher right, is it biased towards a class or through a dialogue, are its scores
-    calibrated, does it order pairs inside a dialogue better than pairs across, do its votes say
-    more than one of them: figures, intervals, and advice in words.
+    The report says how often the teacher is right, whether it is biased towards a class or
+    through a dialogue, whether its scores are calibrated, whether it orders pairs inside a
+    dialogue better than pairs across dialogues, and how many independent votes its votes are
+    worth. It gives figures, intervals, and advice in words.
 
     Parameters
     ----------
@@ -71,8 +72,8 @@ def teacher_report(
     Notes
     -----
     Intervals hold the middle 95 % of 1000 samples of whole dialogues, drawn with replacement
-    (the percentile bootstrap over clusters [1]_). Each is for its own figure: of 20 biases that
-    are nil, one is expected to exclude 0.
+    (the percentile bootstrap over clusters [1]_). They are not corrected for multiple figures:
+    where there is no bias, one interval in 20 is still expected to exclude 0.
 
     **Dialogue bias.** The error of row i for class c is its score minus the mean score of the rows
     with the same human label. The one-way random-effects model for D dialogues of
@@ -86,7 +87,8 @@ def teacher_report(
     :math:`\sigma_b^2 / (\sigma_b^2 + \sigma_w^2)`, is what pairs inside a dialogue remove from the
     variance of an error difference, compared with pairs across. The p-value is the share of 999
     permutations of errors among rows with the same human label whose variance between dialogues is
-    as large. For multilabel data the common p-value is the least one times the number of labels.
+    at least as large. For multilabel data the common p-value is the smallest times the number of
+    labels (Bonferroni).
 
     **Pairs.** As in :func:`pairwise_accuracy_score`, and across dialogues all pairs less those
     inside, counted exactly by ranks.
@@ -149,19 +151,21 @@ def _label_figures(evidence: statistics.Evidence, rng: np.random.RandomState) ->
     )
     gain = interval.pop("accuracy_gain")
     del estimate["accuracy_gain"]
-    kept = ("accuracy", "macro_f1", "overconfidence", "class_bias")
+    with_interval = ("accuracy", "macro_f1", "overconfidence", "class_bias")
     confidence, right, _, _ = statistics.decisions(evidence)
     bins = statistics.reliability_bins(confidence, right, _N_BINS)
     if evidence.multilabel:
         known = ~np.isnan(evidence.truth)
+        # each known label is a decision of its own between no (0) and yes (1)
         truth, scores, codes = evidence.truth[known], evidence.scores[known], [0.0, 1.0]
     else:
         truth, scores = evidence.truth.argmax(axis=1), evidence.scores
         codes = list(range(len(evidence.classes)))
     return {
         **{name: _plain(value) for name, value in estimate.items()},
-        **{f"{name}_interval": interval[name] for name in kept},
+        **{f"{name}_interval": interval[name] for name in with_interval},
         "accuracy_gain_interval": gain,
+        # rounded as in reliability_bins, so that the error is that of the bins in the report
         "calibration_error": expected_calibration_error(
             truth, scores.round(6), n_bins=_N_BINS, classes=codes
         ),
@@ -208,16 +212,16 @@ def _vote_figures(
     y_llm: Any,
     rng: np.random.RandomState,
 ) -> dict[str, Any]:
-    counts, nothing = statistics.vote_counts(y_llm, targets), float("nan")
+    counts, undefined = statistics.vote_counts(y_llm, targets), float("nan")
     figures: dict[str, Any] = {
         "n_voted_rows": 0,
-        "votes_per_row": nothing,
-        "vote_agreement": nothing,
+        "votes_per_row": undefined,
+        "vote_agreement": undefined,
         "vote_agreement_interval": np.full(2, np.nan),
-        "vote_alpha": nothing,
+        "vote_alpha": undefined,
         "vote_alpha_interval": np.full(2, np.nan),
-        "vote_correlation": nothing,
-        "effective_votes": nothing,
+        "vote_correlation": undefined,
+        "effective_votes": undefined,
         "vote_level": np.empty(0),
         "vote_level_accuracy": np.empty(0),
         "vote_level_count": np.empty(0, dtype=np.int64),
@@ -230,7 +234,7 @@ def _vote_figures(
         statistics.vote_statistics(counts[several], group), int(group.max()) + 1, 0, rng
     )
     figures["n_voted_rows"] = int(several.sum())
-    figures["votes_per_row"] = m = float(counts[several].sum(axis=1).mean())
+    figures["votes_per_row"] = n_votes = float(counts[several].sum(axis=1).mean())
     for name in ("agreement", "alpha"):
         figures[f"vote_{name}"] = float(estimate[name])
         figures[f"vote_{name}_interval"] = interval[name]
@@ -238,10 +242,14 @@ def _vote_figures(
         voted, truth = counts[evidence.row][judged], evidence.truth[judged]
         rho = statistics.vote_correlation(voted, truth.argmax(axis=1))
         figures["vote_correlation"] = rho
-        figures["effective_votes"] = m / (1 + (m - 1) * max(rho, 0.0))
+        # the design effect of a cluster sample whose members correlate by rho
+        figures["effective_votes"] = n_votes / (1 + (n_votes - 1) * max(rho, 0.0))
+        # rows with other numbers of votes share a level if they agree to two digits
         share = (voted.max(axis=1) / voted.sum(axis=1)).round(2)
-        level, place = np.unique(share, return_inverse=True)
+        level, bin_of_row = np.unique(share, return_inverse=True)
         right = truth[np.arange(len(truth)), evidence.scores[judged].argmax(axis=1)]
-        figures["vote_level"], figures["vote_level_count"] = level, np.bincount(place)
-        figures["vote_level_accuracy"] = np.bincount(place, weights=right) / np.bincount(place)
+        figures["vote_level"], figures["vote_level_count"] = level, np.bincount(bin_of_row)
+        figures["vote_level_accuracy"] = np.bincount(bin_of_row, weights=right) / np.bincount(
+            bin_of_row
+        )
     return figures

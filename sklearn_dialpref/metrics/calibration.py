@@ -12,6 +12,8 @@ from sklearn_dialpref._dialogues.validation import label_array
 
 from ._columns import as_columns, class_codes, labelled_rows
 
+MAX_BINS = 10**6
+
 
 def expected_calibration_error(
     y_true: Any, y_proba: Any, *, n_bins: int = 15, classes: Any = None
@@ -25,10 +27,10 @@ def expected_calibration_error(
     y_proba : array-like of shape (n, K) or (n,)
         Class probabilities, rows summing to 1. 1-D: those of the second of two classes.
     n_bins : int, default=15
-        Number of bins of equal width on [0, 1].
+        Number of bins of equal width on [0, 1], at most a million.
     classes : array-like of shape (K,), default=None
-        The class of each column of `y_proba`. By default the sorted labels in `y_true`, which
-        must then hold all K.
+        The class of each column of `y_proba`. By default the column names of a DataFrame if they
+        are the labels, else the sorted labels in `y_true`, which must then hold all K.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def expected_calibration_error(
     ------
     ValueError
         If all labels are missing, `y_true` is multilabel, lengths or classes do not fit,
-        `y_proba` holds no probabilities, or `n_bins` is below 1.
+        `y_proba` holds no probabilities, or `n_bins` is out of range.
 
     Notes
     -----
@@ -65,12 +67,12 @@ def expected_calibration_error(
     >>> expected_calibration_error(["a", "a", "b", "a"], y_proba)
     0.25
     """
-    check_scalar(n_bins, "n_bins", Integral, min_val=1)
+    check_scalar(n_bins, "n_bins", Integral, min_val=1, max_val=MAX_BINS)
     labels = label_array(y_true)
     if labels.ndim != 1:
         raise ValueError(
             f"expected_calibration_error needs one class per row, got y_true of shape"
-            f" {labels.shape}; for multilabel y_true call it label by label."
+            f" {labels.shape}; for multilabel y_true call it label by label"
         )
     proba = as_columns(y_proba, "y_proba", lambda second: 1 - second)
     check_consistent_length(labels, proba)
@@ -78,10 +80,10 @@ def expected_calibration_error(
         raise ValueError(
             "y_proba must hold probabilities, in [0, 1] and summing to 1 in each row, but its"
             f" values reach from {proba.min():.3g} to {proba.max():.3g} and its row sums from"
-            f" {proba.sum(axis=1).min():.3g} to {proba.sum(axis=1).max():.3g}."
+            f" {proba.sum(axis=1).min():.3g} to {proba.sum(axis=1).max():.3g}"
         )
     labelled = labelled_rows(labels, "expected_calibration_error")
-    code = class_codes(labels, ~labelled, proba.shape[1], classes)[labelled]
+    code = class_codes(labels, ~labelled, proba.shape[1], classes, y_proba)[labelled]
     confidence = proba[labelled].max(axis=1)
     right = proba[labelled].argmax(axis=1) == code
     edges = np.linspace(0, 1, n_bins + 1)[1:-1]

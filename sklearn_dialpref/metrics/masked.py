@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import get_scorer, make_scorer
-from sklearn.utils import get_tags
+from sklearn.utils import check_consistent_length, get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 from sklearn_dialpref._dialogues.validation import label_array
@@ -63,6 +63,8 @@ def masked_scorer(
     ------
     ValueError
         If `scoring` is not a known name, or arguments for a metric come with a scorer.
+    TypeError
+        If `scoring` is neither a name nor callable.
 
     See Also
     --------
@@ -85,6 +87,10 @@ def masked_scorer(
     >>> masked_scorer("accuracy")(clf, X, y)
     0.5
     """
+    if not isinstance(scoring, str) and not callable(scoring):
+        raise TypeError(
+            f"scoring must be the name of a scorer, a scorer or a metric function, got {scoring!r}"
+        )
     if not isinstance(scoring, str) and not _is_scorer(scoring):
         return MaskedScorer(
             make_scorer(
@@ -97,7 +103,7 @@ def masked_scorer(
     if kwargs or response_method != "predict" or not greater_is_better:
         raise ValueError(
             "response_method, greater_is_better and further arguments are for a metric function,"
-            f" but scoring={scoring!r} is a scorer, which has its own; pass the metric function."
+            f" but scoring={scoring!r} is a scorer, which has its own; pass the metric function"
         )
     return MaskedScorer(get_scorer(scoring))
 
@@ -140,9 +146,10 @@ class MaskedScorer:
         Raises
         ------
         ValueError
-            If no row has a label.
+            If no row has a label, lengths differ, or labels mix str with other types.
         """
         labels = label_array(y_true)
+        check_consistent_length(X, labels)
         labelled = labelled_rows(labels, "masked_scorer")
         params = {name: _rows(value, labelled) for name, value in params.items()}
         rows = _LabelledRows(estimator, labelled)

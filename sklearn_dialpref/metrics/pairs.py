@@ -6,6 +6,7 @@ import warnings
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_consistent_length
 
@@ -45,8 +46,9 @@ def pairwise_accuracy_score(
     groups : array-like of shape (n,)
         The dialogue of each row.
     classes : array-like of shape (K,), default=None
-        The class of each column of `y_score`. By default the sorted labels in `y_true`, which
-        must then hold all K. Not for 2-D `y_true`.
+        The class of each column of `y_score`. By default the column names of a DataFrame if they
+        are the labels, else the sorted labels in `y_true`, which must then hold all K. Not for
+        2-D `y_true`.
     average : {"macro", "micro"} or None, default="macro"
         - ``"macro"``: the mean over the classes that have pairs, each class alike;
         - ``"micro"``: over all pairs of all classes, each pair alike;
@@ -96,14 +98,16 @@ def pairwise_accuracy_score(
     0.5
     """
     if average not in ("macro", "micro", None):
-        raise ValueError(f"average must be 'macro', 'micro' or None, got {average!r}.")
+        raise ValueError(f"average must be 'macro', 'micro' or None, got {average!r}")
     score = as_columns(y_score, "y_score", lambda second: -second)
-    labels, dialogue = label_array(y_true), label_array(groups)
-    check_consistent_length(labels, score, dialogue)
-    if is_missing(dialogue).any():
-        raise ValueError("groups has missing values; give each row its dialogue.")
-    truth = _truth_table(labels, score.shape[1], classes)
-    group = codes_of(dialogue)
+    labels = label_array(y_true)
+    group = _group_codes(groups)
+    check_consistent_length(labels, score, group)
+    if labels.ndim == 2 and np.ndim(y_score) == 1:
+        raise ValueError(
+            f"y_true has shape {labels.shape} but y_score is 1-D; pass a score for each label"
+        )
+    truth = _truth_table(labels, score.shape[1], classes, y_score)
     counts = [
         [counted.sum() for counted in ordered_pairs(column, values, group)]
         for column, values in zip(truth.T, score.T, strict=True)
@@ -115,7 +119,7 @@ def pairwise_accuracy_score(
     if not defined.any() or (average is None and not defined.all()):
         warnings.warn(
             "pairwise_accuracy_score is NaN where no dialogue holds two labelled utterances, one"
-            f" of the class and one not: {np.count_nonzero(~defined)} of {len(defined)} scores.",
+            f" of the class and one not: {np.count_nonzero(~defined)} of {len(defined)} scores",
             UndefinedMetricWarning,
             stacklevel=2,
         )
@@ -125,17 +129,39 @@ def pairwise_accuracy_score(
     return float(result[defined].mean()) if defined.any() else float("nan")
 
 
-def _truth_table(labels: np.ndarray, n_columns: int, classes: Any) -> np.ndarray:
+def _group_codes(groups: Any) -> NDArray[np.int64]:
+    dialogue = label_array(groups)
+    if dialogue.ndim != 1:
+        raise ValueError(
+            f"groups must hold the dialogue of each row, but has shape {dialogue.shape}; pass one"
+            " column"
+        )
+    if is_missing(dialogue).any():
+        raise ValueError("groups has missing values; give each row its dialogue")
+    try:
+        return codes_of(dialogue)
+    except TypeError:
+        raise ValueError(
+            "groups must hold ids that can be compared, such as str or int, but holds"
+            f" {dialogue.tolist()[:3]} ..."
+        ) from None
+
+
+def _truth_table(labels: np.ndarray, n_columns: int, classes: Any, y_score: Any) -> np.ndarray:
     """Return 1, 0 or NaN (missing) for each row and class."""
     if labels.ndim == 2:
         if labels.shape[1] != n_columns:
             raise ValueError(
                 f"y_true has {labels.shape[1]} labels but y_score has {n_columns} columns; pass"
-                " a score for each label."
+                " a score for each label"
             )
         return indicator_table(labels, "y_true")
+    if labels.ndim != 1:
+        raise ValueError(
+            f"y_true must be of shape (n,), or (n, n_labels), but has shape {labels.shape}"
+        )
     missing = is_missing(labels)
-    code = class_codes(labels, missing, n_columns, classes)
+    code = class_codes(labels, missing, n_columns, classes, y_score)
     return np.where(missing[:, None], np.nan, code[:, None] == np.arange(n_columns))
 
 

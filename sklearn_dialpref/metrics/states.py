@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_consistent_length
+from numpy.typing import NDArray
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils import check_array, check_consistent_length
 
-from sklearn_dialpref._dialogues.validation import is_missing
+from ._state_values import State, is_absent, read_state, spellings, state_column
 
 __all__ = ["joint_goal_accuracy_score", "slot_f1_score"]
 
@@ -25,15 +29,15 @@ def joint_goal_accuracy_score(
     Parameters
     ----------
     y_true : sequence of n dict
-        The state after each utterance, slots and their values; a slot that is not there has no
-        value. A list, tuple or set of values stands for any of them, as in SGD. Utterances with
-        a missing state (None, NaN, pd.NA) are left out.
+        The state after each utterance: slots and their values. A slot that is missing, or whose
+        value is None, NaN or pd.NA, is absent. A list, tuple, set or array of values stands for
+        any of them, as in SGD. Utterances with a missing state (None, NaN, pd.NA) are left out.
     y_pred : sequence of n dict
-        Predicted states, of single values.
+        Predicted states, with one value for each slot.
     slots : collection, default=None
         The slots that count; by default all in `y_true` and `y_pred`.
     sample_weight : array-like of shape (n,), default=None
-        Weights of the utterances.
+        Weights of the utterances, not negative.
 
     Returns
     -------
@@ -43,9 +47,16 @@ def joint_goal_accuracy_score(
     Raises
     ------
     ValueError
-        If no utterance has a true state, a predicted one is missing, or lengths differ.
+        If no utterance has a true state, lengths differ, a state is nested (see
+        :func:`flatten_states`), a prediction has several values for a slot, `slots` is empty, or
+        weights are negative, not finite, or all 0.
     TypeError
-        If a state is not a dict.
+        If a state is not a dict, a predicted one is missing, or a value cannot be compared.
+
+    Warns
+    -----
+    UndefinedMetricWarning
+        If none of `slots` occurs in any state: all states are then equal, and the score is 1.
 
     See Also
     --------
@@ -75,17 +86,16 @@ def joint_goal_accuracy_score(
     >>> joint_goal_accuracy_score(y_true, [{"area": "north"}, {"area": "north"}])
     0.5
     """
-    y_true = list(y_true)
-    rows, truth, predicted = _states(y_true, y_pred, slots)
+    truth, predicted, rows, n_rows = _scored_states(y_true, y_pred, slots)
+    if slots is not None and not any([*truth, *predicted]):
+        _warn_undefined("joint_goal_accuracy_score is 1", slots)
     right = [
         true.keys() == guess.keys() and all(_agree(true[slot], guess[slot]) for slot in true)
         for true, guess in zip(truth, predicted, strict=True)
     ]
-    weight = None
-    if sample_weight is not None:
-        weight = np.asarray(sample_weight, dtype=float)
-        check_consistent_length(y_true, weight)
-        weight = weight[rows]
+    weight = None if sample_weight is None else _weights(sample_weight, n_rows)[rows]
+    if weight is not None and not weight.any():
+        raise ValueError("sample_weight is 0 on all utterances that have a state; weigh some")
     return float(np.average(right, weights=weight))
 
 
@@ -111,15 +121,21 @@ def slot_f1_score(
     Returns
     -------
     score : float, or dict of float if ``average=None``
-        In [0, 1]; 1 is best. 0 where a slot has neither a true nor a predicted value.
+        In [0, 1]; 1 is best. 0 for a slot with neither a true nor a predicted value.
 
     Raises
     ------
     ValueError
-        If no utterance has a true state, a predicted one is missing, lengths differ, or `average`
-        is not among those above.
+        If no utterance has a true state, lengths differ, a state is nested (see
+        :func:`flatten_states`), a prediction has several values for a slot, `slots` is empty, or
+        `average` is unknown.
     TypeError
-        If a state is not a dict.
+        If a state is not a dict, a predicted one is missing, or a value cannot be compared.
+
+    Warns
+    -----
+    UndefinedMetricWarning
+        If a slot has neither a true nor a predicted value. Its score is 0.
 
     See Also
     --------
@@ -145,57 +161,126 @@ def slot_f1_score(
     """
     if average not in ("micro", "macro", None):
         raise ValueError(f"average must be 'micro', 'macro' or None, got {average!r}")
-    _, truth, predicted = _states(y_true, y_pred, slots)
-    found = {slot for state in truth + predicted for slot in state}
-    names = sorted(found, key=str) if slots is None else slots
-    right, said, true = (dict.fromkeys(names, 0) for _ in range(3))
-    for state, guess in zip(truth, predicted, strict=True):
-        for slot in state:
-            true[slot] += 1
-        for slot, value in guess.items():
-            said[slot] += 1
-            right[slot] += slot in state and _agree(state[slot], value)
+    truth, predicted, _, _ = _scored_states(y_true, y_pred, slots)
+    n_true, n_predicted = (
+        Counter(slot for state in states for slot in state) for states in (truth, predicted)
+    )
+    n_right = Counter(
+        slot
+        for true, guess in zip(truth, predicted, strict=True)
+        for slot in true
+        if slot in guess and _agree(true[slot], guess[slot])
+    )
+    counters = (n_right, n_predicted, n_true)
     if average == "micro":
-        right, said, true = ({"": sum(count.values())} for count in (right, said, true))
-    each = {
-        slot: 2 * right[slot] / total if (total := said[slot] + true[slot]) else 0.0
-        for slot in right
-    }
+        counts = {"all slots": [counter.total() for counter in counters]}
+    else:
+        names = sorted(n_true | n_predicted, key=_by_text) if slots is None else slots
+        counts = {slot: [counter[slot] for counter in counters] for slot in names}
+    undefined = [slot for slot, (_, *n_values) in counts.items() if not any(n_values)]
+    if undefined or not counts:
+        _warn_undefined("slot_f1_score is 0", undefined or "all slots")
+    f1 = {slot: _f1(*count) for slot, count in counts.items()}
     if average is None:
-        return each
-    return float(np.mean(list(each.values()))) if each else 0.0
+        return f1
+    return float(np.mean(list(f1.values()))) if f1 else 0.0
 
 
-def _states(
-    y_true: Iterable[Any], y_pred: Iterable[Any], slots: Collection[Any] | None
-) -> tuple[np.ndarray, list[Mapping[Any, Any]], list[Mapping[Any, Any]]]:
-    """Rows that have a true state, and both states of each, of the slots that count."""
-    truth, predicted = list(y_true), list(y_pred)
-    check_consistent_length(truth, predicted)
-    rows = np.flatnonzero([not missing_state(state) for state in truth])
-    if not len(rows):
-        raise ValueError("y_true holds no state, all are missing; label some utterances")
-    for name, states in (("y_true", truth), ("y_pred", predicted)):
-        for row in rows:
-            if not isinstance(states[row], Mapping):
-                raise TypeError(
-                    f"{name} must hold dicts of slots and values, but row {row} holds "
-                    f"{states[row]!r}"
+def _by_text(slot: Any) -> tuple[str, str]:
+    return str(slot), type(slot).__name__
+
+
+def _f1(n_right: int, n_predicted: int, n_true: int) -> float:
+    total = n_predicted + n_true
+    return 2 * n_right / total if total else 0.0
+
+
+def _warn_undefined(value: str, slots: Any) -> None:
+    warnings.warn(
+        f"{value} where neither y_true nor y_pred has a value, which holds for {slots}",
+        UndefinedMetricWarning,
+        stacklevel=3,
+    )
+
+
+def _scored_states(
+    y_true: Any, y_pred: Any, slots: Collection[Any] | None
+) -> tuple[list[State], list[State], list[int], int]:
+    """Both states of the rows that have a true one, of the slots that count; their rows, and n."""
+    _check_slots(slots)
+    columns = {"y_true": state_column(y_true, "y_true"), "y_pred": state_column(y_pred, "y_pred")}
+    check_consistent_length(*columns.values())
+    n_rows = len(columns["y_true"])
+    rows = [row for row, state in enumerate(columns["y_true"]) if not is_absent(state)]
+    if not rows:
+        raise ValueError(
+            f"y_true holds no state, all are missing in {n_rows} rows; label some utterances"
+        )
+    truth, predicted = (
+        [_counting(_read(column[row], row, name), slots) for row in rows]
+        for name, column in columns.items()
+    )
+    for row, guess in zip(rows, predicted, strict=True):
+        for slot, value in guess.items():
+            if len(options := spellings(value)) > 1:
+                raise ValueError(
+                    f"y_pred, row {row}, slot {slot!r}: {len(options)} values, {options!r}; a "
+                    "prediction has one value for each slot"
                 )
-    kept = [[_of(slots, states[row]) for row in rows] for states in (truth, predicted)]
-    return rows, kept[0], kept[1]
+            guess[slot] = options[0]
+    return truth, predicted, rows, n_rows
 
 
-def _of(slots: Collection[Any] | None, state: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    return state if slots is None else {k: v for k, v in state.items() if k in slots}
+def _check_slots(slots: Any) -> None:
+    if slots is None:
+        return
+    plain = isinstance(slots, str | bytes) or getattr(slots, "ndim", 1) != 1
+    if plain or not isinstance(slots, Collection):
+        raise TypeError(
+            f"slots must be a collection of slot names, got {slots!r}; pass a list of them"
+        )
+    if not len(slots):
+        raise ValueError("slots is empty; name the slots that count, or pass None for all")
+    for slot in slots:
+        try:
+            hash(slot)
+        except TypeError:
+            raise TypeError(
+                f"slots must hold names that can be keys of a dict, but holds {slot!r}"
+            ) from None
 
 
-def missing_state(state: Any) -> bool:
-    """Whether there is no state: None, NaN or pd.NA."""
-    return not isinstance(state, Mapping) and bool(is_missing([state]).all())
+def _read(state: Any, row: int, name: str) -> State:
+    known = read_state(state, row, name)
+    if known is None:
+        raise TypeError(
+            f"{name} must hold dicts of slots and values, but row {row} holds {state!r}; pass "
+            "{{}} where no slot has a value"
+        )
+    return known
+
+
+def _counting(state: State, slots: Collection[Any] | None) -> State:
+    return state if slots is None else {slot: state[slot] for slot in slots if slot in state}
+
+
+def _weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64]:
+    weight = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    if weight.shape != (n_rows,):
+        raise ValueError(
+            f"sample_weight must hold a number for each of the {n_rows} utterances, but has shape "
+            f"{weight.shape}"
+        )
+    with np.errstate(over="ignore"):
+        if weight.min() < 0 or np.isinf(weight.sum()):
+            raise ValueError(
+                "sample_weight must not be negative, nor too large to be added up, but reaches "
+                f"from {weight.min():.3g} to {weight.max():.3g}"
+            )
+    return weight
 
 
 def _agree(true: Any, guess: Any) -> bool:
-    if isinstance(true, Sequence | set | frozenset) and not isinstance(true, str | bytes):
-        return guess in true
-    return bool(true == guess)
+    return any(bool(option == guess) for option in spellings(true))
