@@ -19,7 +19,6 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref._persistence import folder as _folder
 from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import hinge
 
@@ -239,8 +238,8 @@ def cases(data):
 def test_what_the_human_labels_decided(biased, tmp_path, case, sentence):
     clf = DialoguePreferenceClassifier("precomputed", max_epochs=3, random_state=0)
     clf.fit(biased.X, *cases(biased)[case])
-    kept = agrees(clf, biased.X, tmp_path / "clf"), pickle.loads(pickle.dumps(clf))
-    for again in kept:
+    copies = agrees(clf, biased.X, tmp_path / "clf"), pickle.loads(pickle.dumps(clf))
+    for again in copies:
         for name in LEARNED:
             np.testing.assert_equal(getattr(again, name), getattr(clf, name))
     assert sentence in (tmp_path / "clf" / "README.md").read_text()
@@ -289,7 +288,7 @@ def test_not_fitted(tmp_path):
 def test_a_failure_leaves_what_was_there(copied, monkeypatch):
     clf = load(copied)
     before = (copied / "dialpref.json").read_bytes()
-    monkeypatch.setattr(_folder, "_sha256", lambda file: 1 / 0)
+    monkeypatch.setattr("sklearn_dialpref._persistence.folder._sha256", lambda file: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         clf.save(copied)
     monkeypatch.undo()
