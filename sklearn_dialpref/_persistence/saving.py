@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -20,11 +21,13 @@ from sklearn_dialpref._labels.fitted import FittedLabels, plain, plain_values
 from sklearn_dialpref._labels.targets import Targets
 from sklearn_dialpref._training.inputs import POOLINGS
 
-from .folder import checked_folder, new_folder, read_json
+from .files import check_encoder, naming_encoder, read_tensors
+from .folder import DamagedFile, new_folder, read_folder, read_json
 
 KIND = "classifier"
 STATE, WEIGHTS, ENCODER, CARD = "classifier.json", "student.safetensors", "encoder", "README.md"
 STATUSES = ("absent", "used", "corrected", "left out")  # of the teacher
+LOAD_CALLER = 5  # frames from a warning while reading to who called `load`
 PACKAGES = ("sklearn-dialpref", "scikit-learn", "torch", "sentence-transformers", "numpy")
 
 
@@ -120,18 +123,26 @@ class SavedAsFolder(BaseEstimator):
             If the folder names a device that this machine lacks, or a schedule of an earlier
             version.
         """
-        folder = checked_folder(path, KIND)
+        if device is not None:
+            _check_device(device)
+        return read_folder(path, KIND, partial(cls._read, device=device))
+
+    @classmethod
+    def _read(cls, folder: Path, device: str | None) -> Self:
+        state = read_json(folder / STATE)
         try:
-            state = read_json(folder / STATE)
             estimator = cls(**_parameters_from(state["parameters"], folder))
             if device is not None:
                 estimator.device = device
             estimator._check_parameters()
-            _restore(estimator, state, folder, _available_device(estimator.device))
-        except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+            device = _available_device(estimator.device, LOAD_CALLER)
+            _restore(estimator, state, folder, device)
+        except (DamagedFile, Warning):
+            raise
+        except Exception as error:  # whatever a nonsensical value leads to
             raise ValueError(
                 f"{folder} cannot be read as a {KIND}: {STATE} is not as {cls.__name__}.save "
-                f"writes it ({type(error).__name__}: {error})"
+                f"writes it, or does not fit {WEIGHTS} ({type(error).__name__}: {error})"
             ) from error
         return estimator
 
@@ -225,12 +236,13 @@ def _parameters_from(saved: dict[str, Any], folder: Path) -> dict[str, Any]:
             "schedule='two_rounds' of an earlier version is no longer there: the classifier "
             "predicts as it was saved, and has the default schedule if it is fitted again",
             UserWarning,
-            stacklevel=3,
+            stacklevel=LOAD_CALLER,
         )
     if parameters["encoder"] is None:
         from sklearn_dialpref._student.encoders import load_encoder
 
-        parameters["encoder"] = load_encoder(folder / ENCODER)
+        with naming_encoder(folder / ENCODER):
+            parameters["encoder"] = load_encoder(folder / ENCODER)
     return parameters
 
 
@@ -348,12 +360,17 @@ def _read_student(
     from sklearn_dialpref._student.encoders import FrozenEncoder, TextEncoder, load_encoder
 
     saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling_
+    weights = read_tensors(folder / WEIGHTS)
     frozen = trained = None
-    if labels.n_texts and layers == 0:
-        frozen = FrozenEncoder(saved, device, pooling)
-    elif labels.n_texts:
-        trained = TextEncoder(load_encoder(saved), layers, pooling)
-    weights = _weights(folder / WEIGHTS)
+    if labels.n_texts:
+        if not (folder / ENCODER).is_dir():
+            raise ValueError(f"{folder} has no encoder, but its texts need one")
+        with naming_encoder(folder / ENCODER):
+            if layers == 0:
+                frozen = FrozenEncoder(saved, device, pooling)
+            else:
+                trained = TextEncoder(load_encoder(saved), layers, pooling)
+            check_encoder(frozen.text_encoder if frozen else trained)
     return frozen, _ready_net(weights, len(labels.classes), trained, device, folder / WEIGHTS)
 
 
@@ -377,7 +394,16 @@ def _ready_net(
     return ready_net(student, device)
 
 
-def _available_device(device: str) -> str:
+def _check_device(device: str) -> None:
+    """Let torch raise its error for a device that there cannot be."""
+    import torch
+
+    from sklearn_dialpref._training.net import torch_device
+
+    torch.device(torch_device(device))
+
+
+def _available_device(device: str, stacklevel: int = 3) -> str:
     """The device, or the processor where there is no such device."""
     import torch
 
@@ -393,19 +419,9 @@ def _available_device(device: str) -> str:
         f"device={device!r} is not there: the classifier runs on the processor; "
         "set_params(device=…) before fitting it again",
         UserWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )
     return "cpu"
-
-
-def _weights(file: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is not a safetensors file ({error})") from error
 
 
 # -- the model card ---------------------------------------------------------------------------
