@@ -35,7 +35,7 @@ TEXTS = ["hi", "where is my parcel", "thanks", "x y z late", "hello hello refund
 FEATURES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 LIMIT = 1.0  # seconds of the processor, to refuse or to load
 PATIENCE = 30.0
-NESTED = json.loads("[" * 500 + "]" * 500)
+NESTED = json.loads("[" * 100 + "]" * 100)
 VALUES = [
     *(None, True, False, 0, -1, 1, 2, 7, 255, 1000, 10**6, 10**9, 2**31, 2**63, 10**30, -(2**63)),
     *(0.5, -0.5, 1e308, 1e-308, float("nan"), float("inf")),

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_dialpref import DialoguePreferenceClassifier
+from sklearn_dialpref._persistence.folder import read_json
 from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import hinge
 
@@ -458,6 +461,105 @@ def test_links_and_other_kinds_of_files(copied, tmp_path):
     rewrite(copied, files={**manifest["files"], "code.py": "0" * 64})
     with pytest.raises(ValueError, match=r"'code\.py', of a kind that is never read"):
         load(copied)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such files")
+@pytest.mark.parametrize("kind", ["fifo", "socket", "link to a device", "folder"])
+@pytest.mark.parametrize("name", ["dialpref.json", "classifier.json", "student.safetensors"])
+def test_what_is_not_a_file_is_not_opened(saved, copied, monkeypatch, kind, name):
+    monkeypatch.chdir(copied)  # the path of a socket is short
+    (copied / name).unlink()
+    with socket.socket(socket.AF_UNIX) as opened:
+        if kind == "fifo":  # opening one waits for a writer
+            os.mkfifo(name)
+        elif kind == "socket":
+            opened.bind(name)
+        elif kind == "folder":
+            (copied / name).mkdir()
+        else:
+            (copied / name).symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=name):
+        load(copied)
+    if name == "dialpref.json":
+        with pytest.raises(FileExistsError, match="is not a saved classifier"):
+            load(saved).save(copied)
+
+
+@pytest.mark.parametrize("name", ["dialpref.json", "classifier.json"])
+def test_absurdly_long_files(copied, name):
+    with open(copied / name, "r+b") as file:
+        file.truncate(10**12)  # sparse: takes no space
+    if name == "dialpref.json":
+        with pytest.raises(ValueError, match=r"dialpref\.json has 1000000000000 bytes, more than"):
+            load(copied)
+        return
+    with pytest.raises(ValueError, match=r"classifier\.json has 1000000000000 bytes"):
+        read_json(copied / name)
+
+
+def test_a_hundred_thousand_files_or_tensors(copied):
+    manifest = json.loads((copied / "dialpref.json").read_text())
+    names = {f"{number}.json": "0" * 64 for number in range(100_000)}
+    rewrite(copied, files={**manifest["files"], **names})
+    with pytest.raises(ValueError, match=r"dialpref\.json lists 100003 files, more than 1000"):
+        load(copied)
+    rewrite(copied, files=manifest["files"])
+    tensors = {str(number): torch.empty(0) for number in range(6000)}
+    file = copied / "student.safetensors"
+    save_file({**load_file(file), **tensors}, file)
+    resign(copied)
+    with pytest.raises(ValueError, match=r"student\.safetensors.*it lists 6006 tensors"):
+        load(copied)
+    file.write_bytes((2**40).to_bytes(8, "little") + file.read_bytes()[8:])
+    resign(copied)
+    with pytest.raises(ValueError, match=r"student\.safetensors.*its header has 1099511627776 b"):
+        load(copied)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(copied, number):
+    file = copied / "student.safetensors"
+    weights = load_file(file)
+    weights["head.1.bias"][0] = number
+    save_file(weights, file)
+    resign(copied)
+    with pytest.raises(ValueError, match=r"student\.safetensors is damaged: head\.1\.bias has"):
+        load(copied)
+
+
+@pytest.fixture(scope="module")
+def saved_text(tiny_encoder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "clf"
+    clf = DialoguePreferenceClassifier(tiny_encoder, max_epochs=1, random_state=0)
+    clf.fit(["hi", "thanks", "late", "hello"], ["a", "b"] * 2).save(path)
+    return path
+
+
+def panics(tokenizer):
+    """A table of bytes whose states lead beyond it."""
+    tokenizer["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAQAAP//////"}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("tokenizer.json", lambda value: value.clear()),
+        ("tokenizer.json", panics),
+        ("config.json", lambda value: value.update(hidden_size=7)),
+        ("1_Pooling/config.json", lambda value: value.update(embedding_dimension=10**6)),
+        ("sentence_bert_config.json", lambda value: value.update(max_seq_length="long")),
+        ("modules.json", lambda value: value.append(5)),
+    ],
+)
+def test_nonsense_in_the_files_of_the_encoder(saved_text, tmp_path, name, change):
+    folder = shutil.copytree(saved_text, tmp_path / "copy")
+    file = folder / "encoder" / name
+    value = json.loads(file.read_text())
+    change(value)
+    file.write_text(json.dumps(value))
+    resign(folder)
+    with pytest.raises(ValueError, match=name):
+        load(folder)
 
 
 def test_nonsense_in_the_state(copied):
