@@ -603,6 +603,7 @@ def test_an_encoder_that_names_code(tiny_encoder, chats, tmp_path):
         load(tmp_path / "clf")
 
 
+@pytest.mark.slow
 def test_in_another_process(saved):
     code = (
         "import sys; from sklearn_dialpref import DialoguePreferenceClassifier as C; "

@@ -370,7 +370,13 @@ def _read_student(
                 frozen = FrozenEncoder(saved, device, pooling)
             else:
                 trained = TextEncoder(load_encoder(saved), layers, pooling)
-            check_encoder(frozen.text_encoder if frozen else trained)
+            encoder = frozen.text_encoder if frozen else trained
+            check_encoder(encoder)
+        width = encoder.n_outputs + (labels.n_texts - 1) * encoder.n_context
+        if len(weights["mean"]) != width:
+            raise ValueError(
+                f"{labels.n_texts} embedded texts are not {len(weights['mean'])} wide"
+            )
     return frozen, _ready_net(weights, len(labels.classes), trained, device, folder / WEIGHTS)
 
 
