@@ -278,7 +278,8 @@ def test_fifty_kills_at_random_moments(tiny_encoder, chats, tmp_path, saving):
     saving(clf, path)
     load = (OnnxDialogueClassifier if saving is export else DialoguePreferenceClassifier).load
     expected = load(path).predict_proba(["hi"])
-    context = multiprocessing.get_context("spawn" if saving is export else "fork")
+    context = multiprocessing.get_context("forkserver")  # without onnxruntime's threads
+    context.set_forkserver_preload(["sentence_transformers", "sklearn_dialpref.serving.export"])
     rng = random.Random(0)
     for _ in range(50):
         started = context.Event()

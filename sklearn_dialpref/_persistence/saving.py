@@ -361,6 +361,7 @@ def _read_student(
 
     saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling_
     weights = read_tensors(folder / WEIGHTS)
+    encoder: Any
     frozen = trained = None
     if labels.n_texts:
         if not (folder / ENCODER).is_dir():
@@ -374,9 +375,7 @@ def _read_student(
             check_encoder(encoder)
         width = encoder.n_outputs + (labels.n_texts - 1) * encoder.n_context
         if len(weights["mean"]) != width:
-            raise ValueError(
-                f"{labels.n_texts} embedded texts are not {len(weights['mean'])} wide"
-            )
+            raise ValueError(f"the weights are for {len(weights['mean'])} inputs, not {width}")
     return frozen, _ready_net(weights, len(labels.classes), trained, device, folder / WEIGHTS)
 
 
