@@ -18,7 +18,9 @@ def check_name(name: Any, folder: Path) -> None:
         and not PureWindowsPath(name).drive
         and "\\" not in name
         and ".." not in parts
-        and not any((folder / Path(*parts[: at + 1])).is_symlink() for at in range(len(parts)))
+        and not any(
+            (folder / Path(*parts[:depth])).is_symlink() for depth in range(1, len(parts) + 1)
+        )
     )
     if not inside:
         raise ValueError(f"{folder} names the file {name!r}, which does not lie in it")

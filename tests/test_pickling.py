@@ -16,8 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref._persistence import saving as _saving
-from sklearn_dialpref._student import encoders as _encoders
+from sklearn_dialpref._persistence.saving import _available_device
+from sklearn_dialpref._student.encoders import TextEncoder
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,9 @@ def test_a_pickle_of_a_device_that_is_not_here(tiny_encoder, chats, trainable_la
 def test_a_gpu_by_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert [_saving._there(device) for device in ("cuda", "cuda:0")] == ["cuda", "cuda:0"]
+    assert [_available_device(device) for device in ("cuda", "cuda:0")] == ["cuda", "cuda:0"]
     with pytest.warns(UserWarning, match="device='cuda:1' is not there"):
-        assert _saving._there("cuda:1") == "cpu"
+        assert _available_device("cuda:1") == "cpu"
 
 
 def test_what_was_encoded_is_not_encoded_again(fitted, chats, monkeypatch):
@@ -131,7 +131,7 @@ def test_what_was_encoded_is_not_encoded_again(fitted, chats, monkeypatch):
     def refuse(self, texts, verbose=False):
         raise AssertionError(f"{len(texts)} texts are encoded again")
 
-    monkeypatch.setattr(_encoders.TextEncoder, "embed", refuse)
+    monkeypatch.setattr(TextEncoder, "embed", refuse)
     for _ in range(2):
         np.testing.assert_array_equal(pickle.loads(content).predict_proba(chats.X), expected)
 
@@ -172,5 +172,5 @@ def test_a_pickled_encoder_writes_nowhere_else(fitted, tmp_path, name):
     content = fitted._text_encoder.__getstate__()
     content["files"] = {**content["files"], name: b"{}"}
     with pytest.raises(ValueError, match="pickled encoder names the file"):
-        _encoders.TextEncoder.__new__(_encoders.TextEncoder).__setstate__(content)
+        TextEncoder.__new__(TextEncoder).__setstate__(content)
     assert not list(tmp_path.rglob("outside*"))

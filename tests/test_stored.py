@@ -26,8 +26,8 @@ def golden(case):
 @pytest.mark.parametrize("case", CASES)
 def test_a_stored_folder_predicts_as_it_did(chats, case):
     clf = DialoguePreferenceClassifier.load(STORED / f"format_1_{case}")
-    found = clf.predict_proba(chats.X.iloc[:20])
-    np.testing.assert_allclose(found, golden(case), atol=2e-6)
+    probabilities = clf.predict_proba(chats.X.iloc[:20])
+    np.testing.assert_allclose(probabilities, golden(case), atol=2e-6)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -36,6 +36,6 @@ def test_a_fit_gives_what_it_gave(chats, case):
     if case == "labels":
         labels = (np.eye(3)[np.unique(chats.y_true, return_inverse=True)[1]], None)
     clf = DialoguePreferenceClassifier("precomputed", random_state=0, max_epochs=3)
-    found = clf.fit(chats.X, *labels).predict_proba(chats.X.iloc[:20])
+    probabilities = clf.fit(chats.X, *labels).predict_proba(chats.X.iloc[:20])
     # other processors and versions of torch round otherwise
-    np.testing.assert_allclose(found, golden(case), atol=1e-3)
+    np.testing.assert_allclose(probabilities, golden(case), atol=1e-3)

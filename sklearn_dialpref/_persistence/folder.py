@@ -5,26 +5,53 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sklearn_dialpref._paths import check_name
+
+from .replacing import (
+    NEW,
+    abandoned,
+    locked,
+    remove_leftovers,
+    replace,
+    resting_place,
+    sync,
+    work_folder,
+)
 
 FORMAT = 1
 MANIFEST = "dialpref.json"
 MAKER = "sklearn-dialpref"
+MOST_FILES = 1000
+MOST_JSON_BYTES = 2**24
+ATTEMPTS = 20  # to read a folder that is being replaced
+UNLOCKED_ATTEMPTS = 2
+PAUSE_SECONDS = 0.01
+
+Read = TypeVar("Read")
+
+
+class DamagedFile(ValueError):
+    """A file of a saved folder that cannot be read; the message names it."""
+
+
+# -- writing ----------------------------------------------------------------------------------
 
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     """An empty folder to write into, which takes its place at ``path`` when the block is done.
 
-    A folder of the same kind that is there already is replaced, with all that is in it; other
-    things are not. After an error all is as it was.
+    A folder of the same kind at ``path`` is replaced, with all that is in it, in one step where
+    the file system can exchange two folders; anything else is not. If ``path`` is a link, what it
+    points to is replaced. After an error everything is as it was.
 
     Parameters
     ----------
@@ -41,49 +68,131 @@ def new_folder(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     FileExistsError
         If something else is at ``path``.
     """
-    target = Path(path).expanduser().absolute()
-    if target.exists() and not _is_of_kind(target, kind):
+    target = Path(os.path.realpath(Path(path).expanduser()))
+    _check_replaceable(target, kind)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with work_folder(target) as work:
+        new = work / NEW
+        new.mkdir()
+        yield new
+        _write_manifest(new, kind)
+        with locked(target.parent) as held:
+            _check_replaceable(target, kind)
+            replace(target, new, work)
+            if held:
+                remove_leftovers(target)
+
+
+def _check_replaceable(target: Path, kind: str) -> None:
+    if os.path.lexists(target) and not _is_of_kind(target, kind):
         raise FileExistsError(
             f"{target} exists and is not a saved {kind}: choose another path, or remove it"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+
+
+def _is_of_kind(folder: Path, kind: str) -> bool:
     try:
-        made = work / "new"
-        made.mkdir()
-        yield made
-        for name in _files(made):
-            check_name(name, made)
-        manifest = {
-            "made_by": MAKER,
-            "format": FORMAT,
-            "kind": kind,
-            "files": {name: _sha256(made / name) for name in sorted(_files(made))},
-        }
-        (made / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        for name in _files(made):
-            with open(made / name, "rb") as file:
-                os.fsync(file.fileno())
-        _replace(target, made, work / "old")
+        manifest = _manifest(folder)
+    except ValueError:
+        return False
+    return manifest is not None and manifest.get("kind") == kind
+
+
+def _write_manifest(folder: Path, kind: str) -> None:
+    names = sorted(_files(folder))
+    for name in names:
+        check_name(name, folder)
+    manifest = {
+        "made_by": MAKER,
+        "format": FORMAT,
+        "kind": kind,
+        "files": {name: _sha256(folder / name) for name in names},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    # a power cut must not leave the name of a folder whose files are not on the disk
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def read_folder(path: str | os.PathLike[str], kind: str, read: Callable[[Path], Read]) -> Read:
+    """What ``read`` makes of the folder, all of it from one version of the folder.
+
+    If the folder was replaced meanwhile, it is read again; the third time while a lock keeps
+    savers waiting.
+
+    Parameters
+    ----------
+    path : str or Path
+    kind : str
+        What the folder holds, such as "classifier".
+    read : callable
+        Takes the path of the checked folder.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        As of :func:`checked_folder`, or if the folder is replaced all the time.
+    """
+    target = Path(path).expanduser()
+    for attempt in range(ATTEMPTS):
+        last = attempt == ATTEMPTS - 1
+        with _savers_wait(target) if attempt >= UNLOCKED_ATTEMPTS else nullcontext():
+            folder = resting_place(target)
+            with _version_of(folder) as version:
+                try:
+                    result = read(checked_folder(folder, kind))
+                except Exception:
+                    missing = version is None and attempt < UNLOCKED_ATTEMPTS
+                    if last or (not missing and _is_current(folder, version)):
+                        raise
+                else:
+                    if _is_current(folder, version):
+                        return result
+        time.sleep(PAUSE_SECONDS * attempt)
+    raise ValueError(f"{target} was replaced {ATTEMPTS} times while it was read; load it again")
+
+
+def _savers_wait(target: Path) -> AbstractContextManager[object]:
+    return locked(Path(os.path.realpath(target)).parent, shared=True)
+
+
+@contextmanager
+def _version_of(folder: Path) -> Iterator[os.stat_result | None]:
+    """The identity of the manifest, held open so that no later file can have the same."""
+    file = folder / MANIFEST
+    if not is_regular(file):
+        yield None
+        return
+    opened = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        yield os.fstat(opened)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        os.close(opened)
 
 
-def _replace(target: Path, made: Path, old: Path) -> None:
-    """Put ``made`` in the place of ``target``, or leave that where it is."""
-    had = target.exists()
-    if had:
-        target.rename(old)
+def _is_current(folder: Path, version: os.stat_result | None) -> bool:
+    file = folder / MANIFEST
+    if version is None:
+        return not is_regular(file)
     try:
-        made.rename(target)
-    except BaseException:
-        if had:
-            old.rename(target)
-        raise
+        return os.path.samestat(file.lstat(), version)
+    except OSError:
+        return False
 
 
 def checked_folder(path: str | os.PathLike[str], kind: str) -> Path:
     """The folder, after a look at all of it.
+
+    Only regular files are opened: no link, FIFO, socket or device.
 
     Parameters
     ----------
@@ -104,44 +213,73 @@ def checked_folder(path: str | os.PathLike[str], kind: str) -> Path:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder} to load a saved {kind} from")
+        places = "".join(f"; an interrupted save left one in {old}" for old in abandoned(folder))
+        raise FileNotFoundError(f"there is no folder {folder} to load a saved {kind} from{places}")
+    try:
+        _check_files(folder, _listed_files(folder, kind))
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be read: {error}") from error
+    return folder
+
+
+def _listed_files(folder: Path, kind: str) -> dict[str, str]:
+    """The manifest's files and their hashes, once it is of this kind and of a known format."""
     manifest = _manifest(folder)
     if manifest is None:
         raise ValueError(
             f"{folder} was not saved by this package: it has no {MANIFEST} that names it as maker"
         )
-    version, found = manifest.get("format"), manifest.get("kind")
-    if not isinstance(version, int) or version < 1:
+    version, saved_kind = manifest.get("format"), manifest.get("kind")
+    if type(version) is not int or version < 1:
         raise ValueError(f"{folder} is damaged: {MANIFEST} has the format {version!r}")
     if version > FORMAT:
         raise ValueError(
             f"{folder} was saved in format {version} by a later version of this package, which "
-            f"here reads up to {FORMAT}: update sklearn-dialpref, or save it anew"
+            f"here reads up to {FORMAT} in {MANIFEST}: update sklearn-dialpref, or save it anew"
         )
-    if found != kind:
-        raise ValueError(f"{folder} holds a saved {found}, but a {kind} is to be loaded")
+    if saved_kind != kind:
+        raise ValueError(
+            f"{folder} holds a saved {saved_kind}, but a {kind} is to be loaded (by {MANIFEST})"
+        )
     files = manifest.get("files")
     if not isinstance(files, dict):
         raise ValueError(f"{folder} is damaged: {MANIFEST} does not list its files")
+    if len(files) > MOST_FILES:
+        raise ValueError(
+            f"{folder} is damaged: {MANIFEST} lists {len(files)} files, more than {MOST_FILES}"
+        )
+    return files
+
+
+def _check_files(folder: Path, files: dict[str, str]) -> None:
+    """Raise a ValueError unless just these files are there, unchanged."""
     for name in files:
-        check_name(name, folder)
-    present = set(_files(folder)) - {MANIFEST}
-    if strange := sorted(present - set(files)):
-        raise ValueError(f"{folder} has files that it was not saved with: {strange}; remove them")
-    if lost := sorted(set(files) - present):
-        raise ValueError(f"{folder} is damaged: {lost} are missing; save it anew")
+        try:
+            check_name(name, folder)
+        except ValueError as error:
+            raise ValueError(f"{MANIFEST} is damaged: {error}") from error
+    present = set(islice(_files(folder), MOST_FILES + 2)) - {MANIFEST}
+    if unlisted := sorted(present - set(files))[:5]:
+        raise ValueError(
+            f"{folder} has files that it was not saved with: {unlisted}; remove them "
+            f"({MANIFEST} does not list them)"
+        )
+    if missing := sorted(set(files) - present):
+        raise ValueError(f"{folder} is damaged: {missing} are missing; save it anew")
     for name, digest in files.items():
+        if not is_regular(folder / name):
+            raise ValueError(f"{folder} is damaged: {name} is not a regular file; save it anew")
         if _sha256(folder / name) != digest:
             raise ValueError(
-                f"{folder} is damaged: {name} is not what was saved, by its sha256; save it anew"
+                f"{folder} is damaged: {name} is not what was saved, by its sha256 in {MANIFEST}; "
+                "save it anew"
             )
-    return folder
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
-    """What the folder says of itself; None if it is not one of ours."""
+    """The folder's manifest; None if it is not one of ours."""
     file = folder / MANIFEST
-    if not file.is_file():
+    if not is_regular(file):
         return None
     manifest = read_json(file)
     ours = isinstance(manifest, dict) and manifest.get("made_by") == MAKER
@@ -149,28 +287,44 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def read_json(file: Path) -> Any:
-    """What a file of a saved folder says."""
+    """The content of a JSON file of a saved folder."""
+    if (size := file.stat().st_size) > MOST_JSON_BYTES:
+        raise DamagedFile(
+            f"{file.parent} is damaged: {file.name} has {size} bytes, more than any that is saved"
+        )
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file.parent} is damaged: {file.name} is not JSON ({error})") from error
+        raise DamagedFile(
+            f"{file.parent} is damaged: {file.name} is not JSON ({error})"
+        ) from error
 
 
-def _is_of_kind(folder: Path, kind: str) -> bool:
+@contextmanager
+def naming(file: Path, format_name: str) -> Iterator[None]:
+    """Turn whatever a parser raises in the block into a ValueError that names the file."""
     try:
-        manifest = _manifest(folder)
-    except ValueError:
+        yield
+    except BaseException as error:
+        # a panic of a Rust library is a BaseException whose class cannot be imported
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        raise DamagedFile(f"{file} is not {format_name} ({error})") from error
+
+
+def is_regular(file: Path) -> bool:
+    """Whether it is a file that can be opened safely: no link, FIFO, socket or device."""
+    try:
+        return stat.S_ISREG(file.lstat().st_mode)
+    except (OSError, ValueError):
         return False
-    return manifest is not None and manifest.get("kind") == kind
 
 
-def _files(folder: Path) -> list[str]:
-    """All that is not a folder, as names with slashes."""
-    return [
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    ]
+def _files(folder: Path) -> Iterator[str]:
+    """Everything that is not a folder, as names with slashes."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not path.is_dir():
+            yield path.relative_to(folder).as_posix()
 
 
 def _sha256(file: Path) -> str:

@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -20,32 +21,34 @@ from sklearn_dialpref._labels.fitted import FittedLabels, plain, plain_values
 from sklearn_dialpref._labels.targets import Targets
 from sklearn_dialpref._training.inputs import POOLINGS
 
-from .folder import checked_folder, new_folder, read_json
+from .files import check_encoder, naming_encoder, read_tensors
+from .folder import DamagedFile, new_folder, read_folder, read_json
 
 KIND = "classifier"
 STATE, WEIGHTS, ENCODER, CARD = "classifier.json", "student.safetensors", "encoder", "README.md"
 STATUSES = ("absent", "used", "corrected", "left out")  # of the teacher
+LOAD_CALLER = 5  # frames from a warning while reading to who called `load`
 PACKAGES = ("sklearn-dialpref", "scikit-learn", "torch", "sentence-transformers", "numpy")
 
 
 class SavedAsFolder(BaseEstimator):
-    """Gives a classifier ``save``, ``load`` and pickling."""
+    """Mixin that gives a classifier ``save``, ``load`` and pickling."""
 
     def save(
         self, path: str | os.PathLike[str], *, metrics: Mapping[str, float] | None = None
     ) -> None:
         """Save the fitted estimator as a folder, without pickle.
 
-        The folder has the weights and the encoder as safetensors, the tokenizer, all else as
-        JSON, and a model card, and needs nothing outside it. It appears whole or not at all; one
-        that was saved before at ``path`` is replaced.
+        The folder holds the weights and the encoder as safetensors, the tokenizer, everything
+        else as JSON, and a model card. It needs nothing outside it. It appears whole or not at
+        all, and replaces a classifier that was saved at ``path`` before.
 
         Parameters
         ----------
         path : str or Path
             Path of the folder.
         metrics : dict of float, default=None
-            What you measured on dialogues that were not trained on, by name, for the card.
+            What you measured on dialogues that it was not trained on, by name, for the card.
 
         Raises
         ------
@@ -97,8 +100,8 @@ class SavedAsFolder(BaseEstimator):
         path : str or Path
             Path of the folder.
         device : str, default=None
-            Torch device; None keeps the parameter. Where there is no such device, the
-            processor, with a UserWarning.
+            Torch device; None keeps the saved parameter. Where there is no such device, the
+            classifier runs on the processor, with a UserWarning.
 
         Returns
         -------
@@ -111,25 +114,35 @@ class SavedAsFolder(BaseEstimator):
         FileNotFoundError
             If there is no such folder.
         ValueError
-            If it was not saved by this package or by a later version, is damaged or changed.
+            If it was not saved by this package, or by a later version of it, or if a file in it
+            is damaged or was changed.
 
         Warns
         -----
         UserWarning
-            If the folder names a device or a schedule that is not there.
+            If the folder names a device that this machine lacks, or a schedule of an earlier
+            version.
         """
-        folder = checked_folder(path, KIND)
+        if device is not None:
+            _check_device(device)
+        return read_folder(path, KIND, partial(cls._read, device=device))
+
+    @classmethod
+    def _read(cls, folder: Path, device: str | None) -> Self:
+        state = read_json(folder / STATE)
         try:
-            state = read_json(folder / STATE)
             estimator = cls(**_parameters_from(state["parameters"], folder))
             if device is not None:
                 estimator.device = device
             estimator._check_parameters()
-            _restore(estimator, state, folder, _there(estimator.device))
-        except (KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+            device = _available_device(estimator.device, LOAD_CALLER)
+            _restore(estimator, state, folder, device)
+        except (DamagedFile, Warning):
+            raise
+        except Exception as error:  # whatever a nonsensical value leads to
             raise ValueError(
                 f"{folder} cannot be read as a {KIND}: {STATE} is not as {cls.__name__}.save "
-                f"writes it ({type(error).__name__}: {error})"
+                f"writes it, or does not fit {WEIGHTS} ({type(error).__name__}: {error})"
             ) from error
         return estimator
 
@@ -157,7 +170,7 @@ class SavedAsFolder(BaseEstimator):
 
         super().__setstate__(state)
         if "net_" in state:
-            device, net = _there(self.device), state["net_"]
+            device, net = _available_device(self.device), state["net_"]
             weights = load(net["weights"])
             n_classes = len(self.classes_)
             self.net_ = _ready_net(weights, n_classes, net["encoder"], device, "the pickle")
@@ -223,12 +236,13 @@ def _parameters_from(saved: dict[str, Any], folder: Path) -> dict[str, Any]:
             "schedule='two_rounds' of an earlier version is no longer there: the classifier "
             "predicts as it was saved, and has the default schedule if it is fitted again",
             UserWarning,
-            stacklevel=3,
+            stacklevel=LOAD_CALLER,
         )
     if parameters["encoder"] is None:
         from sklearn_dialpref._student.encoders import load_encoder
 
-        parameters["encoder"] = load_encoder(folder / ENCODER)
+        with naming_encoder(folder / ENCODER):
+            parameters["encoder"] = load_encoder(folder / ENCODER)
     return parameters
 
 
@@ -260,7 +274,7 @@ def _state(estimator: Any) -> dict[str, Any]:
 
 
 def _training_as_json(estimator: Any) -> dict[str, Any]:
-    """What the human labels decided, None where it is not known."""
+    """What the human labels decided; None where it is not known."""
     bias = getattr(estimator, "teacher_bias_", None)
     numbers = {
         name: getattr(estimator, f"{name}_", None)
@@ -274,7 +288,7 @@ def _training_as_json(estimator: Any) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> float | None:
-    """A number as JSON has it; None where there is none."""
+    """A number as JSON has it; None for none, NaN or infinity."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
@@ -306,9 +320,11 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -
 def _restore_training(estimator: Any, saved: dict[str, Any], folder: Path) -> None:
     """What :func:`_training_as_json` took; all None of a folder of an earlier version."""
     status, bias = saved.get("teacher_status"), saved.get("teacher_bias")
-    other = bias is not None and len(bias) != len(estimator.classes_)
-    if other or status not in (None, *STATUSES):
-        raise ValueError(f"{folder} is damaged: what it says of the teacher is not of its classes")
+    misfit = bias is not None and len(bias) != len(estimator.classes_)
+    if misfit or status not in (None, *STATUSES):
+        raise ValueError(
+            f"{folder} is damaged: what {STATE} says of the teacher does not fit its classes"
+        )
     estimator.teacher_status_ = status
     estimator.teacher_bias_ = None if bias is None else np.array(bias, dtype=np.float64)
     for name in ("teacher_bias_gain", "human_weight", "temperature"):
@@ -344,12 +360,22 @@ def _read_student(
     from sklearn_dialpref._student.encoders import FrozenEncoder, TextEncoder, load_encoder
 
     saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling_
+    weights = read_tensors(folder / WEIGHTS)
+    encoder: Any
     frozen = trained = None
-    if labels.n_texts and layers == 0:
-        frozen = FrozenEncoder(saved, device, pooling)
-    elif labels.n_texts:
-        trained = TextEncoder(load_encoder(saved), layers, pooling)
-    weights = _weights(folder / WEIGHTS)
+    if labels.n_texts:
+        if not (folder / ENCODER).is_dir():
+            raise ValueError(f"{folder} has no encoder, but its texts need one")
+        with naming_encoder(folder / ENCODER):
+            if layers == 0:
+                frozen = FrozenEncoder(saved, device, pooling)
+            else:
+                trained = TextEncoder(load_encoder(saved), layers, pooling)
+            encoder = frozen.text_encoder if frozen else trained
+            check_encoder(encoder)
+        width = encoder.n_outputs + (labels.n_texts - 1) * encoder.n_context
+        if len(weights["mean"]) != width:
+            raise ValueError(f"the weights are for {len(weights['mean'])} inputs, not {width}")
     return frozen, _ready_net(weights, len(labels.classes), trained, device, folder / WEIGHTS)
 
 
@@ -365,15 +391,24 @@ def _ready_net(
     with torch.random.fork_rng(devices=[]):
         student = Student(len(weights["mean"]), n_classes, encoder, width=width)
     if weights["head.4.bias"].shape != (n_classes,):
-        raise ValueError(f"{source} is damaged: its weights are not of {n_classes} classes")
+        raise ValueError(f"{source} is damaged: its weights are not those of {n_classes} classes")
     missing, unexpected = student.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.startswith("encoder.")]
     if missing or unexpected:
-        raise ValueError(f"{source} lacks {missing} and has {unexpected} beside")
+        raise ValueError(f"{source} lacks {missing} and has the unknown weights {unexpected}")
     return ready_net(student, device)
 
 
-def _there(device: str) -> str:
+def _check_device(device: str) -> None:
+    """Let torch raise its error for a device that there cannot be."""
+    import torch
+
+    from sklearn_dialpref._training.net import torch_device
+
+    torch.device(torch_device(device))
+
+
+def _available_device(device: str, stacklevel: int = 3) -> str:
     """The device, or the processor where there is no such device."""
     import torch
 
@@ -389,19 +424,9 @@ def _there(device: str) -> str:
         f"device={device!r} is not there: the classifier runs on the processor; "
         "set_params(device=…) before fitting it again",
         UserWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )
     return "cpu"
-
-
-def _weights(file: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is not a safetensors file ({error})") from error
 
 
 # -- the model card ---------------------------------------------------------------------------
@@ -409,13 +434,13 @@ def _weights(file: Path) -> dict[str, Any]:
 
 def _card(labels: FittedLabels, state: dict[str, Any], metrics: Mapping[str, float]) -> str:
     parameters = state["parameters"]
-    last = {record["stage"]: record for record in state["history"]}
-    watched = {
+    last_records = {record["stage"]: record for record in state["history"]}
+    held_out_losses = {
         f"loss on held-out dialogues, stage {stage}": record["valid_loss"]
-        for stage, record in last.items()
+        for stage, record in last_records.items()
         if record["valid_loss"] is not None
     }
-    measured = {**metrics, **watched}
+    measured = {**metrics, **held_out_losses}
     return "\n\n".join(
         [
             "# Classifier of utterances in dialogues",

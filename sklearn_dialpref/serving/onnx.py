@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn_dialpref._dialogues.texts import distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues
 from sklearn_dialpref._labels.fitted import FittedLabels, HasFittedLabels
-from sklearn_dialpref._persistence.folder import checked_folder, read_json
+from sklearn_dialpref._persistence.folder import naming, read_folder, read_json
 
 __all__ = ["KIND", "MODEL", "SERVED", "TOKENIZER", "OnnxDialogueClassifier"]
 
@@ -102,7 +103,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
         ValueError
             If it was not exported by this package or by a later version, is damaged or changed.
         """
-        return cls._from_files(checked_folder(path, KIND), threads)
+        return read_folder(path, KIND, partial(cls._from_files, threads=threads))
 
     @classmethod
     def _from_files(cls, folder: Path, threads: int | None) -> Self:
@@ -276,10 +277,8 @@ def batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 def _tokenizer(file: Path) -> Any:
     from tokenizers import Tokenizer
 
-    try:
+    with naming(file, "a tokenizer"):
         return Tokenizer.from_file(str(file))
-    except Exception as error:  # what it raises has no type of its own
-        raise ValueError(f"{file} is not a tokenizer ({error})") from error
 
 
 def _session(file: Path, threads: int | None) -> Any:

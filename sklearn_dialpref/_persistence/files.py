@@ -1,0 +1,94 @@
+"""Weights and encoders of a saved folder: read, or refused with the name of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .folder import DamagedFile, naming, read_json
+
+MOST_TENSORS = 5_000  # of a file; a list of a hundred thousand empty ones takes many seconds
+MOST_HEADER_BYTES = 2**20
+TOKENIZER = "tokenizer.json"
+
+
+def read_tensors(file: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file; a DamagedFile if it has none or numbers that are none."""
+    from safetensors.torch import load_file
+
+    check_tensors(file)
+    with naming(file, "a safetensors file"):
+        tensors = load_file(file)
+    check_finite(file, tensors)
+    return tensors
+
+
+def check_tensors(file: Path) -> None:
+    """Raise a DamagedFile if the header of a safetensors file is damaged or absurdly long."""
+    from safetensors import safe_open
+
+    with naming(file, "a safetensors file"):
+        with open(file, "rb") as opened:
+            header_bytes = int.from_bytes(opened.read(8), "little")
+        if header_bytes > MOST_HEADER_BYTES:
+            raise ValueError(f"its header has {header_bytes} bytes")
+        with safe_open(file, framework="pt") as opened:
+            if (number := len(opened.keys())) > MOST_TENSORS:
+                raise ValueError(f"it lists {number} tensors")
+
+
+def check_finite(file: Path, tensors: dict[str, Any]) -> None:
+    """Raise a DamagedFile if a tensor has NaN or infinity."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise DamagedFile(f"{file} is damaged: {name} has numbers that are not finite")
+
+
+def check_encoder(encoder: Any) -> None:
+    """Raise a ValueError unless the encoder's weights and what it makes of a text are sound."""
+    check_finite(Path("the encoder"), encoder.state_dict())
+    embedded = encoder.embed(["a"])
+    if embedded.shape != (1, encoder.n_outputs) or not np.isfinite(embedded).all():
+        raise ValueError(f"its embedding of a text is of shape {embedded.shape}, or not finite")
+
+
+@contextmanager
+def naming_encoder(folder: Path) -> Iterator[None]:
+    """Load an encoder in the block; whatever is raised becomes a DamagedFile naming a file."""
+    for file in sorted(folder.rglob("*.safetensors")):
+        check_tensors(file)
+    try:
+        yield
+    except Warning:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        _blame(folder)
+        names = [file.relative_to(folder).as_posix() for file in _files(folder)]
+        raise DamagedFile(
+            f"{folder} is damaged: {', '.join(names)} do not fit together "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix in (".json", ".safetensors"))
+
+
+def _blame(folder: Path) -> None:
+    """Raise a DamagedFile for the file that cannot be read by itself, if there is one."""
+    from tokenizers import Tokenizer
+
+    for file in _files(folder):
+        if file.suffix != ".json":
+            continue
+        if file.name == TOKENIZER:
+            with naming(file, "a tokenizer"):
+                Tokenizer.from_file(str(file))
+        else:
+            read_json(file)
