@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,27 +20,18 @@ __all__ = ["LEARNABLE", "check_labels", "check_members", "check_prompts", "check
 LEARNABLE = ("temperature", "bias", "weights")
 
 
-def check_settings(
-    *,
-    learn: Collection[str],
-    prices: Any,
-    budget: float | None,
-    base_url: str | None,
-    prompts: PromptBank | None,
-    n_examples: int,
-    models: Sequence[Model],
-) -> None:
-    """Raise a ValueError where parameters are wrong, alone or together."""
-    if unknown := set(learn) - set(LEARNABLE):
+def check_settings(params: Mapping[str, Any], models: Sequence[Model]) -> None:
+    """Raise a ValueError where an annotator's parameters are wrong, alone or together."""
+    if unknown := set(params["learn"]) - set(LEARNABLE):
         raise ValueError(f"learn holds {sorted(unknown)}; it may hold {list(LEARNABLE)}")
-    _check_prices(prices, budget, {model.name for model in models})
-    address = urlsplit(base_url or "")
+    _check_prices(params["prices"], params["budget"], {model.name for model in models})
+    address = urlsplit(params["base_url"] or "")
     if "@" in address.netloc or address.query:
         raise ValueError(
             "base_url holds a password or a query, which would show in cards and logs; put the "
             "key into an environment variable and name that as api_key_env"
         )
-    if prompts is not None and n_examples:
+    if params["prompts"] is not None and params["n_examples"]:
         raise ValueError(
             "n_examples is for the default prompts; the prompts given say themselves how "
             "many examples they show (Prompt(..., n_examples=...))"
