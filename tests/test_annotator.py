@@ -52,10 +52,10 @@ class Oracle:
         self.seen.append(content)
         text = re.search(r'"text": "(.*)"\}', content.rsplit("says: ")[-1]).group(1)
         codes = dict(re.findall(r"^(\S+): (\S+)$", content, re.M))
-        found = next((code for code, label in codes.items() if label in text), next(iter(codes)))
+        answer = next((code for code, label in codes.items() if label in text), next(iter(codes)))
         if self.errs(text):
-            found = {"A": "B", "B": "C", "C": "A"}[found]
-        return found
+            answer = {"A": "B", "B": "C", "C": "A"}[answer]
+        return answer
 
 
 @pytest.fixture
@@ -182,9 +182,9 @@ def test_it_is_what_the_student_wants(chats):
 @pytest.mark.parametrize("classes", [[0, 1], [True, False], np.array(["x", "y"])])
 def test_labels_keep_their_type(classes):
     teacher = LLMAnnotator(classes, lambda m: "A", prompts=bank(2, classes)).fit(["hi"])
-    found = teacher.predict(["hi", "ho"])
-    assert found.dtype == np.asarray(classes).dtype
-    assert found.tolist() == [np.asarray(classes).tolist()[0]] * 2
+    labels = teacher.predict(["hi", "ho"])
+    assert labels.dtype == np.asarray(classes).dtype
+    assert labels.tolist() == [np.asarray(classes).tolist()[0]] * 2
 
 
 def test_forms_of_x(chats):

@@ -26,8 +26,8 @@ def test_many_keys(tmp_path):
     with AnswerCache(tmp_path / "c") as cache:
         for number in range(1200):
             cache.put(str(number), "m", "p", {"n": number})
-        found = cache.get_many([str(number) for number in range(2000)])
-        assert found == {str(number): {"n": number} for number in range(1200)}
+        answers = cache.get_many([str(number) for number in range(2000)])
+        assert answers == {str(number): {"n": number} for number in range(1200)}
 
 
 def test_in_memory(tmp_path, monkeypatch):
@@ -122,9 +122,9 @@ def test_no_text_and_no_key_of_a_user_is_asked_for(tmp_path):
 def fill(path, number, barrier):
     barrier.wait()
     with AnswerCache(path) as cache:
-        for at in range(200):
-            cache.put(f"shared {at}", "m", "p", {"by": number})
-            cache.put(f"own {number} {at}", "m", "p", {"by": number})
+        for index in range(200):
+            cache.put(f"shared {index}", "m", "p", {"by": number})
+            cache.put(f"own {number} {index}", "m", "p", {"by": number})
 
 
 def test_several_processes_write_at_once(tmp_path):

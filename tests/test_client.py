@@ -72,8 +72,8 @@ def test_answers_of_a_faulty_server():
     np.testing.assert_array_equal(teacher.classes_[proba[given].argmax(axis=1)],
                                   np.array(right(X))[given])  # fmt: skip
     # an off-list answer and a filtered one are answers: two of eight faults
-    kept = {"content filter", "off-list answer 'I cannot say'"}
-    assert {failure["reason"] for failure in teacher.failures_} <= kept
+    expected = {"content filter", "off-list answer 'I cannot say'"}
+    assert {failure["reason"] for failure in teacher.failures_} <= expected
     lost = np.array([[vote is None for vote in row] for row in votes])
     assert 0 < lost.sum() == len(teacher.failures_) < 0.15 * lost.size
     np.testing.assert_array_equal(given, ~lost.all(axis=1))

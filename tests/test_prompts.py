@@ -55,9 +55,11 @@ def test_utterances_are_data(name):
 
 def test_long_utterances_keep_beginning_and_end():
     text = "a" * 60_000 + "b" * 40_000
-    found = shorten(text, 2000)
-    assert len(found) == 2000
-    assert found.startswith("a" * 1390) and found.endswith("b" * 590) and " […] " in found
+    shortened = shorten(text, 2000)
+    assert len(shortened) == 2000
+    assert (
+        shortened.startswith("a" * 1390) and shortened.endswith("b" * 590) and " […] " in shortened
+    )
     assert shorten("short", 2000) == "short"
 
 

@@ -143,7 +143,7 @@ class AnswerCache:
         ValueError
             If the file is damaged.
         """
-        found: dict[str, dict[str, Any]] = {}
+        answers: dict[str, dict[str, Any]] = {}
         try:
             for start in range(0, len(keys), BATCH):
                 part = keys[start : start + BATCH]
@@ -151,12 +151,12 @@ class AnswerCache:
                 query = f"SELECT key, answer FROM answers WHERE key IN ({marks})"
                 with self._lock:
                     rows = self._connection.execute(query, part).fetchall()
-                found.update((key, json.loads(answer)) for key, answer in rows)
+                answers.update((key, json.loads(answer)) for key, answer in rows)
         except sqlite3.OperationalError:
             raise
         except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
             raise self._damaged(error) from None
-        return found
+        return answers
 
     def put(self, key: str, model: str, prompt_id: str, answer: dict[str, Any]) -> None:
         """Write one answer, durably; the first answer to a key stays.

@@ -213,28 +213,32 @@ class OpenAIModel:
             return await self._samples(messages, codes, settings)
         options = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
         try:
-            found = await self._request(messages, {"temperature": 0, **options}, settings)
+            completion = await self._request(messages, {"temperature": 0, **options}, settings)
         except NoAnswer as error:
             if settings.scoring == "logprobs" or "logprobs" not in str(error):
                 raise
             self._gives_logprobs = False
-            found = Completion([])
-        if found.logprobs is not None:
+            completion = Completion([])
+        if completion.logprobs is not None:
             self._gives_logprobs = True
-        elif not found.filtered:
-            return await self._without(found, messages, codes, settings)
-        return found
+        elif not completion.filtered:
+            return await self._without(completion, messages, codes, settings)
+        return completion
 
     async def _without(
-        self, found: Completion, messages: Messages, codes: tuple[str, ...], settings: Settings
+        self,
+        completion: Completion,
+        messages: Messages,
+        codes: tuple[str, ...],
+        settings: Settings,
     ) -> Completion:
         """What to do with an answer that lacks log-probabilities."""
         if settings.scoring == "logprobs" or self._gives_logprobs:
             raise NoAnswer(
                 "an answer without log-probabilities",
                 broken=True,
-                tokens_in=found.tokens_in,
-                tokens_out=found.tokens_out,
+                tokens_in=completion.tokens_in,
+                tokens_out=completion.tokens_out,
             )
         self._without_logprobs += 1
         if self._without_logprobs >= WITHOUT_LOGPROBS:
@@ -244,8 +248,8 @@ class OpenAIModel:
             more.texts,
             None,
             more.finish_reason,
-            found.tokens_in + more.tokens_in,
-            found.tokens_out + more.tokens_out,
+            completion.tokens_in + more.tokens_in,
+            completion.tokens_out + more.tokens_out,
         )
 
     async def _samples(
@@ -285,9 +289,9 @@ class OpenAIModel:
             # the SDK's typed method spends twice the time on looking at the messages
             body = {"model": self.name, "messages": messages, **options, **settings.extra_body}
             text = await self._client.post("/chat/completions", cast_to=str, body=body)
-            found = _read(json.loads(text))
+            completion = _read(json.loads(text))
             self._answered = True
-            return found
+            return completion
         except openai.OpenAIError as error:
             failure = self._failure(error)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -406,17 +410,17 @@ class CallableModel:
     ) -> Completion:
         """Ask once, or ``n_samples`` times where samples are wanted."""
         times = self.most_requests(settings)
-        found = [await self._once(messages) for _ in range(times)]
-        if settings.scoring == "logprobs" and found[0].logprobs is None:
+        completions = [await self._once(messages) for _ in range(times)]
+        if settings.scoring == "logprobs" and completions[0].logprobs is None:
             raise NoAnswer("an answer without log-probabilities")
         if times == 1:
-            return found[0]
+            return completions[0]
         return Completion(
-            [text for one in found for text in one.texts],
+            [text for one in completions for text in one.texts],
             None,
-            found[-1].finish_reason,
-            sum(one.tokens_in for one in found),
-            sum(one.tokens_out for one in found),
+            completions[-1].finish_reason,
+            sum(one.tokens_in for one in completions),
+            sum(one.tokens_out for one in completions),
         )
 
     async def _once(self, messages: Messages) -> Completion:
