@@ -89,7 +89,8 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         ``answers.sqlite`` in the user's cache folder for models of an endpoint; answers of
         functions stay in the memory of this annotator, as those of all models do with None.
     concurrency : int or "auto", default="auto"
-        How many calls are made at once. "auto": 16, or 1 for a function that is not a coroutine function.
+        How many calls are made at once. "auto": 16, or 1 for a function that is not a coroutine
+        function.
     timeout : float, default=60.0
         Seconds until a call counts as lost.
     max_retries : int, default=6
@@ -124,7 +125,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     agreement_ : ndarray of shape (n,)
         Share of the members with an answer that vote for the commonest label; NaN where none.
     failures_ : list of dict
-        Questions of the last pass without an answer, with ``row``, ``model``, ``prompt`` and ``reason``.
+        Questions of the last pass without an answer: ``row``, ``model``, ``prompt``, ``reason``.
     usage_ : dict
         What the last pass used: ``calls``, ``cached``, ``failed``, ``tokens_in``, ``tokens_out``,
         ``cost``.

@@ -227,7 +227,7 @@ class OpenAIModel:
 
     async def _without(
         self,
-        completion: Completion,
+        first: Completion,
         messages: Messages,
         codes: tuple[str, ...],
         settings: Settings,
@@ -237,8 +237,8 @@ class OpenAIModel:
             raise NoAnswer(
                 "an answer without log-probabilities",
                 broken=True,
-                tokens_in=completion.tokens_in,
-                tokens_out=completion.tokens_out,
+                tokens_in=first.tokens_in,
+                tokens_out=first.tokens_out,
             )
         self._without_logprobs += 1
         if self._without_logprobs >= WITHOUT_LOGPROBS:
@@ -248,8 +248,8 @@ class OpenAIModel:
             more.texts,
             None,
             more.finish_reason,
-            completion.tokens_in + more.tokens_in,
-            completion.tokens_out + more.tokens_out,
+            first.tokens_in + more.tokens_in,
+            first.tokens_out + more.tokens_out,
         )
 
     async def _samples(
