@@ -155,7 +155,7 @@ class FakeLLM:
         return True
 
     async def send(self, writer, status, body, extra="", cut=False):
-        text = json.dumps(body).encode()
+        text = (body if isinstance(body, str) else json.dumps(body)).encode()
         text = text[: len(text) // 2] if cut else text
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{extra}"
         writer.write(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)

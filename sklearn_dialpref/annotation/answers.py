@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .client import Question
-from .models import Completion
+from .completion import Completion
 
 __all__ = ["Answers", "OffList", "label_scores"]
 
@@ -46,7 +46,7 @@ def label_scores(answer: Completion, codes: tuple[str, ...]) -> NDArray[np.float
     Examples
     --------
     >>> from sklearn_dialpref.annotation.answers import label_scores
-    >>> from sklearn_dialpref.annotation.models import Completion
+    >>> from sklearn_dialpref.annotation.completion import Completion
     >>> label_scores(Completion(["A"], {"A": -0.7, " B": -1.4, "The": -2.0}), ("A", "B")).round(2)
     array([0.67, 0.33])
     >>> label_scores(Completion(["A", " b.", "A"]), ("A", "b")).round(2)
@@ -77,7 +77,7 @@ def _code(text: str, codes: tuple[str, ...]) -> str | None:
     if stripped.startswith("{"):
         try:
             label = json.loads(stripped).get("label")
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, nested
             return None
         return label if label in codes else None
     match = re.match(r"[\W_]*([^\W_]+)[\W_]*$|[\W_]*([^\W_]+)\s*[:.)]", stripped)
