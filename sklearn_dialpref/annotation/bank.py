@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from .prompts import Prompt, default_codes, plain
+from .prompts import Prompt, check_classes, default_codes
 
 __all__ = ["PromptBank"]
 
@@ -78,6 +78,8 @@ class PromptBank(Sequence[Prompt]):
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
         self.prompts = tuple(prompts)
+        if bad := [prompt for prompt in self.prompts if not isinstance(prompt, Prompt)]:
+            raise TypeError(f"a PromptBank holds Prompts, got {type(bad[0]).__name__}")
         if not self.prompts:
             raise ValueError("a PromptBank needs at least one prompt")
         if len({prompt.id for prompt in self.prompts}) != len(self.prompts):
@@ -125,10 +127,11 @@ class PromptBank(Sequence[Prompt]):
             If ``size`` is below 1, or more than there are different prompts, or classes or
             definitions do not fit.
         """
-        if size < 1:
-            raise ValueError(f"size must be at least 1, got {size}")
+        for name, value, least in (("size", size, 1), ("n_examples", n_examples, 0)):
+            if not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         rng = check_random_state(random_state)
-        labels = [plain(label) for label in classes]
+        labels = list(check_classes(classes))
         axes: dict[str, Sequence[Any]] = {
             "wording": range(len(WORDINGS)),
             "role": range(len(ROLES)),
@@ -236,7 +239,8 @@ class PromptBank(Sequence[Prompt]):
             for entry in content["prompts"]:
                 entry.pop("id", None)
                 prompts.append(Prompt(**{**entry, "definitions": dict(entry["definitions"])}))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError, UnicodeError,
+                json.JSONDecodeError) as error:  # fmt: skip
             raise ValueError(f"{path} is not a prompt bank: {error!r}") from None
         return cls(prompts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from sklearn_dialpref._labels.targets import check_targets
 
 from .bank import PromptBank
 from .models import CallableModel, Model
+from .prompts import check_writable
 
 __all__ = ["LEARNABLE", "check_labels", "check_members", "check_prompts", "check_settings"]
 
@@ -31,11 +33,23 @@ def check_settings(params: Mapping[str, Any], models: Sequence[Model]) -> None:
             "base_url holds a password or a query, which would show in cards and logs; put the "
             "key into an environment variable and name that as api_key_env"
         )
+    _check_texts(params, models)
     if params["prompts"] is not None and params["n_examples"]:
         raise ValueError(
             "n_examples is for the default prompts; the prompts given say themselves how "
             "many examples they show (Prompt(..., n_examples=...))"
         )
+
+
+def _check_texts(params: Mapping[str, Any], models: Sequence[Model]) -> None:
+    """What goes into requests must be such that a request can hold it."""
+    for model in models:
+        check_writable("the name of a model", model.name)
+    try:
+        body = json.dumps(dict(params["extra_body"] or {}), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"extra_body must be what JSON can hold: {error}") from None
+    check_writable("extra_body", body)
 
 
 def _check_prices(given: Any, budget: float | None, names: set[str]) -> None:
