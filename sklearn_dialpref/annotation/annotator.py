@@ -461,6 +461,13 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         finally:  # what was used counts, also where the pass is cut short
             self.usage_, self.failures_ = asdict(record.usage), record.failures
             self._token_ratio |= record.token_ratio
+            if record.lost:
+                warnings.warn(
+                    f"{record.lost} answers of the cache were damaged and are lost; they are "
+                    "asked for again",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
     def _panel(self) -> Panel:
         """Who is asked, how, and within what limits, by the parameters as they are now."""
