@@ -144,8 +144,8 @@ class FakeLLM:
             await asyncio.sleep(self.hang)
             return False
         if fault in ("429", "500"):
-            extra = "Retry-After: 0.02\r\n" if fault == "429" else ""
-            return await self.send(writer, int(fault), {"error": {"message": "busy"}}, extra)
+            error = {"error": {"message": "busy"}}
+            return await self.send(writer, int(fault), error, "Retry-After: 0.02\r\n")
         body = self.body(request, fault)
         self.tokens_in += body["usage"]["prompt_tokens"]
         self.tokens_out += body["usage"]["completion_tokens"]

@@ -1,14 +1,13 @@
 """The cache of answers: durable, shared, and never silently rebuilt."""
 
 import json
-import multiprocessing
+import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from annotating import CONTEXT
 
 from sklearn_dialpref.annotation.cache import AnswerCache, default_cache
 from sklearn_dialpref.annotation.leases import LEASE_SECONDS, Leases
@@ -211,27 +210,27 @@ def test_a_clock_that_was_set_back_does_not_keep_leases_for_ever(shared, monkeyp
     assert theirs.claim("k")
 
 
+def claim_and_wait(path, claimed):
+    leases = Leases(AnswerCache(path).execute)
+    if leases.claim("k") and leases.claim("other"):
+        claimed.set()
+        signal.pause()
+
+
 def test_leases_of_a_dead_process_are_free_at_once(tmp_path):
-    script = (
-        "import sys, os\n"
-        "from sklearn_dialpref.annotation.cache import AnswerCache\n"
-        "from sklearn_dialpref.annotation.leases import Leases\n"
-        "leases = Leases(AnswerCache(sys.argv[1]).execute)\n"
-        "assert leases.claim('k') and leases.claim('other')\n"
-        "print('claimed', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "c")]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "claimed\n"
+    claimed = CONTEXT.Event()
+    process = CONTEXT.Process(target=claim_and_wait, args=(tmp_path / "c", claimed))
+    process.start()
+    try:
+        assert claimed.wait(60)
         with AnswerCache(tmp_path / "c") as cache:
             ours = Leases(cache.execute)
             assert not ours.claim("k")
             process.kill()
-            process.wait()
+            process.join()
             assert ours.claim("k") and ours.claim("other")
+    finally:
+        process.kill()
 
 
 def test_files_of_others_are_refused(tmp_path):
@@ -278,9 +277,8 @@ def fill(path, number, barrier):
 
 def test_several_processes_write_at_once(tmp_path):
     path = Path(tmp_path / "answers.sqlite")
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(3)
-    processes = [context.Process(target=fill, args=(path, number, barrier)) for number in range(3)]
+    barrier = CONTEXT.Barrier(3)
+    processes = [CONTEXT.Process(target=fill, args=(path, number, barrier)) for number in range(3)]
     for process in processes:
         process.start()
     for process in processes:

@@ -7,8 +7,9 @@ import time
 
 import numpy as np
 import pytest
+from annotating import CLASSES, bank, right, utterances
 from fake_llm import FakeLLM
-from test_client import CLASSES, KEY, annotator, bank, right, utterances
+from test_client import KEY, annotator
 
 from sklearn_dialpref import LLMAnnotator
 from sklearn_dialpref.annotation import Completion, EndpointError
