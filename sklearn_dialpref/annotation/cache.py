@@ -36,6 +36,11 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE_INDEX = "CREATE INDEX IF NOT EXISTS known ON answers (key || '')"
 ANSWERS = "SELECT key, answer, checksum FROM answers NOT INDEXED WHERE key IN ({marks})"
 KNOWN = "SELECT key FROM answers INDEXED BY known WHERE key || '' IN ({marks})"
+# Lookups by key would miss these. (With the model, so that not the index above is read.)
+MISPLACED = """
+SELECT 1 FROM (SELECT key, model, lag(key) OVER () AS before FROM answers NOT INDEXED)
+WHERE key <= before OR model IS NULL LIMIT 1
+"""
 PUT = "INTO answers (key, model, prompt_id, answer, checksum) VALUES (?, ?, ?, ?, ?)"
 
 
@@ -92,6 +97,9 @@ class AnswerCache:
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise self._failure(error) from None
+        except UnicodeDecodeError:  # sqlite quotes the file in an error
+            self._connection.close()
+            raise self._damage("malformed") from None
         except ValueError:
             self._connection.close()
             raise
@@ -147,6 +155,9 @@ class AnswerCache:
         writable = os.access(self.path, os.W_OK)
         if name not in DAMAGED and not (name == "SQLITE_READONLY" and writable):
             return error
+        return self._damage(error)
+
+    def _damage(self, error: object) -> ValueError:
         return ValueError(
             f"the answer cache {self.path} is damaged ({error}); its answers were paid for, so it "
             f"is left as it is: try `sqlite3 {self.path} .recover | sqlite3 recovered.db` and use "
@@ -176,8 +187,18 @@ class AnswerCache:
             # read again, as another process may have put them there in between
             known_keys = [key.decode("utf-8", "replace") for (key,) in known]
             answers |= self._read_rows(known_keys)
-            self.lost.update(key for key in known_keys if key not in answers)
+            if lost := {key for key in known_keys if key not in answers} - self.lost:
+                self._check_structure()
+                self.lost |= lost
         return answers
+
+    def _check_structure(self) -> None:
+        """Raise a ValueError unless answers can be replaced: writing would destroy more."""
+        ((result,), *_), _ = self.execute("PRAGMA quick_check(1)")
+        if result != b"ok":
+            raise self._damage(result.decode("utf-8", "replace"))
+        if self.execute(MISPLACED)[0]:
+            raise self._damage("answers are not in the order of their keys")
 
     def _read_rows(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         rows = self._select(ANSWERS, keys)
@@ -226,6 +247,8 @@ class AnswerCache:
                 return cursor.fetchall(), cursor.rowcount
         except sqlite3.DatabaseError as error:
             raise self._failure(error) from None
+        except UnicodeDecodeError:
+            raise self._damage("malformed") from None
 
     def __len__(self) -> int:
         return int(self.execute("SELECT count(*) FROM answers")[0][0][0])
