@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,17 +16,18 @@ from sklearn_dialpref._labels.targets import check_targets
 
 from .bank import PromptBank
 from .models import CallableModel, Model
-from .prompts import check_writable
+from .prompts import check_classes, check_writable
 
 __all__ = ["LEARNABLE", "check_labels", "check_members", "check_prompts", "check_settings"]
 
 LEARNABLE = ("temperature", "bias", "weights")
+MOST_PRICE = 1e15  # of a million tokens, in any currency
 
 
 def check_settings(params: Mapping[str, Any], models: Sequence[Model]) -> None:
     """Raise a ValueError where an annotator's parameters are wrong, alone or together."""
-    if unknown := set(params["learn"]) - set(LEARNABLE):
-        raise ValueError(f"learn holds {sorted(unknown)}; it may hold {list(LEARNABLE)}")
+    if unknown := [part for part in params["learn"] if part not in LEARNABLE]:
+        raise ValueError(f"learn holds {unknown}; it may hold {list(LEARNABLE)}")
     _check_prices(params["prices"], params["budget"], {model.name for model in models})
     address = urlsplit(params["base_url"] or "")
     if "@" in address.netloc or address.query:
@@ -58,11 +60,12 @@ def _check_prices(given: Any, budget: float | None, names: set[str]) -> None:
             f"budget={budget} needs prices=(in, out) of a million tokens; or set token_budget"
         )
     if isinstance(given, Mapping) and (unpriced := names - set(given)):
-        raise ValueError(f"prices has no entry for {sorted(unpriced)}, only {sorted(given)}")
+        raise ValueError(f"prices has no entry for {sorted(unpriced)}, only {list(given)}")
     for price in given.values() if isinstance(given, Mapping) else [given]:
         if price is None:
             continue
-        if len(price) != 2 or any(p < 0 for p in price):
+        pair = price if isinstance(price, tuple | list) else ()
+        if len(pair) != 2 or not all(isinstance(p, Real) and 0 <= p <= MOST_PRICE for p in pair):
             raise ValueError(
                 f"prices must be (in, out) of a million tokens, two numbers of at least 0, got "
                 f"{price!r}"
@@ -91,7 +94,7 @@ def check_labels(
         )
     if classes is None:
         raise ValueError("without human labels the classes must be named: classes=[...]")
-    labels = list(classes)
+    labels = list(check_classes(classes))
     names = np.unique(np.asarray(labels))
     if set(names.tolist()) != set(labels) or len(names) < 2 or len(names) != len(labels):
         raise ValueError(

@@ -156,16 +156,19 @@ class Prompt:
         for name in ("user", "system", "task"):
             check_writable(name, getattr(self, name))
         classes = check_classes(self.classes)
-        codes = tuple(self.codes) if self.codes is not None else default_codes(len(classes))
+        codes = default_codes(len(classes)) if self.codes is None else self.codes
+        codes = tuple(codes) if isinstance(codes, Iterable) else (codes,)
+        if bad := [code for code in codes if not isinstance(code, str) or code != code.strip()
+                   or not code]:  # fmt: skip
+            raise ValueError(f"codes must be str without spaces around them, got {bad!r}")
         if len(codes) != len(classes) or len(set(codes)) != len(codes):
             raise ValueError(
                 f"codes must be {len(classes)} distinct strings, one for each class, got {codes!r}"
             )
-        if bad := [code for code in codes if not isinstance(code, str) or code != code.strip()
-                   or not code]:  # fmt: skip
-            raise ValueError(f"codes must be str without spaces around them, got {bad!r}")
         for code in codes:
             check_writable("codes", code)
+        if not isinstance(self.definitions, Mapping | None):
+            raise ValueError(f"definitions must map classes to str, got {self.definitions!r}")
         definitions = {plain(key): text for key, text in (self.definitions or {}).items()}
         if unknown := set(definitions) - set(classes):
             raise ValueError(f"definitions names {unknown!r}, not among the classes {classes!r}")
@@ -327,7 +330,7 @@ def check_classes(classes: Any) -> tuple[Any, ...]:
     for label in labels:
         if isinstance(label, str):
             check_writable("classes", label)
-        elif not isinstance(label, int | float) or not math.isfinite(label):
+        elif not isinstance(label, int | float) or label != label or abs(label) == math.inf:
             raise ValueError(f"classes must be str or finite numbers, got {label!r}")
     if len(labels) < 2 or len(set(labels)) != len(labels):
         raise ValueError(f"classes must be at least two distinct labels, got {labels!r}")
