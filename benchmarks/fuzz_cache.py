@@ -175,9 +175,9 @@ def main() -> None:
                 mutant = bytearray(raw)
                 damage(mutant, rng)
                 path.write_bytes(mutant)
-            start = time.perf_counter()
+            start = time.process_time()  # others may be busy on this machine
             result = outcome(path, X, expected)
-            slowest = max(slowest, time.perf_counter() - start)
+            slowest = max(slowest, time.process_time() - start)
             counts.setdefault(damage.__name__, Counter())[result] += 1
     results = [*FINE, *sorted({result for row in counts.values() for result in row} - set(FINE))]
     print("| damage | " + " | ".join(results) + " |")
@@ -187,7 +187,7 @@ def main() -> None:
     total = sum(counts.values(), Counter())
     print("| all | " + " | ".join(str(total[result]) for result in results) + " |")
     size = json.dumps({"answers": 2 * N_ROWS, "bytes": len(raw)})
-    print(f"\nslowest pass {slowest:.2f} s; cache {size}; {options.mutants} mutants, seed "
+    print(f"\nslowest pass {slowest:.2f} s of CPU; cache {size}; {options.mutants} mutants, seed "
           f"{options.seed}; {platform.machine()}, {time.strftime('%Y-%m-%d')}")  # fmt: skip
     sys.exit(any(result not in FINE for result in total) or slowest > 1)
 

@@ -85,7 +85,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         thinks before it answers must be told not to.
     cache : "auto", str, Path or None, default="auto"
         File of all answers (sqlite), so that none is paid for twice, whatever happens; several
-        processes may share one. It holds hashes and answers, no utterances. "auto":
+        processes may share one, and the work. It holds hashes and answers, no utterances. "auto":
         ``answers.sqlite`` in the user's cache folder for models of an endpoint; answers of
         functions stay in the memory of this annotator, as those of all models do with None.
     concurrency : int or "auto", default="auto"

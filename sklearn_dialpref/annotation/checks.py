@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from .prompts import check_classes, check_writable
 __all__ = ["LEARNABLE", "check_labels", "check_members", "check_prompts", "check_settings"]
 
 LEARNABLE = ("temperature", "bias", "weights")
+NUMBERS = (int, float, np.integer, np.floating)
 MOST_PRICE = 1e15  # of a million tokens, in any currency
 
 
@@ -65,7 +65,9 @@ def _check_prices(given: Any, budget: float | None, names: set[str]) -> None:
         if price is None:
             continue
         pair = price if isinstance(price, tuple | list) else ()
-        if len(pair) != 2 or not all(isinstance(p, Real) and 0 <= p <= MOST_PRICE for p in pair):
+        if len(pair) != 2 or not all(
+            isinstance(p, NUMBERS) and 0 <= p <= MOST_PRICE for p in pair
+        ):
             raise ValueError(
                 f"prices must be (in, out) of a million tokens, two numbers of at least 0, got "
                 f"{price!r}"

@@ -143,13 +143,14 @@ def _checked_logprobs(logprobs: Any) -> dict[str, float]:
     checked = {}
     for token, value in logprobs.items():
         _check_text("a token", token)
-        if not isinstance(value, Real) or isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise BadAnswer(f"a log-probability must be a number, got {_described(value)}")
-        checked[token] = min(_as_float(value), 0.0)
-        if not checked[token] > -math.inf or value > ROUNDING:
+        number = _as_float(value)
+        if not -math.inf < number <= ROUNDING:
             raise BadAnswer(
                 f"a log-probability must be finite and at most 0, got {_described(value)}"
             )
+        checked[token] = min(number, 0.0)
     return checked
 
 
