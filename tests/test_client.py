@@ -366,7 +366,7 @@ def test_killed_at_random_moments_no_stored_answer_is_asked_again(tmp_path):
 def test_killed_forty_times(tmp_path):
     rng = np.random.default_rng(1)
     asked, before, under_way = kill_at_random(tmp_path / "c", 1200, 40, rng)
-    assert 1000 < before < 2400
+    assert 500 < before < 2400  # the kills came while it was at work
     assert len(asked) == 2400
     assert sum(asked.values()) - 2400 <= under_way
 

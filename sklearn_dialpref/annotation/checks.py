@@ -64,7 +64,7 @@ def _check_prices(given: Any, budget: float | None, names: set[str]) -> None:
     for price in given.values() if isinstance(given, Mapping) else [given]:
         if price is None:
             continue
-        pair = price if isinstance(price, tuple | list) else ()
+        pair = price if isinstance(price, tuple | list | np.ndarray) else ()
         if len(pair) != 2 or not all(
             isinstance(p, NUMBERS) and 0 <= p <= MOST_PRICE for p in pair
         ):

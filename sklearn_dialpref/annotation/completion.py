@@ -140,9 +140,12 @@ def _check_text(name: str, value: Any) -> None:
 def _checked_logprobs(logprobs: Any) -> dict[str, float]:
     if not isinstance(logprobs, Mapping):
         raise BadAnswer(f"logprobs must be a dict of str to float, got {_described(logprobs)}")
+    for token in logprobs:
+        if not isinstance(token, str):
+            raise BadAnswer(f"a token must be str, got {_described(token)}")
+    _check_text("a token", "".join(logprobs))
     checked = {}
     for token, value in logprobs.items():
-        _check_text("a token", token)
         if isinstance(value, bool) or not isinstance(value, Real):
             raise BadAnswer(f"a log-probability must be a number, got {_described(value)}")
         number = _as_float(value)
@@ -262,6 +265,8 @@ def redact(text: str, key: str, least: int) -> str:
     'Incorrect API key: **********.'
     """
     least = min(least, len(key))
+    if len(text) < least:
+        return text
     lowered, key = text.lower(), key.lower()
     if len(lowered) != len(text):  # some capitals become two letters
         lowered = text
