@@ -146,9 +146,7 @@ def _checked_logprobs(logprobs: Any) -> dict[str, float]:
     _check_text("a token", "".join(logprobs))
     checked = {}
     for token, value in logprobs.items():
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise BadAnswer(f"a log-probability must be a number, got {_described(value)}")
-        number = _as_float(value)
+        number = value if type(value) is float else _as_float(value)
         if not -math.inf < number <= ROUNDING:
             raise BadAnswer(
                 f"a log-probability must be finite and at most 0, got {_described(value)}"
@@ -158,6 +156,8 @@ def _checked_logprobs(logprobs: Any) -> dict[str, float]:
 
 
 def _as_float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise BadAnswer(f"a log-probability must be a number, got {_described(value)}")
     try:
         return float(value)
     except OverflowError:  # an int of more than 308 digits
