@@ -144,6 +144,11 @@ def _checked_logprobs(logprobs: Any) -> dict[str, float]:
         if not isinstance(token, str):
             raise BadAnswer(f"a token must be str, got {_described(token)}")
     _check_text("a token", "".join(logprobs))
+    values = logprobs.values()
+    # at once what nearly all answers are, as a pass may read 100,000 of them from the cache
+    plain = all(type(value) is float for value in values) and math.isfinite(sum(values))
+    if plain and max(values, default=0.0) <= 0:
+        return dict(logprobs)
     checked = {}
     for token, value in logprobs.items():
         number = value if type(value) is float else _as_float(value)
