@@ -69,8 +69,8 @@ class FakeLLM:
 
     def answer(self, request):
         content = request["messages"][-1]["content"]
-        found = UTTERANCE.search(content)
-        text = json.loads(found.group(1))["text"] if found else content
+        match = UTTERANCE.search(content)
+        text = json.loads(match.group(1))["text"] if match else content
         labels = dict(LABEL.findall(content))
         right = [code for code, label in labels.items() if label in text]
         return (right or list(labels))[0], list(labels), text
@@ -81,10 +81,10 @@ class FakeLLM:
         if fault == "off-list":
             code = "I cannot say"
         n_choices = 1 if self.one_sample else request.get("n", 1)
-        said = json.dumps({"label": code}) if "response_format" in request else code
+        message = json.dumps({"label": code}) if "response_format" in request else code
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": "" if filtered else said},
+            "message": {"role": "assistant", "content": "" if filtered else message},
             "finish_reason": "content_filter" if filtered else "stop",
         }
         if request.get("logprobs") and self.logprobs and fault != "no logprobs" and not filtered:
@@ -94,7 +94,7 @@ class FakeLLM:
             top = [{"token": "I", "logprob": -0.01}] if fault == "off-list" else top
             choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
         tokens_in = sum(4 + self.tokens(m["content"]) for m in request["messages"])
-        tokens_out = n_choices * min(self.tokens(said), request.get("max_tokens", 99))
+        tokens_out = n_choices * min(self.tokens(message), request.get("max_tokens", 99))
         usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}
         return {"object": "chat.completion", "choices": [choice] * n_choices, "usage": usage}
 
@@ -144,8 +144,8 @@ class FakeLLM:
             await asyncio.sleep(self.hang)
             return False
         if fault in ("429", "500"):
-            extra = "Retry-After: 0.02\r\n" if fault == "429" else ""
-            return await self.send(writer, int(fault), {"error": {"message": "busy"}}, extra)
+            error = {"error": {"message": "busy"}}
+            return await self.send(writer, int(fault), error, "Retry-After: 0.02\r\n")
         body = self.body(request, fault)
         self.tokens_in += body["usage"]["prompt_tokens"]
         self.tokens_out += body["usage"]["completion_tokens"]
@@ -155,7 +155,7 @@ class FakeLLM:
         return True
 
     async def send(self, writer, status, body, extra="", cut=False):
-        text = json.dumps(body).encode()
+        text = (body if isinstance(body, str) else json.dumps(body)).encode()
         text = text[: len(text) // 2] if cut else text
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{extra}"
         writer.write(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)

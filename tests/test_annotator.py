@@ -52,10 +52,10 @@ class Oracle:
         self.seen.append(content)
         text = re.search(r'"text": "(.*)"\}', content.rsplit("says: ")[-1]).group(1)
         codes = dict(re.findall(r"^(\S+): (\S+)$", content, re.M))
-        found = next((code for code, label in codes.items() if label in text), next(iter(codes)))
+        answer = next((code for code, label in codes.items() if label in text), next(iter(codes)))
         if self.errs(text):
-            found = {"A": "B", "B": "C", "C": "A"}[found]
-        return found
+            answer = {"A": "B", "B": "C", "C": "A"}[answer]
+        return answer
 
 
 @pytest.fixture
@@ -182,9 +182,9 @@ def test_it_is_what_the_student_wants(chats):
 @pytest.mark.parametrize("classes", [[0, 1], [True, False], np.array(["x", "y"])])
 def test_labels_keep_their_type(classes):
     teacher = LLMAnnotator(classes, lambda m: "A", prompts=bank(2, classes)).fit(["hi"])
-    found = teacher.predict(["hi", "ho"])
-    assert found.dtype == np.asarray(classes).dtype
-    assert found.tolist() == [np.asarray(classes).tolist()[0]] * 2
+    labels = teacher.predict(["hi", "ho"])
+    assert labels.dtype == np.asarray(classes).dtype
+    assert labels.tolist() == [np.asarray(classes).tolist()[0]] * 2
 
 
 def test_forms_of_x(chats):
@@ -339,6 +339,13 @@ def test_refitting_forgets_the_last_pass(chats):
         ({"classes": ["one"]}, "at least two distinct"),
         ({"classes": ["a", "a", "b"]}, "at least two distinct"),
         ({"classes": ["a", 1]}, "of one type"),
+        ({"classes": ["a", "\ud83d"]}, "classes has a lone surrogate"),
+        ({"definitions": {"bad": "\ud83d"}}, "definition of 'bad' has a lone surrogate"),
+        ({"task": "the \ud83d"}, "task has a lone surrogate"),
+        ({"model": "\ud83d"}, "name of a model has a lone surrogate"),
+        ({"extra_body": {"a": {"b": "\ud83d"}}}, "extra_body has a lone surrogate"),
+        ({"extra_body": {"a": {1, 2}}}, "extra_body must be what JSON can hold.*set"),
+        ({"extra_body": {"a": float("nan")}}, "extra_body must be what JSON can hold"),
         ({"model": []}, "at least one model, each once"),
         ({"model": ["m", "m"]}, "each once"),
         ({"model": 5}, "'model' parameter"),
@@ -347,6 +354,10 @@ def test_refitting_forgets_the_last_pass(chats):
         ({"budget": 1.0}, "needs prices"),
         ({"prices": (1.0,)}, "prices must be"),
         ({"prices": (1.0, -1.0)}, "prices must be"),
+        ({"prices": (1.0, float("nan"))}, "prices must be"),
+        ({"prices": ("1", "2")}, "prices must be"),
+        ({"prices": {"gpt-4o-mini": 5}}, "prices must be"),
+        ({"learn": [["bias"]]}, "learn holds"),
         ({"prices": {"other": (1.0, 1.0)}}, r"no entry for \['gpt-4o-mini'\]"),
         ({"concurrency": 0}, "'concurrency' parameter"),
         ({"prompts": bank(1, ["x", "y"])}, r"ask for \['x', 'y'\] but the classes are"),

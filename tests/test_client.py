@@ -4,51 +4,28 @@ import asyncio
 import logging
 import os
 import pickle
+import selectors
 import signal
-import subprocess
-import sys
+import sqlite3
 import threading
-import time
 import traceback
+import warnings
 from collections import Counter
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
+from annotating import CLASSES, bank, kill_at_random, right, share, utterances
 from fake_llm import FAULTS, FakeLLM
 
 from sklearn_dialpref import LLMAnnotator
-from sklearn_dialpref.annotation import EndpointError, Prompt, PromptBank
+from sklearn_dialpref.annotation import Completion, EndpointError
 from sklearn_dialpref.annotation.billing import Ledger, Limits, Usage, count_tokens, most_tokens
 from sklearn_dialpref.annotation.cache import AnswerCache
 from sklearn_dialpref.annotation.client import run_async
-from sklearn_dialpref.annotation.models import Completion, OpenAIModel
 
-CLASSES = ["bad", "good"]
 KEY = "sk-Secret123"
-
-
-def utterances(n_rows, start=0):
-    rows = range(start, start + n_rows)
-    return pd.DataFrame(
-        {
-            "dialogue_id": [row // 5 for row in rows],
-            "text": [f"That is {CLASSES[row % 2]}, number {row}." for row in rows],
-        }
-    )
-
-
-def right(X):
-    return [next(label for label in CLASSES if label in text) for text in X["text"]]
-
-
-def bank(size=2):
-    """Prompts without context, as small as can be."""
-    labels = "{% for l in labels %}\n{{ l.code }}: {{ l.name }}{% endfor %}\n"
-    return PromptBank(
-        [Prompt(f"{n}{labels}A speaker says: {{{{ utterance }}}}\n", CLASSES) for n in range(size)]
-    )
 
 
 def annotator(server, **options):
@@ -72,8 +49,8 @@ def test_answers_of_a_faulty_server():
     np.testing.assert_array_equal(teacher.classes_[proba[given].argmax(axis=1)],
                                   np.array(right(X))[given])  # fmt: skip
     # an off-list answer and a filtered one are answers: two of eight faults
-    kept = {"content filter", "off-list answer 'I cannot say'"}
-    assert {failure["reason"] for failure in teacher.failures_} <= kept
+    expected = {"content filter", "off-list answer 'I cannot say'"}
+    assert {failure["reason"] for failure in teacher.failures_} <= expected
     lost = np.array([[vote is None for vote in row] for row in votes])
     assert 0 < lost.sum() == len(teacher.failures_) < 0.15 * lost.size
     np.testing.assert_array_equal(given, ~lost.all(axis=1))
@@ -146,37 +123,60 @@ def test_concurrency_is_bounded():
     assert server.most_at_once == 3
 
 
-def test_requests_per_minute(monkeypatch):
-    complete, left = OpenAIModel.complete, []
+class LeapingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock leaps to what is due next, instead of waiting for it."""
 
-    async def noted(self, *question):
-        left.append(time.perf_counter())
-        return await complete(self, *question)
+    def __init__(self):
+        selector, self.leapt = selectors.DefaultSelector(), 0.0
+        select = selector.select
 
-    # when they leave, as a server on a busy machine may see them late, and many at once
-    monkeypatch.setattr(OpenAIModel, "complete", noted)
-    with FakeLLM() as server:
-        teacher = annotator(server, requests_per_minute=1200)  # 20 a second
-        start = time.perf_counter()
-        teacher.predict(utterances(30))
-        seconds = time.perf_counter() - start
-    left = np.array(left)
-    assert len(left) == 60
-    assert 1.9 < seconds < 4
-    within = np.searchsorted(left, left + 1.0) - np.arange(60)
+        def leap(timeout=None):
+            events = select(0 if timeout else timeout)
+            self.leapt += timeout if timeout and not events else 0
+            return events
+
+        selector.select = leap
+        super().__init__(selector)
+
+    def time(self):
+        return super().time() + self.leapt
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """A model, and the times when questions left for it, in a pass that waits for no clock."""
+    monkeypatch.setattr(asyncio, "new_event_loop", LeapingLoop)
+    times = []
+
+    async def model(messages):
+        times.append(asyncio.get_running_loop().time())
+        return Completion(["A"], tokens_in=count_tokens(messages), tokens_out=1)
+
+    model.name = "at once"
+    return model, times
+
+
+def test_requests_per_minute(left):
+    model, times = left
+    teacher = LLMAnnotator(CLASSES, model, prompts=bank(), requests_per_minute=1200)  # 20 a second
+    X = utterances(30)
+    teacher.fit(X).predict(X)
+    times = np.array(times)
+    assert len(times) == 60
+    assert times[-1] - times[0] == pytest.approx(2.0, abs=0.2)  # after a burst of 20
+    within = np.searchsorted(times, times + 1.0) - np.arange(60)
     assert within.max() <= 41  # of any second: its share, and what was left of the one before
 
 
-def test_tokens_per_minute_and_questions_above_the_burst():
-    with FakeLLM() as server:
-        teacher = annotator(server, tokens_per_minute=6000, prompts=bank(1))
-        X = utterances(4)
-        X["text"] = X["text"] + " word" * 60  # more tokens than a second's worth
-        start = time.perf_counter()
-        teacher.predict(X)
-        seconds = time.perf_counter() - start
-    expected = teacher.usage_["tokens_in"] / 100
-    assert 0.6 * expected < seconds < 1.5 * expected + 1
+def test_tokens_per_minute_and_questions_above_the_burst(left):
+    model, times = left
+    teacher = LLMAnnotator(CLASSES, model, prompts=bank(1), tokens_per_minute=6000)
+    X = utterances(4)
+    X["text"] = X["text"] + " word" * 100  # more tokens than a second's worth
+    teacher.fit(X).predict(X)
+    assert min(np.diff(times)) > 1
+    tokens = teacher.usage_["tokens_in"] + 5 * teacher.usage_["tokens_out"]  # at most 5 each
+    assert times[-1] - times[0] == pytest.approx(tokens * 3 / 4 / 100, abs=0.3)
 
 
 @pytest.mark.parametrize("token_bytes", [4, 1])
@@ -303,79 +303,120 @@ def test_memory_serves_the_annotator_alone():
         assert len(server.requests) == 20
 
 
-RESUMED = """
-import sys
-sys.path.insert(0, {tests!r})
-import openai
-from test_client import LLMAnnotator, CLASSES, bank, utterances
-X = utterances({n_rows})
-teacher = LLMAnnotator(
-    CLASSES, "tiny", prompts=bank(), base_url={url!r}, cache={cache!r}, concurrency=8
-).fit(X)
-print("ready", flush=True)
-teacher.predict(X)
-print("done", flush=True)
-"""
+@pytest.mark.parametrize("fails", [False, True])
+def test_waiting_for_another_pass_holds_no_slot(tmp_path, fails):
+    """Two passes of one call at a time; the first is answered once the second has all others."""
+    X = utterances(20)
+    first_asked, others_answered = threading.Event(), threading.Event()
+
+    class Model:
+        name = "shared"
+
+        def __init__(self, slow):
+            self.slow, self.asked = slow, []
+
+        async def __call__(self, messages):
+            self.asked.append(messages[-1]["content"])
+            if self.slow and len(self.asked) == 1:
+                first_asked.set()
+                while not others_answered.is_set():
+                    await asyncio.sleep(0.01)
+                if fails:
+                    raise LookupError("no answer after all")
+            if not self.slow and len(self.asked) == 39:
+                others_answered.set()
+            return "A"
+
+    def teacher(model):
+        return LLMAnnotator(CLASSES, model, prompts=bank(), cache=tmp_path / "c", concurrency=1)
+
+    slow, fast = Model(True), Model(False)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(teacher(slow).fit(X).predict, X)
+        assert first_asked.wait(30)
+        other = teacher(fast).fit(X)
+        assert other.predict(X).tolist() == ["bad"] * 20
+        waiting.result(30)
+    assert len(slow.asked) == 1
+    assert len(fast.asked) == 39 + fails
+    assert other.usage_["calls"] == 39 + fails
+
+
+def test_two_processes_share_the_work_and_pay_nothing_twice(tmp_path):
+    usages, asked = share(tmp_path / "c", n_rows=100)
+    assert len(asked) == sum(asked.values()) == 200
+    assert [usage["calls"] + usage["cached"] for usage in usages] == [200, 200]
+    assert sum(usage["calls"] for usage in usages) == 200
+    assert min(usage["calls"] for usage in usages) > 20
+
+
+def test_killed_at_random_moments_no_stored_answer_is_asked_again(tmp_path):
+    """What was under way when a process was killed is all that is asked again.
+
+    That may be answered already, but no client can store what it was killed before reading.
+    """
+    rng = np.random.default_rng(0)
+    asked, before, under_way = kill_at_random(tmp_path / "c", 100, 4, rng, latency=0.03)
+    assert before > 50  # the kills came while it was at work
+    assert len(asked) == 200  # none is lost
+    assert sum(asked.values()) - 200 <= under_way  # and no stored one asked again
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_no_stored_answer_is_asked_again(tmp_path):
-    """Twenty times kill -9; what was under way then is all that is asked again.
+def test_killed_forty_times(tmp_path):
+    rng = np.random.default_rng(1)
+    asked, before, under_way = kill_at_random(tmp_path / "c", 1200, 40, rng)
+    assert 500 < before < 2400  # the kills came while it was at work
+    assert len(asked) == 2400
+    assert sum(asked.values()) - 2400 <= under_way
 
-    That may be sent already, but no client can keep what it was killed before reading.
-    """
-    cache, n_rows, kills, concurrency = tmp_path / "answers.sqlite", 1200, 20, 8
-    rng = np.random.default_rng(0)
-    with FakeLLM(latency=0.05) as server:
-        script = RESUMED.format(
-            tests=str(Path(__file__).parent), url=server.base_url, n_rows=n_rows, cache=str(cache)
-        )
 
-        def run(kill_after):
-            """Kill the process once it has asked so many more; None: let it end."""
-            process = subprocess.Popen(
-                [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+def test_damaged_answers_are_asked_again_and_that_is_said(tmp_path):
+    X = utterances(20)
+    with FakeLLM() as server:
+        teacher = annotator(server, cache=tmp_path / "c")
+        first = teacher.predict_proba(X)
+        with sqlite3.connect(tmp_path / "c") as connection:
+            some = "WHERE key IN (SELECT key FROM answers LIMIT 3)"
+            connection.execute(f"UPDATE answers SET answer = replace(answer, '1', '2') {some}")
+            connection.execute(  # as an older version stored it, before it was read
+                'UPDATE answers SET checksum = NULL, answer = \'{"texts": [], "tokens_in": -1}\' '
+                "WHERE key = (SELECT max(key) FROM answers)"
             )
-            assert process.stdout.readline() == "ready\n"
-            if kill_after is not None:
-                until = sum(server.asked.values()) + kill_after
-                while process.poll() is None and sum(server.asked.values()) < until:
-                    time.sleep(0.0005)
-                process.send_signal(signal.SIGKILL)
-            output = process.stdout.read()
-            process.wait(60)
-            return output
-
-        under_way = 0
-        for _ in range(kills):
-            assert run(int(rng.integers(0, 150))) == ""
-            with AnswerCache(cache) as answers:
-                not_stored = len(server.asked) - len(answers)
-            assert 0 <= not_stored <= concurrency
-            under_way += not_stored
-        assert 500 < len(server.asked) < 2 * n_rows  # the kills came while it was at work
-        assert run(None) == "done\n"
-    assert len(server.asked) == 2 * n_rows  # none is lost
-    assert sum(server.asked.values()) - 2 * n_rows <= under_way  # and no stored one asked again
+        connection.close()
+        with pytest.warns(UserWarning, match="4 answers of the cache were damaged and are lost"):
+            np.testing.assert_array_equal(teacher.predict_proba(X), first)
+        assert (teacher.usage_["calls"], teacher.usage_["cached"]) == (4, 36)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            teacher.predict_proba(X)
+        assert sum(server.asked.values()) == 44
 
 
-def test_ctrl_c_keeps_what_was_answered(tmp_path):
-    X = utterances(200)
-    with FakeLLM(latency=0.02) as server:
+def test_ctrl_c_keeps_what_was_answered_and_frees_the_rest(tmp_path, default_interrupts):
+    X = utterances(60)
+
+    class Interrupting(FakeLLM):
+        interrupted = False
+
+        async def reply(self, writer, headers, request, content):
+            if len(self.requests) >= 30 and not self.interrupted:
+                self.interrupted = True
+                os.kill(os.getpid(), signal.SIGINT)
+            return await super().reply(writer, headers, request, content)
+
+    with Interrupting(latency=0.02) as server:
         teacher = annotator(server, cache=tmp_path / "c", concurrency=4)
-        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-        timer.start()
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                teacher.predict(X)
-        finally:
-            signal.signal(signal.SIGINT, previous)
+        with pytest.raises(KeyboardInterrupt):
+            teacher.predict(X)
+        with AnswerCache(tmp_path / "c") as cache:
+            assert cache.execute("SELECT key FROM leases")[0] == []
         answered = teacher.usage_["calls"]
-        assert 0 < answered < 400
+        assert 0 < answered < 120
+        server.latency = 0
         teacher.predict(X)
         assert teacher.usage_["cached"] == answered
-        assert sum(server.asked.values()) <= 400 + 4
+        assert sum(server.asked.values()) <= 120 + 4
 
 
 def test_works_inside_a_running_event_loop():

@@ -19,12 +19,12 @@ def simulated(accuracies, n=400, n_classes=3, seed=0, bias=None):
     rng = np.random.default_rng(seed)
     y = rng.integers(n_classes, size=n)
     scores = np.zeros((n, len(accuracies), n_classes))
-    for at, accuracy in enumerate(accuracies):
+    for member, accuracy in enumerate(accuracies):
         wrong = (y + rng.integers(1, n_classes, size=n)) % n_classes
-        said = np.where(rng.random(n) < accuracy, y, wrong)
+        answer = np.where(rng.random(n) < accuracy, y, wrong)
         if bias is not None:
-            said = np.where(rng.random(n) < 0.4, bias, said)
-        scores[np.arange(n), at, said] = 1
+            answer = np.where(rng.random(n) < 0.4, bias, answer)
+        scores[np.arange(n), member, answer] = 1
     return scores, y, np.arange(n) // 8
 
 
@@ -66,19 +66,19 @@ def test_each_part_is_learned_where_it_helps_and_can_be_switched_off(part):
     scores, y, groups = simulated(accuracies, bias=bias)
     new_scores, new_y, _ = simulated(accuracies, seed=1, bias=bias)
     others = {"temperature": False, "bias": False, "weights": False}
-    found = fit_combination(scores, y, groups, **{**others, part: True})
+    learned = fit_combination(scores, y, groups, **{**others, part: True})
     plain = Combination.plain(len(accuracies), 3)
-    assert log_loss(new_scores, new_y, found) < log_loss(new_scores, new_y, plain) - 0.02
+    assert log_loss(new_scores, new_y, learned) < log_loss(new_scores, new_y, plain) - 0.02
     changed = {
-        "temperature": found.temperature != 1,
-        "bias": found.bias.any(),
-        "weights": np.ptp(found.weights) > 0,
+        "temperature": learned.temperature != 1,
+        "bias": learned.bias.any(),
+        "weights": np.ptp(learned.weights) > 0,
     }
     assert changed == {**others, part: True}
     if part == "bias":
-        assert found.bias.argmin() == 2
+        assert learned.bias.argmin() == 2
     if part == "weights":
-        assert found.weights.argmax() == 0 and found.weights.sum() == pytest.approx(1)
+        assert learned.weights.argmax() == 0 and learned.weights.sum() == pytest.approx(1)
     nothing = fit_combination(scores, y, groups, **others)
     assert (nothing.temperature, nothing.bias.any(), np.ptp(nothing.weights)) == (1, False, 0)
 
@@ -88,14 +88,14 @@ def test_the_mean_stays_where_labels_are_few_or_say_nothing(n):
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(3), size=(n, 1)).repeat(4, axis=1)  # calibrated by construction
     y = (rng.random((n, 1)) > p[:, 0].cumsum(axis=1)).sum(axis=1)
-    found = fit_combination(p, y, np.arange(n) // 4)
-    assert (found.temperature, found.bias.any(), np.ptp(found.weights)) == (1, False, 0)
+    learned = fit_combination(p, y, np.arange(n) // 4)
+    assert (learned.temperature, learned.bias.any(), np.ptp(learned.weights)) == (1, False, 0)
 
 
 def test_few_dialogues_teach_nothing():
     scores, y, _ = simulated([0.5, 0.9], n=100)
-    found = fit_combination(scores, y, np.arange(100) // 25)
-    assert_array_equal(found.weights, [0.5, 0.5])
+    learned = fit_combination(scores, y, np.arange(100) // 25)
+    assert_array_equal(learned.weights, [0.5, 0.5])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -105,14 +105,14 @@ def test_learned_is_never_much_worse_than_the_mean(seed):
     accuracies = rng.uniform(0.4, 0.9, size=6)
     scores, y, groups = simulated(accuracies, n=100, seed=seed)
     new_scores, new_y, _ = simulated(accuracies, n=2000, seed=seed + 100)
-    found = fit_combination(scores, y, groups)
+    learned = fit_combination(scores, y, groups)
     plain = Combination.plain(6, 3)
-    assert log_loss(new_scores, new_y, found) < log_loss(new_scores, new_y, plain) + 0.02
+    assert log_loss(new_scores, new_y, learned) < log_loss(new_scores, new_y, plain) + 0.02
 
 
 def test_rows_without_any_answer_are_left_out():
     scores, y, groups = simulated([0.9, 0.5], n=200)
-    found = fit_combination(scores, y, groups)
+    learned = fit_combination(scores, y, groups)
     more = np.concatenate([scores, np.full((50, 2, 3), np.nan)])
     again = fit_combination(more, np.r_[y, np.zeros(50, int)], np.r_[groups, np.arange(50) + 999])
-    assert_allclose(again.weights, found.weights, atol=0.1)
+    assert_allclose(again.weights, learned.weights, atol=0.1)

@@ -1,12 +1,15 @@
 """What answers: endpoints that cannot be used, and functions of one's own."""
 
 import asyncio
+import json
+import re
 import time
 
 import numpy as np
 import pytest
+from annotating import CLASSES, bank, right, utterances
 from fake_llm import FakeLLM
-from test_client import CLASSES, KEY, annotator, bank, right, utterances
+from test_client import KEY, annotator
 
 from sklearn_dialpref import LLMAnnotator
 from sklearn_dialpref.annotation import Completion, EndpointError
@@ -174,3 +177,190 @@ def test_names_of_functions_on_disk(tmp_path):
     assert teacher.usage_["calls"] == 2
     teacher.predict(["hi"])
     assert teacher.usage_["cached"] == 2
+
+
+# -- bad answers ------------------------------------------------------------------------------
+
+LONG = 10**400
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"texts": "A"}, "texts must be a list of str, got 'A'"),
+        ({"texts": [None]}, "must be str, got None"),
+        ({"texts": ["\ud83d"]}, r"lone surrogate: '\\ud83d'"),
+        ({"logprobs": {"\ud83d": -1.0}}, "a token has a lone surrogate"),
+        ({"logprobs": {"A": float("nan")}}, "finite and at most 0, got nan"),
+        ({"logprobs": {"A": -float("inf")}}, "finite and at most 0, got -inf"),
+        ({"logprobs": {"A": 0.5}}, "finite and at most 0, got 0.5"),
+        ({"logprobs": {"A": -LONG}}, "finite and at most 0, got -1000"),
+        ({"logprobs": {"A": "-1"}}, "must be a number, got '-1'"),
+        ({"logprobs": [-1.0]}, "logprobs must be a dict"),
+        ({"finish_reason": 5}, "finish_reason must be str, got 5"),
+        ({"tokens_in": -1}, "tokens_in must be a whole number of tokens, got -1"),
+        ({"tokens_in": float("inf")}, "whole number of tokens, got inf"),
+        ({"tokens_out": 10**5000}, "whole number of tokens, got int"),
+        ({"tokens_out": 0.5}, "whole number of tokens, got 0.5"),
+    ],
+)
+def test_completions_are_checked(options, reason):
+    with pytest.raises(ValueError, match=reason):
+        Completion(**{"texts": ["A"], **options})
+
+
+def test_completions_of_numpy_and_rounded_values():
+    answer = Completion(
+        ["A"], {"A": np.float32(-0.5), "B": 1e-7}, tokens_in=np.int64(4), tokens_out=2.0
+    )
+    assert answer == Completion(["A"], {"A": -0.5, "B": 0.0}, "stop", 4, 2)
+    assert type(answer.tokens_in) is type(answer.tokens_out) is int
+
+
+def test_a_bad_answer_of_a_function_is_one_failure_and_never_stored(tmp_path):
+    def model(messages):
+        number = int(messages[-1]["content"].split("number ")[1].split(".")[0])
+        if number % 2 and not model.mended:
+            return Completion(["A"], {"A": float("nan")})
+        return "A"
+
+    model.name, model.mended = "sometimes NaN", False
+    teacher = LLMAnnotator(CLASSES, model, prompts=bank(1), cache=tmp_path / "c").fit(["hi"])
+    with pytest.warns(UserWarning, match="30 of 60"):
+        teacher.predict(utterances(60))
+    reason = "a log-probability must be finite and at most 0, got nan"
+    assert [failure["reason"] for failure in teacher.failures_] == [reason] * 30
+    model.mended = True
+    assert teacher.predict(utterances(60)).tolist() == ["bad"] * 60
+    assert (teacher.usage_["calls"], teacher.usage_["cached"]) == (30, 30)
+
+
+class Lying(FakeLLM):
+    """Puts something else into what it sends about utterances with the number 3."""
+
+    def __init__(self, change, **options):
+        super().__init__(**options)
+        self.change = change
+
+    async def send(self, writer, status, body, extra="", cut=False):
+        if "number 3." in self.requests[-1]["messages"][-1]["content"]:
+            body = self.change(body)
+        return await super().send(writer, status, body, extra, cut)
+
+
+def changed(path, value):
+    """A change of the body that puts a value, as it stands in JSON, at a path."""
+
+    def change(body):
+        place = body
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = "@"
+        return json.dumps(body).replace('"@"', value)
+
+    return change
+
+
+FIRST_TOKEN = ("choices", 0, "logprobs", "content", 0, "top_logprobs", 0)
+LIES = {
+    "surrogate": (changed((*FIRST_TOKEN, "token"), r'"\ud83d"'), "lone surrogate"),
+    "surrogate text": (
+        changed(("choices", 0, "message", "content"), r'"\ud83d"'),
+        "lone surrogate",
+    ),
+    "NaN": (changed((*FIRST_TOKEN, "logprob"), "NaN"), "finite and at most 0, got nan"),
+    "infinite": (changed((*FIRST_TOKEN, "logprob"), "-1e999"), "finite and at most 0, got -inf"),
+    "positive": (changed((*FIRST_TOKEN, "logprob"), "1000"), "finite and at most 0, got 1000"),
+    "text": (changed((*FIRST_TOKEN, "logprob"), '"-0.1"'), "must be a number"),
+    "list": (changed((*FIRST_TOKEN, "token"), '["A"]'), "not a whole completion"),
+    "wrong type": (changed(("choices", 0, "message", "content"), "[1]"), r"str, got \[1\]"),
+    "usage": (changed(("usage", "prompt_tokens"), "1e999"), "tokens_in .* got inf"),
+    "negative usage": (changed(("usage", "completion_tokens"), "-5"), "tokens_out .* got -5"),
+    "no dict": (lambda body: "[]", "not a whole completion"),
+    "deep": (lambda body: "[" * 100_000, r"not a whole completion \(RecursionError\)"),
+    "long number": (lambda body: "9" * 10_000, r"not a whole completion \(ValueError\)"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_bad_answer_of_an_endpoint_is_one_failure_and_never_stored(lie, tmp_path):
+    change, reason = LIES[lie]
+    X = utterances(6)
+    with Lying(change) as server:
+        teacher = annotator(server, cache=tmp_path / "c", scoring="logprobs", prompts=bank(1))
+        with pytest.warns(UserWarning, match="1 of 6 utterances got no answer"):
+            teacher.predict(X)
+        (failure,) = teacher.failures_
+        assert failure["row"] == 3
+        assert re.search(reason, failure["reason"]), failure["reason"]
+        json.dumps(teacher.failures_, ensure_ascii=False).encode()
+        server.change = lambda body: body  # mended: the rerun asks for what is missing
+        assert teacher.predict(X).tolist() == right(X)
+        assert (teacher.usage_["calls"], teacher.usage_["cached"]) == (1, 5)
+
+
+def test_deep_json_in_an_answer_is_off_list():
+    teacher = LLMAnnotator(CLASSES, lambda messages: '{"label": ' + "[" * 100_000, prompts=bank(1))
+    with pytest.warns(UserWarning, match="off-list answer"):
+        assert teacher.fit(["hi"]).predict(["hi"]).tolist() == [None]
+
+
+# -- errors that come as answers ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"error": {"message": "overloaded", "code": 503}}, "HTTP 503: overloaded"),
+        ({"error": {"message": "too\nmany"}, "choices": None}, "HTTP 200: too many"),
+        ({"error": "just text"}, "HTTP 200: just text"),
+        ({"object": "error", "message": "an older server"}, "HTTP 200: an older server"),
+        ({"detail": [{"msg": "not so"}]}, 'HTTP 200: [{"msg": "not so"}]'),
+        ({"error": {"code": "content_filter"}}, "content filter"),
+    ],
+)
+def test_an_error_inside_an_answer_is_shown(body, reason):
+    with Lying(lambda answer: body) as server:
+        teacher = annotator(server, prompts=bank(1))
+        with pytest.warns(UserWarning, match="1 of 6"):
+            teacher.predict(utterances(6))
+    assert [failure["reason"] for failure in teacher.failures_] == [reason]
+
+
+def test_no_credit_inside_an_answer_ends_the_pass():
+    body = {"error": {"message": "Buy!", "code": "insufficient_quota"}}
+    with (
+        Lying(lambda answer: body) as server,
+        pytest.raises(EndpointError, match=r"no credit.*Buy"),
+    ):
+        annotator(server).predict(utterances(6))
+
+
+@pytest.mark.parametrize("part", [KEY, KEY.upper(), f"{KEY[:6]}***{KEY[-4:]}", KEY[3:8]])
+@pytest.mark.parametrize("place", ["status", "inside", "answer"])
+def test_no_part_of_the_key_is_shown(part, place, monkeypatch, tmp_path):
+    monkeypatch.setenv("MY_KEY", KEY)
+    error = {"message": f"key <{part}> " * 3 + "x" * 300}
+    text = changed(("choices", 0, "message", "content"), json.dumps(KEY))
+    change = text if place == "answer" else lambda body: {"error": error}
+    with Lying(change) as server:
+        options = {"api_key_env": "MY_KEY", "cache": tmp_path / "c", "prompts": bank(1)}
+        teacher = annotator(server, scoring="schema", max_retries=0, **options)
+        if place == "status":
+            server.status, server.error = 400, error
+        with pytest.warns(UserWarning, match="no answer"):
+            teacher.predict(utterances(4))
+    (reason,) = {failure["reason"] for failure in teacher.failures_}
+    stored = "".join(file.read_bytes().decode("latin-1") for file in tmp_path.iterdir())
+    for start in range(len(KEY) - 3):
+        assert KEY[start : start + 4].lower() not in reason.lower()
+    assert "***" in reason and KEY not in stored and len(reason) < 250
+
+
+def test_keys_with_a_line_break_are_refused(monkeypatch):
+    monkeypatch.setenv("MY_KEY", KEY + "\n")
+    with FakeLLM() as server:
+        teacher = annotator(server, api_key_env="MY_KEY")
+        with pytest.raises(EndpointError, match="key in MY_KEY has a character") as caught:
+            teacher.predict(["hi"])
+    assert KEY not in str(caught.value) and server.requests == []

@@ -55,9 +55,11 @@ def test_utterances_are_data(name):
 
 def test_long_utterances_keep_beginning_and_end():
     text = "a" * 60_000 + "b" * 40_000
-    found = shorten(text, 2000)
-    assert len(found) == 2000
-    assert found.startswith("a" * 1390) and found.endswith("b" * 590) and " […] " in found
+    shortened = shorten(text, 2000)
+    assert len(shortened) == 2000
+    assert (
+        shortened.startswith("a" * 1390) and shortened.endswith("b" * 590) and " […] " in shortened
+    )
     assert shorten("short", 2000) == "short"
 
 
@@ -123,11 +125,27 @@ def test_bad_templates_are_refused(user, message):
     ("options", "message"),
     [
         ({"classes": ["a"]}, "at least two distinct"),
+        ({"classes": "ab"}, "a sequence of labels, got 'ab'"),
+        ({"classes": 5}, "a sequence of labels, got 5"),
+        ({"classes": [0.0, float("nan")]}, "str or finite numbers, got nan"),
+        ({"classes": [b"a", b"b"]}, "str or finite numbers, got b'a'"),
+        ({"classes": [[0], [1]]}, r"str or finite numbers, got \[0\]"),
+        ({"classes": ["a", "\ud83d"]}, r"classes has a lone surrogate.*position 0: '\\ud83d'"),
+        ({"codes": ["A", "B", "\udc80"]}, "codes has a lone surrogate"),
+        ({"definitions": {"neutral": "x" * 99 + "\ud83d"}}, "definition of 'neutral' has a lone"),
+        ({"definitions": {"neutral": 5}}, "definition of 'neutral' must be str, got int"),
+        ({"task": "\ud83d"}, "task has a lone surrogate"),
+        ({"task": 5}, "task must be str, got int"),
+        ({"system": "You are \ud83d."}, "system has a lone surrogate.*at position 8"),
         ({"classes": ["a", "a"]}, "at least two distinct"),
         ({"codes": ["A", "B"]}, "3 distinct strings"),
         ({"codes": ["A", "A", "B"]}, "3 distinct strings"),
         ({"codes": ["A", "B ", "C"]}, "without spaces"),
         ({"codes": [1, 2, 3]}, "must be str"),
+        ({"codes": 5}, "must be str"),
+        ({"codes": [["A"], ["B"], ["C"]]}, "must be str"),
+        ({"definitions": ["sad"]}, "definitions must map classes to str"),
+        ({"classes": [10**400, float("inf")]}, "str or finite numbers, got inf"),
         ({"definitions": {"sad": "…"}}, "sad.*not among the classes"),
         ({"context_turns": -1}, "context_turns must be an integer"),
         ({"n_examples": 0.5}, "n_examples must be an integer"),
@@ -227,10 +245,19 @@ def test_banks_can_be_saved_and_diffed(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["{}", "no JSON", "[]", '{"format": 1, "prompts": [{"wrong": 1, "definitions": []}]}'],
+    [
+        "{}",
+        "no JSON",
+        "[]",
+        '{"format": 1, "prompts": [{"wrong": 1, "definitions": []}]}',
+        "[" * 100_000,
+        "\udcff",
+        '{"format": 1, "prompts": ["text"]}',
+        '{"format": "1"}',
+    ],
 )
 def test_other_files_are_refused(tmp_path, text):
-    (tmp_path / "bank.json").write_text(text)
+    (tmp_path / "bank.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match="not a prompt bank"):
         PromptBank.load(tmp_path / "bank.json")
 
@@ -254,7 +281,20 @@ def test_bad_banks_are_refused(prompts, message):
         PromptBank(prompts)
 
 
-@pytest.mark.parametrize(("size", "message"), [(0, "at least 1"), (2000, "not 2000 different")])
+def test_banks_hold_prompts():
+    with pytest.raises(TypeError, match="holds Prompts, got str"):
+        PromptBank(["a prompt"])
+
+
+@pytest.mark.parametrize("classes", [[], ["one"], "ab", [None, "a"]])
+def test_default_banks_need_classes(classes):
+    with pytest.raises(ValueError, match="classes must be"):
+        PromptBank.default("the act", classes)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [(0, "at least 1"), (1.5, "an integer"), (2000, "not 2000 different")]
+)
 def test_impossible_sizes_are_refused(size, message):
     with pytest.raises(ValueError, match=message):
         PromptBank.default("the act", ["no", "yes"], size=size)

@@ -2,7 +2,7 @@
 
 from .annotator import LLMAnnotator
 from .bank import PromptBank
-from .models import Completion, EndpointError
+from .completion import Completion, EndpointError
 from .prompts import Prompt
 
 __all__ = ["Completion", "EndpointError", "LLMAnnotator", "Prompt", "PromptBank"]

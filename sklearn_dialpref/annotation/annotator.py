@@ -21,22 +21,19 @@ from sklearn_dialpref._compat import Interval, StrOptions, validate_parameter_co
 from sklearn_dialpref._dialogues.validation import (
     Dialogues,
     check_dialogues,
-    codes_of,
     label_array,
     missing_in,
 )
 
 from .bank import PromptBank
-from .billing import Limits, price_of
 from .cache import AnswerCache
 from .card import card_content, card_markdown
 from .checks import LEARNABLE, check_labels, check_members, check_prompts, check_settings
 from .ensemble import Combination, agreement, combine, fit_combination, votes
 from .estimate import estimate
 from .labelling import Record, label_rows
-from .models import Model, Settings, models_of
-from .panel import Panel
-from .questions import Examples
+from .panel import Panel, models_from
+from .questions import Examples, labelled_rows
 
 __all__ = ["LLMAnnotator"]
 
@@ -52,35 +49,35 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     classes : sequence, default=None
-        The labels; None: those of ``y_human``.
+        The labels. None: those of ``y_human``.
     model : str, callable, or list of them, default="gpt-4o-mini"
         Name of a model of the endpoint, or a function of the messages (a list of dict with
         ``role`` and ``content``) that returns the answer as str or as a ``Completion``. Several
         models are averaged.
     prompts : PromptBank, default=None
-        None: :meth:`PromptBank.default`, eight prompts.
+        The prompts. None: the eight of :meth:`PromptBank.default`.
     task : str, default="the label"
-        What is labelled, with its article, for the default prompts: "the sentiment".
+        What the default prompts ask for, with its article, such as "the sentiment".
     definitions : mapping of class to str, default=None
-        What each class means, for the default prompts.
+        What each class means; the default prompts show it.
     n_examples : int, default=0
-        Labelled examples that every second default prompt shows, never of the dialogue that is
-        being labelled; needs ``y_human``.
+        How many labelled examples every second default prompt shows. They are never taken from
+        the dialogue that is being labelled, and need ``y_human``.
     scoring : {"auto", "logprobs", "samples", "schema"}, default="auto"
         How an answer becomes scores: by the log-probabilities of the codes of the labels; by
         the shares of ``n_samples`` sampled answers; by one answer, bound to the codes by a JSON
         schema, which gets all the score. "auto": log-probabilities where the endpoint gives
         them, otherwise samples; of a function its one answer.
     n_samples : int, default=5
-        Of each question, where answers are sampled.
+        How many answers are sampled to each question, where answers are sampled.
     sampling_temperature : float, default=1.0
-        Of samples.
+        The temperature at which they are sampled.
     learn : tuple of {"temperature", "bias", "weights"}, default=all three
         What ``fit`` may learn from human labels: a temperature, a bias for each class, and
         weights of the members.
     base_url : str, default=None
-        Of an endpoint that speaks the OpenAI API, such as vLLM, llama.cpp, Ollama or OpenRouter;
-        None: OpenAI.
+        Address of an endpoint that speaks the OpenAI API, such as vLLM, llama.cpp, Ollama or
+        OpenRouter. None: OpenAI.
     api_key_env : str, default="OPENAI_API_KEY"
         Name of the environment variable that holds the key. The key itself is never kept.
     extra_body : mapping, default=None
@@ -88,28 +85,30 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         thinks before it answers must be told not to.
     cache : "auto", str, Path or None, default="auto"
         File of all answers (sqlite), so that none is paid for twice, whatever happens; several
-        processes may share one. It holds hashes and answers, no utterances. "auto":
+        processes may share one, and the work. It holds hashes and answers, no utterances. "auto":
         ``answers.sqlite`` in the user's cache folder for models of an endpoint; answers of
         functions stay in the memory of this annotator, as those of all models do with None.
     concurrency : int or "auto", default="auto"
-        Calls at once. "auto": 16; 1 for a function that is not a coroutine function.
+        How many calls are made at once. "auto": 16, or 1 for a function that is not a coroutine
+        function.
     timeout : float, default=60.0
         Seconds until a call counts as lost.
     max_retries : int, default=6
-        Of a call that failed for a while (429, 5xx, timeout, broken connection).
+        How often a call that failed for a while (429, 5xx, timeout, broken connection) is
+        repeated.
     requests_per_minute, tokens_per_minute : float, default=None
-        Rates of calls that are really made; retries come on top.
+        Highest rates of the calls that are made; retries come on top.
     prices : tuple of (float, float), or mapping of model to them, default=None
-        Of a million tokens in, and out, in any currency.
+        Price of a million tokens in, and of a million out, in any currency.
     budget : float, default=None
         What a pass (a ``fit`` with labels, a ``predict_proba``) may cost at most, in the currency
         of ``prices``. Calls that could pass it are not made; their failure says so.
     token_budget : int, default=None
         How many tokens a pass may take at most, in and out together.
     random_state : int, RandomState or None, default=0
-        Of the default prompts, the choice of examples and the folds.
+        Seed of the default prompts, the choice of examples and the folds.
     verbose : int, default=0
-        1: a progress bar with calls, cost and time left.
+        1 shows a progress bar with calls, cost and time left.
 
     Attributes
     ----------
@@ -118,17 +117,17 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     combination_ : Combination
         Weights of the members, temperature and bias per class.
     members_ : list of (model, prompt id)
-        Of the ensemble.
+        The members of the ensemble.
     scores_ : ndarray of shape (n, n_members, n_classes)
-        Of the last ``predict_proba``; NaN where a member gave no answer.
+        Scores of the last ``predict_proba``; NaN where a member gave no answer.
     votes_ : ndarray of object, shape (n, n_members)
         The likeliest label of each member; None where it gave none.
     agreement_ : ndarray of shape (n,)
         Share of the members with an answer that vote for the commonest label; NaN where none.
     failures_ : list of dict
-        Of the last pass, with ``row``, ``model``, ``prompt`` and ``reason``.
+        Questions of the last pass without an answer: ``row``, ``model``, ``prompt``, ``reason``.
     usage_ : dict
-        Of the last pass: ``calls``, ``cached``, ``failed``, ``tokens_in``, ``tokens_out``,
+        What the last pass used: ``calls``, ``cached``, ``failed``, ``tokens_in``, ``tokens_out``,
         ``cost``.
 
     See Also
@@ -267,21 +266,12 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         EndpointError
             If there are labels, and the endpoint cannot be used.
         """
+        params = self.get_params(deep=False)
         validate_parameter_constraints(
-            self._parameter_constraints,
-            self.get_params(deep=False),
-            caller_name=type(self).__name__,
+            self._parameter_constraints, params, caller_name=type(self).__name__
         )
-        models = self._models()
-        check_settings(
-            learn=self.learn,
-            prices=self.prices,
-            budget=self.budget,
-            base_url=self.base_url,
-            prompts=self.prompts,
-            n_examples=self.n_examples,
-            models=models,
-        )
+        models = models_from(params)
+        check_settings(params, models)
         dialogues = check_dialogues(X, precomputed=False)
         n_examples = self.n_examples or sum(prompt.n_examples for prompt in self.prompts or ())
         labels, self.classes_ = check_labels(y_human, len(dialogues), self.classes, n_examples)
@@ -299,20 +289,12 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
             self.prompts_ = self.prompts
         on_disk = self.cache not in (None, "auto")
         check_members(models, self.prompts_, self.scoring, given=self.model, on_disk=on_disk)
-        for of_last_pass in ("scores_", "votes_", "agreement_"):
-            self.__dict__.pop(of_last_pass, None)
+        for result in ("scores_", "votes_", "agreement_"):
+            self.__dict__.pop(result, None)
         self._memory: AnswerCache | None = None
         self._token_ratio: dict[str, float] = {}  # billed for each token counted, by model
-        assert dialogues.text is not None
-        # whatever the order of the rows: what is shown and learned depends on it otherwise
-        order = np.lexsort((dialogues.turn, codes_of(dialogues.text), dialogues.group))
-        known = order[labels[order] >= 0]
-        self._examples = Examples(
-            [
-                (dialogues.dialogue_id[row], str(dialogues.text[row]), self.classes_[labels[row]])
-                for row in np.random.RandomState(seed).permutation(known)
-            ]
-        )
+        known = labelled_rows(dialogues, labels)
+        self._examples = Examples.drawn_from(dialogues, known, self.classes_[labels[known]], seed)
         self.members_ = self._panel().members
         self.combination_ = Combination.plain(len(self.members_), len(self.classes_))
         if len(known) and self.learn:
@@ -479,43 +461,22 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         finally:  # what was used counts, also where the pass is cut short
             self.usage_, self.failures_ = asdict(record.usage), record.failures
             self._token_ratio |= record.token_ratio
+            if record.lost:
+                warnings.warn(
+                    f"{record.lost} answers of the cache were damaged and are lost; they are "
+                    "asked for again",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
     def _panel(self) -> Panel:
         """Who is asked, how, and within what limits, by the parameters as they are now."""
-        models = self._models()
         if self._memory is None:
             self._memory = AnswerCache(":memory:")
-        settings = Settings(
-            self.scoring,
-            int(self.n_samples),
-            float(self.sampling_temperature),
-            dict(self.extra_body or {}),
+        params = self.get_params(deep=False)
+        return Panel.from_params(
+            params, self.prompts_, self._examples, self.classes_, self._memory
         )
-        return Panel(
-            models,
-            [
-                Limits(
-                    model.concurrency if self.concurrency == "auto" else int(self.concurrency),
-                    self.requests_per_minute,
-                    self.tokens_per_minute,
-                    self.budget,
-                    self.token_budget,
-                    price_of(model.name, self.prices),
-                )
-                for model in models
-            ],
-            self.prompts_,
-            self._examples,
-            self.classes_,
-            settings,
-            self.cache,
-            self._memory,
-            bool(self.verbose),
-        )
-
-    def _models(self) -> list[Model]:
-        endpoint = (self.base_url, self.api_key_env, self.timeout, self.max_retries)
-        return models_of(self.model, *endpoint)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

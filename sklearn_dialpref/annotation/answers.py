@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .client import Question
-from .models import Completion
+from .completion import Completion
 
 __all__ = ["Answers", "OffList", "label_scores"]
 
@@ -46,7 +46,7 @@ def label_scores(answer: Completion, codes: tuple[str, ...]) -> NDArray[np.float
     Examples
     --------
     >>> from sklearn_dialpref.annotation.answers import label_scores
-    >>> from sklearn_dialpref.annotation.models import Completion
+    >>> from sklearn_dialpref.annotation.completion import Completion
     >>> label_scores(Completion(["A"], {"A": -0.7, " B": -1.4, "The": -2.0}), ("A", "B")).round(2)
     array([0.67, 0.33])
     >>> label_scores(Completion(["A", " b.", "A"]), ("A", "b")).round(2)
@@ -56,16 +56,16 @@ def label_scores(answer: Completion, codes: tuple[str, ...]) -> NDArray[np.float
         raise OffList("content filter")
     if answer.logprobs is not None:
         mass = np.zeros(len(codes))
-        place = {code: at for at, code in enumerate(codes)}
+        positions = {code: index for index, code in enumerate(codes)}
         for token, logprob in answer.logprobs.items():
-            at = place.get(token.strip(" \n\t▁Ġ"))
-            if at is not None:
-                mass[at] += math.exp(logprob)
+            index = positions.get(token.strip(" \n\t▁Ġ"))
+            if index is not None:
+                mass[index] += math.exp(logprob)
         if mass.sum() >= LEAST_MASS:
             return mass / mass.sum()
         raise OffList(f"off-list answer {_shown(answer.texts)}")
-    found = [_code(text, codes) for text in answer.texts]
-    counts = np.array([found.count(code) for code in codes], dtype=float)
+    answered = [_code(text, codes) for text in answer.texts]
+    counts = np.array([answered.count(code) for code in codes], dtype=float)
     if not counts.sum():
         raise OffList(f"off-list answer {_shown(answer.texts)}")
     return counts / counts.sum()
@@ -77,7 +77,7 @@ def _code(text: str, codes: tuple[str, ...]) -> str | None:
     if stripped.startswith("{"):
         try:
             label = json.loads(stripped).get("label")
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, nested
             return None
         return label if label in codes else None
     match = re.match(r"[\W_]*([^\W_]+)[\W_]*$|[\W_]*([^\W_]+)\s*[:.)]", stripped)
@@ -113,14 +113,14 @@ class Answers:
         self.members = members
         self.scores = np.full((len(rows), len(members), len(classes)), np.nan)
         self._failures: list[dict[str, Any]] = []
-        self._place = {row: at for at, row in enumerate(rows.tolist())}
-        column = {label: at for at, label in enumerate(classes)}
+        self._row_index = {row: index for index, row in enumerate(rows.tolist())}
+        column = {label: index for index, label in enumerate(classes)}
         self._columns = [np.array([column[label] for label in order]) for order in shown]
 
     @property
     def failures(self) -> list[dict[str, Any]]:
         """In the order of rows, models and prompts, however the answers came in."""
-        order = {member: at for at, member in enumerate(self.members)}
+        order = {member: index for index, member in enumerate(self.members)}
         return sorted(self._failures, key=lambda f: (f["row"], order[f["model"], f["prompt"]]))
 
     def deliver(self, question: Question, outcome: Completion | str) -> None:
@@ -128,12 +128,12 @@ class Answers:
         try:
             if isinstance(outcome, str):
                 raise OffList(outcome)
-            found = label_scores(outcome, question.codes)
+            scores = label_scores(outcome, question.codes)
         except OffList as error:
             model, prompt = self.members[question.member]
             self._failures.append(
                 {"row": question.row, "model": model, "prompt": prompt, "reason": str(error)}
             )
             return
-        to = self._columns[question.member]
-        self.scores[self._place[question.row], question.member, to] = found
+        columns = self._columns[question.member]
+        self.scores[self._row_index[question.row], question.member, columns] = scores

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from .prompts import Prompt, default_codes, plain
+from .prompts import Prompt, check_classes, default_codes
 
 __all__ = ["PromptBank"]
 
@@ -78,6 +78,8 @@ class PromptBank(Sequence[Prompt]):
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
         self.prompts = tuple(prompts)
+        if bad := [prompt for prompt in self.prompts if not isinstance(prompt, Prompt)]:
+            raise TypeError(f"a PromptBank holds Prompts, got {type(bad[0]).__name__}")
         if not self.prompts:
             raise ValueError("a PromptBank needs at least one prompt")
         if len({prompt.id for prompt in self.prompts}) != len(self.prompts):
@@ -125,10 +127,11 @@ class PromptBank(Sequence[Prompt]):
             If ``size`` is below 1, or more than there are different prompts, or classes or
             definitions do not fit.
         """
-        if size < 1:
-            raise ValueError(f"size must be at least 1, got {size}")
+        for name, value, least in (("size", size, 1), ("n_examples", n_examples, 0)):
+            if not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         rng = check_random_state(random_state)
-        labels = [plain(label) for label in classes]
+        labels = list(check_classes(classes))
         axes: dict[str, Sequence[Any]] = {
             "wording": range(len(WORDINGS)),
             "role": range(len(ROLES)),
@@ -138,7 +141,7 @@ class PromptBank(Sequence[Prompt]):
             "examples": [0, n_examples] if n_examples else [0],
         }
         plan = {name: _balanced(values, size, rng) for name, values in axes.items()}
-        plan["order"] = _orders([labels[at] for at in rng.permutation(len(labels))], size)
+        plan["order"] = _orders([labels[index] for index in rng.permutation(len(labels))], size)
         _make_distinct(plan, size, rng)
         return cls(
             [
@@ -168,8 +171,8 @@ class PromptBank(Sequence[Prompt]):
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def __getitem__(self, at: Any) -> Any:
-        return PromptBank(self.prompts[at]) if isinstance(at, slice) else self.prompts[at]
+    def __getitem__(self, index: Any) -> Any:
+        return PromptBank(self.prompts[index]) if isinstance(index, slice) else self.prompts[index]
 
     def __iter__(self) -> Iterator[Prompt]:
         return iter(self.prompts)
@@ -236,7 +239,8 @@ class PromptBank(Sequence[Prompt]):
             for entry in content["prompts"]:
                 entry.pop("id", None)
                 prompts.append(Prompt(**{**entry, "definitions": dict(entry["definitions"])}))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError, UnicodeError,
+                json.JSONDecodeError) as error:  # fmt: skip
             raise ValueError(f"{path} is not a prompt bank: {error!r}") from None
         return cls(prompts)
 
@@ -269,16 +273,16 @@ def _code_sets(n_classes: int) -> list[tuple[str, ...]]:
 def _balanced(values: Sequence[Any], size: int, rng: np.random.RandomState) -> list[Any]:
     """``size`` of the values in random order, each as often as any other, or once more."""
     rounds = [rng.permutation(len(values)) for _ in range(-(-size // len(values)))]
-    return [values[at] for at in np.concatenate(rounds)[:size]]
+    return [values[index] for index in np.concatenate(rounds)[:size]]
 
 
 def _orders(start: list[Any], size: int) -> list[tuple[Any, ...]]:
     """Orders of the labels in which each comes to each place about equally often."""
     orders = []
-    for at in range(size):
-        shift = at % len(start)
+    for number in range(size):
+        shift = number % len(start)
         order = start[shift:] + start[:shift]
-        orders.append(tuple(order[::-1] if (at // len(start)) % 2 else order))
+        orders.append(tuple(order[::-1] if (number // len(start)) % 2 else order))
     return orders
 
 
@@ -288,10 +292,10 @@ def _make_distinct(plan: dict[str, list[Any]], size: int, rng: np.random.RandomS
     for _ in range(SWAPS):
         prompts = list(zip(*plan.values(), strict=True))
         first: dict[Any, int] = {}
-        again = [at for at, prompt in enumerate(prompts) if first.setdefault(prompt, at) != at]
-        if not again:
+        repeats = [n for n, prompt in enumerate(prompts) if first.setdefault(prompt, n) != n]
+        if not repeats:
             return
         values = plan[names[rng.randint(len(names))]]
-        one, other = again[0], rng.randint(size)
+        one, other = repeats[0], rng.randint(size)
         values[one], values[other] = values[other], values[one]
     raise ValueError(f"there are not {size} different prompts for these labels; ask for fewer")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .models import Completion, Messages
+from .completion import Completion, Messages
 
 __all__ = ["Ledger", "Limits", "Usage", "count_tokens", "most_tokens", "price_of"]
 
@@ -96,6 +96,7 @@ class Ledger:
         self.reserved_cost = 0.0
         self.under_way = 0
         self.counted = 0
+        self.lost = 0  # stored answers that are damaged, and have to be paid again
         self.excess = 1.0  # of billed tokens over the most that was thought possible
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,37 +15,43 @@ from sklearn_dialpref._labels.targets import check_targets
 
 from .bank import PromptBank
 from .models import CallableModel, Model
+from .prompts import check_classes, check_writable
 
 __all__ = ["LEARNABLE", "check_labels", "check_members", "check_prompts", "check_settings"]
 
 LEARNABLE = ("temperature", "bias", "weights")
+NUMBERS = (int, float, np.integer, np.floating)
+MOST_PRICE = 1e15  # of a million tokens, in any currency
 
 
-def check_settings(
-    *,
-    learn: Collection[str],
-    prices: Any,
-    budget: float | None,
-    base_url: str | None,
-    prompts: PromptBank | None,
-    n_examples: int,
-    models: Sequence[Model],
-) -> None:
-    """Raise a ValueError where parameters are wrong, alone or together."""
-    if unknown := set(learn) - set(LEARNABLE):
-        raise ValueError(f"learn holds {sorted(unknown)}; it may hold {list(LEARNABLE)}")
-    _check_prices(prices, budget, {model.name for model in models})
-    address = urlsplit(base_url or "")
+def check_settings(params: Mapping[str, Any], models: Sequence[Model]) -> None:
+    """Raise a ValueError where an annotator's parameters are wrong, alone or together."""
+    if unknown := [part for part in params["learn"] if part not in LEARNABLE]:
+        raise ValueError(f"learn holds {unknown}; it may hold {list(LEARNABLE)}")
+    _check_prices(params["prices"], params["budget"], {model.name for model in models})
+    address = urlsplit(params["base_url"] or "")
     if "@" in address.netloc or address.query:
         raise ValueError(
             "base_url holds a password or a query, which would show in cards and logs; put the "
             "key into an environment variable and name that as api_key_env"
         )
-    if prompts is not None and n_examples:
+    _check_texts(params, models)
+    if params["prompts"] is not None and params["n_examples"]:
         raise ValueError(
             "n_examples is for the default prompts; the prompts given say themselves how "
             "many examples they show (Prompt(..., n_examples=...))"
         )
+
+
+def _check_texts(params: Mapping[str, Any], models: Sequence[Model]) -> None:
+    """What goes into requests must be such that a request can hold it."""
+    for model in models:
+        check_writable("the name of a model", model.name)
+    try:
+        body = json.dumps(dict(params["extra_body"] or {}), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"extra_body must be what JSON can hold: {error}") from None
+    check_writable("extra_body", body)
 
 
 def _check_prices(given: Any, budget: float | None, names: set[str]) -> None:
@@ -53,11 +60,14 @@ def _check_prices(given: Any, budget: float | None, names: set[str]) -> None:
             f"budget={budget} needs prices=(in, out) of a million tokens; or set token_budget"
         )
     if isinstance(given, Mapping) and (unpriced := names - set(given)):
-        raise ValueError(f"prices has no entry for {sorted(unpriced)}, only {sorted(given)}")
+        raise ValueError(f"prices has no entry for {sorted(unpriced)}, only {list(given)}")
     for price in given.values() if isinstance(given, Mapping) else [given]:
         if price is None:
             continue
-        if len(price) != 2 or any(p < 0 for p in price):
+        pair = price if isinstance(price, tuple | list | np.ndarray) else ()
+        if len(pair) != 2 or not all(
+            isinstance(p, NUMBERS) and 0 <= p <= MOST_PRICE for p in pair
+        ):
             raise ValueError(
                 f"prices must be (in, out) of a million tokens, two numbers of at least 0, got "
                 f"{price!r}"
@@ -86,7 +96,7 @@ def check_labels(
         )
     if classes is None:
         raise ValueError("without human labels the classes must be named: classes=[...]")
-    labels = list(classes)
+    labels = list(check_classes(classes))
     names = np.unique(np.asarray(labels))
     if set(names.tolist()) != set(labels) or len(names) < 2 or len(names) != len(labels):
         raise ValueError(

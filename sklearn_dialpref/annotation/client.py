@@ -1,9 +1,10 @@
-"""Asking many questions at once, within limits, each answer kept as it arrives."""
+"""Asking many questions at once, within limits, each answer stored as it arrives."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .billing import Ledger, count_tokens, most_tokens
-from .models import Completion, EndpointError, Messages, Model, NoAnswer, Settings
+from .completion import Completion, EndpointError, Messages, NoAnswer
+from .leases import RENEW_SECONDS, Leases
+from .models import Model, Settings
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
@@ -23,6 +26,7 @@ __all__ = ["Question", "ask_all", "run_async"]
 T = TypeVar("T")
 
 LOOKUP = 16  # questions written and looked up at once: while that goes on, answers wait
+LOOK_SECONDS = 0.1  # between two looks for the answers that other processes are asking for
 BROKEN_RETRIES = 4  # of an answer that came, but is of no use; the SDK retries the rest
 DEAD_AT_START = 3  # outages without any answer before: nothing is there
 WRONG_AT_START = 10  # failures of any kind without any answer before
@@ -69,6 +73,9 @@ def ask_all(
 ) -> None:
     """Ask all, or look up what was answered before; each answer is stored as it arrives.
 
+    What another pass on the same cache is asking is left to it, and taken from the cache in the
+    end, or asked if that pass got no answer.
+
     Parameters
     ----------
     model : OpenAIModel or CallableModel
@@ -102,7 +109,9 @@ class _Pass:
     ) -> None:
         self.model, self.settings, self.ledger = model, settings, ledger
         self.cache, self.deliver = cache, deliver
+        self.leases = Leases(cache.execute)
         self.same: dict[str, list[Question]] = {}  # of those being asked, by key
+        self.elsewhere: deque[Question] = deque()  # that another pass is asking
         self.out_of_budget = False
         self.outages = 0  # in a row
 
@@ -113,35 +122,69 @@ class _Pass:
         self.room = asyncio.Event()  # set, and replaced, when a question gives back its share
         # as many threads as calls at once; none is started before a plain function is asked
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(limits.concurrency))
-        unanswered = self._unanswered(questions)
         async with self.model:
+            renewal = asyncio.create_task(self._renew_leases())
             try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(limits.concurrency):
-                        group.create_task(self._work(unanswered))
+                await self._ask(questions)
+                # Nothing is claimed and no limit is used while waiting, so that two passes that
+                # wait for each other's last answers both get them.
+                while self.elsewhere:
+                    await asyncio.sleep(LOOK_SECONDS)
+                    again, self.elsewhere = self.elsewhere, deque()
+                    await self._ask(iter(again))
             except BaseExceptionGroup as errors:
                 first = errors.exceptions[0]
             else:
                 return
+            finally:
+                renewal.cancel()
+                self.leases.release_all()
         raise first
 
+    async def _ask(self, questions: Iterator[Question]) -> None:
+        unanswered = self._unanswered(questions)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.ledger.limits.concurrency):
+                group.create_task(self._work(unanswered))
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            self.leases.renew()
+
     def _unanswered(self, questions: Iterator[Question]) -> Iterator[Question | None]:
-        """Questions that have to be asked; the others are delivered on the way.
+        """Questions that this pass has to ask; the others are delivered on the way.
 
         None between two look-ups, when others should have their turn.
         """
         while part := list(islice(questions, LOOKUP)):
-            known = self.cache.get_many([question.key for question in part])
+            # with some that were asked elsewhere, so that few of them pile up
+            part += [self.elsewhere.popleft() for _ in range(min(LOOKUP, len(self.elsewhere)))]
+            known = self._look_up([question.key for question in part])
             for question in part:
                 key = question.key
                 if key in self.same:
                     self.same[key].append(question)
-                elif answer := known.get(key) or self.cache.get_many([key]).get(key):
-                    self._deliver_cached(question, Completion(**answer))
+                elif answer := known.get(key):
+                    self._deliver_cached(question, answer)
+                elif not self.leases.claim(key):
+                    self.elsewhere.append(question)
+                # only now is it certain: it may have been answered since the look-up
+                elif answer := self._look_up([key]).get(key):
+                    self.leases.release(key)
+                    self._deliver_cached(question, answer)
                 else:
                     self.same[key] = []
                     yield question
             yield None
+
+    def _look_up(self, keys: list[str]) -> dict[str, Completion]:
+        """The stored answers that can be read; the others count as lost."""
+        stored = self.cache.get_many(keys)
+        answers = {key: Completion.from_dict(content) for key, content in stored.items()}
+        self.cache.lost.update(key for key, answer in answers.items() if answer is None)
+        self.ledger.lost = len(self.cache.lost)
+        return {key: answer for key, answer in answers.items() if answer is not None}
 
     def _deliver_cached(self, question: Question, answer: Completion) -> None:
         self.ledger.usage.cached += 1
@@ -154,6 +197,10 @@ class _Pass:
                 continue
             outcome = await self._outcome(question)
             self.deliver(question, outcome)
+            if isinstance(outcome, Completion):  # stored once its scores were read
+                content = outcome.to_dict()
+                self.cache.put(question.key, self.model.name, question.prompt_id, content)
+            self.leases.release(question.key)
             for same in self.same.pop(question.key):
                 if isinstance(outcome, Completion):
                     self._deliver_cached(same, outcome)
@@ -162,7 +209,7 @@ class _Pass:
                     self.deliver(same, outcome)
 
     async def _outcome(self, question: Question) -> Completion | str:
-        """The answer, stored; or the reason why there is none."""
+        """The answer, or the reason why there is none."""
         try:
             answer = await self._answer(question)
         except NoAnswer as error:
@@ -171,7 +218,6 @@ class _Pass:
                 self._check_alive(error)
             return str(error)
         self.outages = 0
-        self.cache.put(question.key, self.model.name, question.prompt_id, answer.to_dict())
         return answer
 
     async def _answer(self, question: Question) -> Completion:

@@ -102,9 +102,9 @@ def votes(scores: Scores, classes: NDArray[Any]) -> NDArray[Any]:
     >>> votes(np.array([[[0.9, 0.1], [np.nan, np.nan]]]), np.array(["no", "yes"])).tolist()
     [['no', None]]
     """
-    found = classes.astype(object)[np.nan_to_num(scores).argmax(axis=2)]
-    found[np.isnan(scores[:, :, 0])] = None
-    return found
+    labels = classes.astype(object)[np.nan_to_num(scores).argmax(axis=2)]
+    labels[np.isnan(scores[:, :, 0])] = None
+    return labels
 
 
 def agreement(scores: Scores) -> Scores:
@@ -119,7 +119,7 @@ def agreement(scores: Scores) -> Scores:
     """
     given = ~np.isnan(scores[:, :, 0])
     best = np.nan_to_num(scores).argmax(axis=2)
-    counts = np.stack([((best == at) & given).sum(axis=1) for at in range(scores.shape[2])])
+    counts = np.stack([((best == label) & given).sum(axis=1) for label in range(scores.shape[2])])
     with np.errstate(invalid="ignore"):
         return counts.max(axis=0) / given.sum(axis=1)
 
@@ -214,21 +214,21 @@ def _fit(scores: Scores, y: NDArray[np.int64], parts: tuple[str, ...]) -> Combin
     """Least mean log-loss, with a ridge towards the plain mean."""
     n_members, n_classes = scores.shape[1:]
     sizes = {"temperature": 1, "bias": n_classes, "weights": n_members}
-    start = np.zeros(sum(sizes[part] for part in parts))
-    if not len(start):
+    initial = np.zeros(sum(sizes[part] for part in parts))
+    if not len(initial):
         return Combination.plain(n_members, n_classes)
 
     def unpack(values: Scores) -> Combination:
-        found = {part: np.zeros(size) for part, size in sizes.items()}
-        at = 0
+        by_part = {part: np.zeros(size) for part, size in sizes.items()}
+        start = 0
         for part in parts:
-            found[part] = values[at : at + sizes[part]]
-            at += sizes[part]
-        log_temperature = np.clip(found["temperature"][0], -3, 3)
-        bias = found["bias"] - found["bias"].mean()
-        return Combination(softmax(found["weights"]), float(np.exp(log_temperature)), bias)
+            by_part[part] = values[start : start + sizes[part]]
+            start += sizes[part]
+        log_temperature = np.clip(by_part["temperature"][0], -3, 3)
+        bias = by_part["bias"] - by_part["bias"].mean()
+        return Combination(softmax(by_part["weights"]), float(np.exp(log_temperature)), bias)
 
     def objective(values: Scores) -> float:
         return float(_losses(scores, y, unpack(values)).mean() + PENALTY * (values**2).sum())
 
-    return unpack(minimize(objective, start, method="L-BFGS-B").x)
+    return unpack(minimize(objective, initial, method="L-BFGS-B").x)

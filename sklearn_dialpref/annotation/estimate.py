@@ -41,7 +41,7 @@ def estimate(panel: Panel, dialogues: Dialogues, token_ratio: Mapping[str, float
         most = max(1, MOST_COUNTED // n_prompts)
         rows = np.sort(np.random.RandomState(0).permutation(rows)[:most])
     scale = len(dialogues) / len(rows)
-    found = Bunch(calls=0, cached=0, tokens_in=0, tokens_out=0, cost=0.0)
+    total = Bunch(calls=0, cached=0, tokens_in=0, tokens_out=0, cost=0.0)
     for number, model in enumerate(panel.models):
         counted = {
             question.key: count_tokens(question.messages)
@@ -59,9 +59,9 @@ def estimate(panel: Panel, dialogues: Dialogues, token_ratio: Mapping[str, float
         samples = settings.n_samples if settings.scoring == "samples" else 1
         tokens_in = scale * ratio * sum(new)
         tokens_out = scale * samples * TOKENS_OUT[settings.scoring] * len(new)
-        found.calls += round(scale * len(new))
-        found.cached += round(scale * (len(rows) * n_prompts - len(new)))
-        found.tokens_in += round(tokens_in)
-        found.tokens_out += round(tokens_out)
-        found.cost += panel.limits[number].cost(tokens_in, tokens_out)
-    return found
+        total.calls += round(scale * len(new))
+        total.cached += round(scale * (len(rows) * n_prompts - len(new)))
+        total.tokens_in += round(tokens_in)
+        total.tokens_out += round(tokens_out)
+        total.cost += panel.limits[number].cost(tokens_in, tokens_out)
+    return total

@@ -14,7 +14,7 @@ from sklearn_dialpref._dialogues.validation import Dialogues
 from .answers import Answers
 from .billing import Ledger, Usage
 from .client import Question, ask_all
-from .models import Completion
+from .completion import Completion
 from .panel import Panel
 
 __all__ = ["Record", "label_rows"]
@@ -33,11 +33,14 @@ class Record:
         Questions without an answer, and why.
     token_ratio : dict of float
         By model, tokens billed for each token counted.
+    lost : int
+        Stored answers that were damaged, and were asked for again.
     """
 
     usage: Usage = field(default_factory=Usage)
     failures: list[dict[str, Any]] = field(default_factory=list)
     token_ratio: dict[str, float] = field(default_factory=dict)
+    lost: int = 0
 
 
 def label_rows(
@@ -83,6 +86,7 @@ def label_rows(
             finally:
                 record.usage = record.usage + ledger.usage
                 record.failures = answers.failures
+                record.lost += ledger.lost
                 if ledger.counted:
                     record.token_ratio[model.name] = ledger.ratio
     return answers.scores

@@ -10,87 +10,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = [
-    "CallableModel",
-    "Completion",
-    "EndpointError",
-    "Messages",
-    "Model",
-    "NoAnswer",
-    "OpenAIModel",
-    "Settings",
-    "models_of",
-]
+from .completion import (
+    BadAnswer,
+    Completion,
+    EndpointError,
+    Messages,
+    NoAnswer,
+    error_in,
+    error_text,
+    read_completion,
+)
 
-Messages = list[dict[str, str]]
+__all__ = ["CallableModel", "Model", "OpenAIModel", "Settings", "models_of"]
 
 TOP_LOGPROBS = 20  # the most that the OpenAI API gives
 WITHOUT_LOGPROBS = 3  # answers, none with log-probabilities: the endpoint gives none
 OUTAGES = (408, 409, 429)  # and 5xx: HTTP states that say nothing against the question
-
-
-class EndpointError(RuntimeError):
-    """The endpoint cannot be used at all: wrong key, unknown model, no credit, nothing there."""
-
-
-class NoAnswer(Exception):
-    """A question has no answer; others may have one.
-
-    Parameters
-    ----------
-    reason : str
-    outage : bool, default=False
-        Whether the endpoint is at fault, and not the question.
-    broken : bool, default=False
-        Whether something came and was billed, but is of no use: worth asking again.
-    tokens_in, tokens_out : int, default=0
-        As billed, where that is known.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        outage: bool = False,
-        broken: bool = False,
-        tokens_in: int = 0,
-        tokens_out: int = 0,
-    ) -> None:
-        super().__init__(reason)
-        self.outage, self.broken = outage, broken
-        self.tokens_in, self.tokens_out = tokens_in, tokens_out
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What a model answered.
-
-    Attributes
-    ----------
-    texts : list of str
-        One per sample.
-    logprobs : dict of str to float, or None
-        Natural logarithm of the probability of the likeliest first tokens.
-    finish_reason : str
-        As in the OpenAI API: "stop", "length", "content_filter".
-    tokens_in, tokens_out : int
-        As billed.
-    """
-
-    texts: list[str]
-    logprobs: dict[str, float] | None = None
-    finish_reason: str = "stop"
-    tokens_in: int = 0
-    tokens_out: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """What is stored of it."""
-        return dict(vars(self))
-
-    @property
-    def filtered(self) -> bool:
-        """Whether a content filter kept the answer back."""
-        return self.finish_reason == "content_filter"
+HTTP_ERRORS = {str(status) for status in range(400, 600)}
+NO_KEY = "none"  # what servers on one's own machine are sent
 
 
 @dataclass(frozen=True)
@@ -186,7 +123,12 @@ class OpenAIModel:
                     f"the environment variable {self.api_key_env} is not set; put your API key "
                     "there, or name another variable as api_key_env"
                 )
-            key = "none"  # servers on one's own machine want none
+            key = NO_KEY
+        if not (key.isascii() and key.isprintable()):
+            raise EndpointError(
+                f"the key in {self.api_key_env} has a character that no key can have, such as a "
+                "line break; set the variable to the key alone"
+            )
         self._client = openai.AsyncOpenAI(
             api_key=key, base_url=self.base_url, timeout=self.timeout, max_retries=self.max_retries
         )
@@ -213,28 +155,32 @@ class OpenAIModel:
             return await self._samples(messages, codes, settings)
         options = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
         try:
-            found = await self._request(messages, {"temperature": 0, **options}, settings)
+            completion = await self._request(messages, {"temperature": 0, **options}, settings)
         except NoAnswer as error:
             if settings.scoring == "logprobs" or "logprobs" not in str(error):
                 raise
             self._gives_logprobs = False
-            found = Completion([])
-        if found.logprobs is not None:
+            completion = Completion([])
+        if completion.logprobs is not None:
             self._gives_logprobs = True
-        elif not found.filtered:
-            return await self._without(found, messages, codes, settings)
-        return found
+        elif not completion.filtered:
+            return await self._without(completion, messages, codes, settings)
+        return completion
 
     async def _without(
-        self, found: Completion, messages: Messages, codes: tuple[str, ...], settings: Settings
+        self,
+        first: Completion,
+        messages: Messages,
+        codes: tuple[str, ...],
+        settings: Settings,
     ) -> Completion:
         """What to do with an answer that lacks log-probabilities."""
         if settings.scoring == "logprobs" or self._gives_logprobs:
             raise NoAnswer(
                 "an answer without log-probabilities",
                 broken=True,
-                tokens_in=found.tokens_in,
-                tokens_out=found.tokens_out,
+                tokens_in=first.tokens_in,
+                tokens_out=first.tokens_out,
             )
         self._without_logprobs += 1
         if self._without_logprobs >= WITHOUT_LOGPROBS:
@@ -244,8 +190,8 @@ class OpenAIModel:
             more.texts,
             None,
             more.finish_reason,
-            found.tokens_in + more.tokens_in,
-            found.tokens_out + more.tokens_out,
+            first.tokens_in + more.tokens_in,
+            first.tokens_out + more.tokens_out,
         )
 
     async def _samples(
@@ -285,16 +231,28 @@ class OpenAIModel:
             # the SDK's typed method spends twice the time on looking at the messages
             body = {"model": self.name, "messages": messages, **options, **settings.extra_body}
             text = await self._client.post("/chat/completions", cast_to=str, body=body)
-            found = _read(json.loads(text))
-            self._answered = True
-            return found
+            answer = json.loads(text)
+            if error := error_in(answer):
+                failure = self._error_inside(error)
+            else:
+                completion = read_completion(answer, self._key)
+                self._answered = True
+                return completion
         except openai.OpenAIError as error:
             failure = self._failure(error)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except BadAnswer as error:
+            failure = NoAnswer(str(error), broken=True)
+        except (ValueError, RecursionError) as error:  # not JSON, or nested beyond all measure
             failure = NoAnswer(
                 f"an answer that is not a whole completion ({type(error).__name__})", broken=True
             )
         raise failure
+
+    @property
+    def _key(self) -> str | None:
+        """The key of this pass, where there is one."""
+        key: str = self._client.api_key
+        return None if key == NO_KEY else key
 
     def _failure(self, error: Exception) -> Exception:
         """What an error of the SDK means, without its words that may quote the key."""
@@ -309,10 +267,18 @@ class OpenAIModel:
             return NoAnswer(f"no connection to {where} ({cause}), {tries}", outage=True)
         if not isinstance(error, openai.APIStatusError):
             return NoAnswer(type(error).__name__)
-        status, body = error.status_code, error.body if isinstance(error.body, dict) else {}
-        code = str(body.get("code") or "")
-        message = str(body.get("message") or body.get("detail") or code or "no reason given")
-        message = message.replace(self._client.api_key, "***")[:200]
+        return self._refusal(error.status_code, *error_text(error.body, self._key))
+
+    def _error_inside(self, error: Any) -> Exception:
+        """What an error means that came as if it were an answer, with HTTP status 200."""
+        code, message = error_text(error, self._key)
+        failure = self._refusal(int(code) if code in HTTP_ERRORS else 200, code, message)
+        if isinstance(failure, NoAnswer):  # the SDK did not repeat it: to it this was an answer
+            failure.broken = "content_filter" not in code
+        return failure
+
+    def _refusal(self, status: int, code: str, message: str) -> Exception:
+        where = self.base_url or "OpenAI"
         if status == 401 or (status == 403 and not self._answered):
             return EndpointError(
                 f"{where} refused the key in {self.api_key_env} (HTTP {status}); check that it is "
@@ -331,24 +297,6 @@ class OpenAIModel:
         if "content_filter" in code:
             return NoAnswer("content filter")
         return NoAnswer(f"HTTP {status}: {message}", outage=status in OUTAGES or status >= 500)
-
-
-def _read(body: dict[str, Any]) -> Completion:
-    """A completion from the body of an answer."""
-    choices = body["choices"]
-    content = (choices[0].get("logprobs") or {}).get("content") or []
-    logprobs = None
-    if content:
-        likeliest = content[0].get("top_logprobs") or [content[0]]
-        logprobs = {entry["token"]: float(entry["logprob"]) for entry in likeliest}
-    usage = body.get("usage") or {}
-    return Completion(
-        [str(choice["message"].get("content") or "") for choice in choices],
-        logprobs,
-        str(choices[0].get("finish_reason") or "stop"),
-        int(usage.get("prompt_tokens") or 0),
-        int(usage.get("completion_tokens") or 0),
-    )
 
 
 def _schema_options(codes: tuple[str, ...], max_tokens: int) -> dict[str, Any]:
@@ -406,17 +354,17 @@ class CallableModel:
     ) -> Completion:
         """Ask once, or ``n_samples`` times where samples are wanted."""
         times = self.most_requests(settings)
-        found = [await self._once(messages) for _ in range(times)]
-        if settings.scoring == "logprobs" and found[0].logprobs is None:
+        completions = [await self._once(messages) for _ in range(times)]
+        if settings.scoring == "logprobs" and completions[0].logprobs is None:
             raise NoAnswer("an answer without log-probabilities")
         if times == 1:
-            return found[0]
+            return completions[0]
         return Completion(
-            [text for one in found for text in one.texts],
+            [text for one in completions for text in one.texts],
             None,
-            found[-1].finish_reason,
-            sum(one.tokens_in for one in found),
-            sum(one.tokens_out for one in found),
+            completions[-1].finish_reason,
+            sum(one.tokens_in for one in completions),
+            sum(one.tokens_out for one in completions),
         )
 
     async def _once(self, messages: Messages) -> Completion:
@@ -427,6 +375,8 @@ class CallableModel:
                 answer = await asyncio.to_thread(self.function, messages)
         except (EndpointError, NoAnswer):
             raise
+        except BadAnswer as error:  # a Completion of values that cannot be meant
+            raise NoAnswer(str(error)) from None
         except Exception as error:  # the function is the user's: its failure is one answer's
             raise NoAnswer(f"{type(error).__name__}: {str(error)[:200]}", outage=True) from None
         if isinstance(answer, Completion):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from sklearn_dialpref._dialogues.validation import Dialogues
 
 from .bank import PromptBank
-from .billing import Limits
+from .billing import Limits, price_of
 from .cache import AnswerCache, default_cache
 from .client import Question
-from .models import Model, OpenAIModel, Settings
+from .models import Model, OpenAIModel, Settings, models_of
 from .questions import Examples, questions
 
-__all__ = ["Panel"]
+__all__ = ["Panel", "models_from"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,27 @@ class Panel:
     memory: AnswerCache
     verbose: bool
 
+    @classmethod
+    def from_params(
+        cls,
+        params: Mapping[str, Any],
+        prompts: PromptBank,
+        examples: Examples,
+        classes: NDArray[Any],
+        memory: AnswerCache,
+    ) -> Panel:
+        """The panel that an annotator's parameters describe, by name."""
+        models = models_from(params)
+        settings = Settings(
+            params["scoring"],
+            int(params["n_samples"]),
+            float(params["sampling_temperature"]),
+            dict(params["extra_body"] or {}),
+        )
+        limits = [_limits(params, model) for model in models]
+        cache, verbose = params["cache"], bool(params["verbose"])
+        return cls(models, limits, prompts, examples, classes, settings, cache, memory, verbose)
+
     @property
     def members(self) -> list[tuple[str, str]]:
         """Model and prompt id of each member, prompts of a model side by side."""
@@ -80,3 +101,21 @@ class Panel:
         if self.cache == "auto" and isinstance(self.models[number], OpenAIModel):
             return closing(AnswerCache(default_cache()))
         return nullcontext(self.memory)
+
+
+def models_from(params: Mapping[str, Any]) -> list[Model]:
+    """The models that an annotator's parameters name."""
+    endpoint = (params[name] for name in ("base_url", "api_key_env", "timeout", "max_retries"))
+    return models_of(params["model"], *endpoint)
+
+
+def _limits(params: Mapping[str, Any], model: Model) -> Limits:
+    concurrency = params["concurrency"]
+    return Limits(
+        model.concurrency if concurrency == "auto" else int(concurrency),
+        params["requests_per_minute"],
+        params["tokens_per_minute"],
+        params["budget"],
+        params["token_budget"],
+        price_of(model.name, params["prices"]),
+    )

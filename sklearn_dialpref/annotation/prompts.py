@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,15 @@ import numpy as np
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["Prompt", "as_data", "default_codes", "plain", "shorten"]
+__all__ = [
+    "Prompt",
+    "as_data",
+    "check_classes",
+    "check_writable",
+    "default_codes",
+    "plain",
+    "shorten",
+]
 
 MAX_UTTERANCE = 2000  # characters
 MAX_CONTEXT = 500  # characters of each turn around the utterance
@@ -117,7 +126,8 @@ class Prompt:
     ------
     ValueError
         If a template is not valid jinja2, has an unknown placeholder or lacks one that it
-        needs; or if codes or definitions do not fit the classes.
+        needs; if codes or definitions do not fit the classes; or if a text has a lone
+        surrogate.
 
     Examples
     --------
@@ -143,20 +153,27 @@ class Prompt:
     axes: Mapping[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        classes = tuple(plain(label) for label in self.classes)
-        codes = tuple(self.codes) if self.codes is not None else default_codes(len(classes))
-        if len(classes) < 2 or len(set(classes)) != len(classes):
-            raise ValueError(f"classes must be at least two distinct labels, got {classes!r}")
+        for name in ("user", "system", "task"):
+            check_writable(name, getattr(self, name))
+        classes = check_classes(self.classes)
+        codes = default_codes(len(classes)) if self.codes is None else self.codes
+        codes = tuple(codes) if isinstance(codes, Iterable) else (codes,)
+        if bad := [code for code in codes if not isinstance(code, str) or code != code.strip()
+                   or not code]:  # fmt: skip
+            raise ValueError(f"codes must be str without spaces around them, got {bad!r}")
         if len(codes) != len(classes) or len(set(codes)) != len(codes):
             raise ValueError(
                 f"codes must be {len(classes)} distinct strings, one for each class, got {codes!r}"
             )
-        if bad := [code for code in codes if not isinstance(code, str) or code != code.strip()
-                   or not code]:  # fmt: skip
-            raise ValueError(f"codes must be str without spaces around them, got {bad!r}")
+        for code in codes:
+            check_writable("codes", code)
+        if not isinstance(self.definitions, Mapping | None):
+            raise ValueError(f"definitions must map classes to str, got {self.definitions!r}")
         definitions = {plain(key): text for key, text in (self.definitions or {}).items()}
         if unknown := set(definitions) - set(classes):
             raise ValueError(f"definitions names {unknown!r}, not among the classes {classes!r}")
+        for label, text in definitions.items():
+            check_writable(f"the definition of {label!r}", text)
         for name in ("context_turns", "look_ahead", "n_examples"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 0:
@@ -289,6 +306,35 @@ class Prompt:
 def plain(label: Any) -> Any:
     """A label as Python's own type."""
     return label.item() if isinstance(label, np.generic) else label
+
+
+def check_writable(name: str, text: Any) -> None:
+    """Raise a ValueError unless it is a text that UTF-8 can write, as requests need it."""
+    if not isinstance(text, str):
+        raise ValueError(f"{name} must be str, got {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = ascii(text[max(0, error.start - 20) : error.end + 20])
+        raise ValueError(
+            f"{name} has a lone surrogate, half of a character, at position {error.start}: "
+            f"{around}; decode the text from where it comes from again, or replace it"
+        ) from None
+
+
+def check_classes(classes: Any) -> tuple[Any, ...]:
+    """The labels as Python's own types, if a prompt can show and store them."""
+    if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
+        raise ValueError(f"classes must be a sequence of labels, got {classes!r}")
+    labels = tuple(plain(label) for label in classes)
+    for label in labels:
+        if isinstance(label, str):
+            check_writable("classes", label)
+        elif not isinstance(label, int | float) or label != label or abs(label) == math.inf:
+            raise ValueError(f"classes must be str or finite numbers, got {label!r}")
+    if len(labels) < 2 or len(set(labels)) != len(labels):
+        raise ValueError(f"classes must be at least two distinct labels, got {labels!r}")
+    return labels
 
 
 def default_codes(n_classes: int) -> tuple[str, ...]:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.validation import Dialogues, missing_in
+from sklearn_dialpref._dialogues.validation import Dialogues, codes_of, missing_in
 
 from .bank import PromptBank
 from .client import Question
 from .models import Model, Settings
 from .prompts import MAX_CONTEXT, as_data
 
-__all__ = ["Examples", "Turns", "questions"]
+__all__ = ["Examples", "Turns", "labelled_rows", "questions"]
 
 
 class Turns:
@@ -42,8 +42,8 @@ class Turns:
                 self.speaker[row] = str(dialogues.speaker[row])
         self.most = most
         self.order = np.lexsort((dialogues.turn, dialogues.group))
-        self.place = np.empty_like(self.order)
-        self.place[self.order] = np.arange(len(self.order))
+        self.position = np.empty_like(self.order)
+        self.position[self.order] = np.arange(len(self.order))
         group = dialogues.group[self.order]
         self.start = np.searchsorted(group, group)
         self.end = np.searchsorted(group, group, side="right")
@@ -57,13 +57,13 @@ class Turns:
         if self.context is not None:
             ready = self.context[row]
             return [as_data(ready, limit=MAX_CONTEXT)] if ready else []
-        at = self.place[row]
-        return self._data(max(self.start[at], at - self.most), at)
+        index = self.position[row]
+        return self._data(max(self.start[index], index - self.most), index)
 
     def after(self, row: int) -> list[str]:
         """The turns after it, in order."""
-        at = self.place[row]
-        return self._data(at + 1, min(self.end[at], at + 1 + self.most))
+        index = self.position[row]
+        return self._data(index + 1, min(self.end[index], index + 1 + self.most))
 
     def _data(self, start: int, end: int) -> list[str]:
         rows = self.order[start:end].tolist()
@@ -84,6 +84,20 @@ class Examples:
         for entry in labelled:
             self.by_class.setdefault(entry[2], []).append(entry)
 
+    @classmethod
+    def drawn_from(
+        cls, dialogues: Dialogues, rows: NDArray[np.int64], labels: NDArray[Any], seed: int
+    ) -> Examples:
+        """The rows with their labels, in random order."""
+        assert dialogues.text is not None
+        order = np.random.RandomState(seed).permutation(len(rows))
+        return cls(
+            [
+                (dialogues.dialogue_id[row], str(dialogues.text[row]), label)
+                for row, label in zip(rows[order], labels[order], strict=True)
+            ]
+        )
+
     def of_others(self, dialogue: Any, text: str, n_examples: int) -> list[tuple[str, Any]]:
         """Examples of other dialogues and other texts, the classes in turn."""
         fitting = (
@@ -92,13 +106,20 @@ class Examples:
             for entries in self.by_class.values()
         )  # fmt: skip
         in_turn = chain.from_iterable(zip_longest(*fitting)) if n_examples else iter(())
-        found: list[tuple[str, Any]] = []
+        examples: list[tuple[str, Any]] = []
         for example in in_turn:
             if example is not None:
-                found.append(example)
-            if len(found) == n_examples:
+                examples.append(example)
+            if len(examples) == n_examples:
                 break
-        return found
+        return examples
+
+
+def labelled_rows(dialogues: Dialogues, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows whose label is not -1, in an order that does not depend on that of all rows."""
+    assert dialogues.text is not None
+    order = np.lexsort((dialogues.turn, codes_of(dialogues.text), dialogues.group))
+    return order[labels[order] >= 0]
 
 
 def questions(
