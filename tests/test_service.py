@@ -287,7 +287,7 @@ def test_one_who_does_not_read_is_given_up(service, monkeypatch):
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", port))
         handshake = (
-            "GET /dialogue HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
+            "GET /dialogue HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         )
@@ -303,9 +303,59 @@ def test_one_who_does_not_read_is_given_up(service, monkeypatch):
 def test_pages_of_other_sites(port):
     with live(port, origin=f"http://127.0.0.1:{port}") as socket_:
         assert said(socket_, "hi")["label"]
-    for origin in ("http://evil.example", "null"):
+    for origin in ("http://evil.example", "null", "http://[", f"http://127.0.0.1:{port + 1}"):
         with pytest.raises(refused, match="403"), live(port, origin=origin):
             pass
+        body = json.dumps({"utterances": [UTTERANCE]})
+        assert ask(port, "POST", "/predict", body, Origin=origin)[0] == 403
+        assert ask(port, "GET", "/health", Origin=origin)[0] == 403
+    assert ask(port, "GET", "/health", Origin=f"http://127.0.0.1:{port}")[0] == 200
+
+
+def test_unknown_host_names(port):
+    for host in ("evil.example", f"evil.example:{port}", "[", "127.0.0.1.evil.example", ""):
+        assert ask(port, "GET", "/health", Host=host)[0] == 400
+        with pytest.raises(refused, match="400"), live(port, additional_headers={"Host": host}):
+            pass
+    for host in ("localhost", f"localhost:{port}", f"[::1]:{port}"):
+        assert ask(port, "GET", "/health", Host=host)[0] == 200
+
+
+HALVES = [
+    b"",
+    b"POST /pre",
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX: y\r\n",
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea",  # one is answered first
+]
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_half_a_request_is_given_up(service, monkeypatch, half):
+    monkeypatch.setattr(service, "ARRIVAL", 0.2)
+    with (
+        running(service, GatedModel()) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as sender,
+    ):
+        sender.sendall(half)
+        with suppress(ConnectionResetError):
+            while sender.recv(1000):  # until it is closed
+                pass
+
+
+def test_the_oldest_of_too_many_half_requests_goes_first(service, monkeypatch):
+    monkeypatch.setattr(service, "MAX_UNFINISHED", 3)
+    with running(service, GatedModel()) as port, ExitStack() as stack:
+        senders = []
+        for _ in range(4):
+            address = ("127.0.0.1", port)
+            senders.append(stack.enter_context(socket.create_connection(address, timeout=30)))
+            senders[-1].sendall(b"GET /health HTTP/1.1\r\nHost: local")
+        with suppress(ConnectionResetError):
+            assert senders[0].recv(1) == b""
+        for sender in senders[2:]:
+            sender.sendall(b"host\r\nConnection: close\r\n\r\n")
+            assert sender.recv(1000).startswith(b"HTTP/1.1 200")
 
 
 def test_too_many_dialogues_and_silent_ones(service, monkeypatch):
