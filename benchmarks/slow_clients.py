@@ -3,8 +3,8 @@
     python -m benchmarks.slow_clients --senders 2000
 
 Needs the extras serve and offline. On the loopback, that many connections each send half of a
-request, of every kind in turn, and open anew when they are given up. Meanwhile another process asks
-for the health again and again. Prints how long those answers took, and the server's memory.
+request, of every kind in turn, and open anew when they are given up. Meanwhile another process
+asks for the health again and again. Prints how long the answers took, and the server's memory.
 """
 
 import argparse

@@ -12,10 +12,10 @@
 - ``/health`` answers 200 as long as the model answers, and ``/metrics`` is for Prometheus.
 
 What is sent is limited in size, number and time, and nothing of it is stored or logged. The
-service takes as much work at a time as it can answer in seconds; more gets a 503 at once. A request
-that has not arrived whole after ten seconds is given up. Pages of other sites and unknown host
-names are refused; behind a proxy, name the host that users type with ``--allowed-host``. It knows
-no users and no encryption: put it behind a proxy that does.
+service takes as much work at a time as it can answer in seconds; more gets a 503 at once. A
+request that has not arrived whole after ten seconds is given up. Pages of other sites and unknown
+host names are refused; behind a proxy, name the host that users type with ``--allowed-host``. It
+knows no users and no encryption: put it behind a proxy that does.
 """
 
 import argparse

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from gated_model import GatedModel, until
 
-from sklearn_dialpref import export_onnx
+from sklearn_dialpref import OnnxDialogueClassifier
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "serve_fastapi.py"
+STORED = Path(__file__).parent / "stored" / "format_1_onnx_int8"
 BROWSERS = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]
 SECRET = "4929-1234"
 
@@ -322,25 +323,38 @@ def test_unknown_host_names(port):
 
 
 HALVES = [
-    b"",
     b"POST /pre",
     b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX: y\r\n",
     b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
-    b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea",  # one is answered first
 ]
 
 
+@pytest.mark.parametrize("answered", [False, True])
 @pytest.mark.parametrize("half", HALVES)
-def test_half_a_request_is_given_up(service, monkeypatch, half):
-    monkeypatch.setattr(service, "ARRIVAL", 0.2)
+def test_half_a_request_is_given_up(service, monkeypatch, half, answered):
+    monkeypatch.setattr(service, "ARRIVAL", 30 if answered else 0.2)
     with (
         running(service, GatedModel()) as port,
         socket.create_connection(("127.0.0.1", port), timeout=30) as sender,
     ):
+        if answered:  # a request before it
+            sender.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert sender.recv(1000).startswith(b"HTTP/1.1 200")
+        monkeypatch.setattr(service, "ARRIVAL", 0.2)
         sender.sendall(half)
         with suppress(ConnectionResetError):
             while sender.recv(1000):  # until it is closed
                 pass
+
+
+def test_a_sender_of_nothing_is_given_up(service, monkeypatch):
+    monkeypatch.setattr(service, "ARRIVAL", 0.2)
+    with (
+        running(service, GatedModel()) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as sender,
+        suppress(ConnectionResetError),
+    ):
+        assert sender.recv(1) == b""
 
 
 def test_the_oldest_of_too_many_half_requests_goes_first(service, monkeypatch):
@@ -372,9 +386,9 @@ def test_too_many_dialogues_and_silent_ones(service, monkeypatch):
         assert said(second, "hi")["label"] == "a"
 
 
-def test_the_script(classifier, chats, tmp_path):
-    export_onnx(classifier, tmp_path / "model", X_check=chats.X)
-    command = [sys.executable, SCRIPT, tmp_path / "model", "--port", "0"]
+def test_the_script():
+    classes = OnnxDialogueClassifier.load(STORED).classes_
+    command = [sys.executable, SCRIPT, STORED, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         too_late = threading.Timer(60, process.kill)
         too_late.start()
@@ -382,7 +396,7 @@ def test_the_script(classifier, chats, tmp_path):
             log = iter(process.stderr.readline, "")
             line = next(line for line in log if "running on" in line)
             port = int(line.split("127.0.0.1:")[1].split()[0])
-            assert predicted(port, [UTTERANCE])[0]["label"] in classifier.classes_
+            assert predicted(port, [UTTERANCE])[0]["label"] in classes
             loaded = Path(f"/proc/{process.pid}/maps")
             if loaded.exists():
                 assert "libtorch" not in loaded.read_text()
