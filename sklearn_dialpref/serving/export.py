@@ -1,4 +1,4 @@
-"""A fitted classifier as one ONNX graph, held against the classifier itself."""
+"""A fitted classifier as one ONNX graph, checked against the classifier before it is written."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def export_onnx(
     clf : DialoguePreferenceClassifier
         Fitted on text.
     path : str or Path
-        Of the folder, which appears whole or not at all; one that was exported before is
+        Path of the folder, which appears whole or not at all; one that was exported before is
         replaced.
     X_check : DataFrame, ndarray or sequence of str
         Utterances as ``predict`` takes them, best ones that were not trained on.
@@ -266,10 +266,10 @@ class StaticTexts(nn.Module):
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
         mask = tokens["attention_mask"].unsqueeze(-1).float()
         total = (self.table(tokens["input_ids"]) * mask).sum(dim=1)
-        found = {"sentence_embedding": total / mask.sum(dim=1).clamp(min=1)}
+        features = {"sentence_embedding": total / mask.sum(dim=1).clamp(min=1)}
         for module in self.rest:
-            found = module(found)
-        return found["sentence_embedding"][:, : self.n_context]
+            features = module(features)
+        return features["sentence_embedding"][:, : self.n_context]
 
 
 def is_static(encoder: TextEncoder) -> bool:
@@ -385,7 +385,9 @@ def _compared(
     before, after = fitted.probabilities(logits), fitted.probabilities(new_logits)
     labels, new_labels = fitted.labels(logits), fitted.labels(new_logits)
     changed = labels != new_labels
-    score, score_before = (_score(y, said, clf.classes_) for said in (new_labels, labels))
+    score, score_before = (
+        _score(y, predicted, clf.classes_) for predicted in (new_labels, labels)
+    )
     if y is not None:
         loss = score_before - score
     elif clf.multilabel_:

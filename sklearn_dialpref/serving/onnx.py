@@ -224,7 +224,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
             places = places.reshape(len(rows), -1)
             if used[0] == -1:
                 used, places = used[1:], places - 1
-            logits[rows] = self._run([tokens[at] for at in used], places)
+            logits[rows] = self._run([tokens[text] for text in used], places)
         return logits
 
     def _row_by_row(
@@ -243,12 +243,14 @@ class OnnxDialogueClassifier(HasFittedLabels):
         parts = self._parts
         special = parts.special_tokens
         if len(texts) == 1:
-            found = [parts.tokenizer.encode(parts.prompt + texts[0], add_special_tokens=special)]
+            encodings = [
+                parts.tokenizer.encode(parts.prompt + texts[0], add_special_tokens=special)
+            ]
         else:
-            found = parts.tokenizer.encode_batch_fast(
+            encodings = parts.tokenizer.encode_batch_fast(
                 [parts.prompt + text for text in texts], add_special_tokens=special
             )
-        return [one.ids for one in found]
+        return [encoding.ids for encoding in encodings]
 
     def _run(self, tokens: list[list[int]], index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Logits of a batch."""
@@ -286,11 +288,11 @@ def alone(text: str, n_slots: int) -> list[str]:
 def batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Rows of like length, the longest first, as many as ``BATCH_TOKENS`` allows."""
     order = np.argsort(-lengths, kind="stable")
-    at = 0
-    while at < len(order):
-        n_rows = max(1, BATCH_TOKENS // max(1, int(lengths[order[at]])))
-        yield order[at : at + n_rows]
-        at += n_rows
+    start = 0
+    while start < len(order):
+        n_rows = max(1, BATCH_TOKENS // max(1, int(lengths[order[start]])))
+        yield order[start : start + n_rows]
+        start += n_rows
 
 
 def _tokenizer(file: Path) -> Any:
