@@ -84,7 +84,7 @@ async def misbehave(port: int, end: float) -> Counter:
 
 async def post(port: int, body: bytes) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     writer.write(f"{head}Content-Type: application/json\r\nConnection: close\r\n\r\n".encode())
     try:
         writer.write(body)  # an answer may come before all of it is sent
@@ -141,7 +141,7 @@ async def load(port: int, pid: int, options: argparse.Namespace, script: str) ->
     for name in begun:
         print(f"| {name} | {begun[name]} | {ended[name]} |")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     print(f"\nhealth after that: {(await reader.readline()).decode().strip()}")
     writer.close()
 

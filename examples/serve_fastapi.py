@@ -11,9 +11,11 @@
 - ``POST /predict`` takes a dialogue as it stands: ``{"utterances": [{"text": "…"}, …]}``.
 - ``/health`` answers 200 as long as the model answers, and ``/metrics`` is for Prometheus.
 
-What is sent is limited in size and number, and nothing of it is stored or logged. Of what is
-posted so much is taken at a time as is answered in seconds; more gets a 503 at once. Pages of
-other sites are refused. It knows no users and no encryption: put it behind a proxy that does.
+What is sent is limited in size, number and time, and nothing of it is stored or logged. The
+service takes as much work at a time as it can answer in seconds; more gets a 503 at once. A
+request that has not arrived whole after ten seconds is given up. Pages of other sites and unknown
+host names are refused; behind a proxy, name the host that users type with ``--allowed-host``. It
+knows no users and no encryption: put it behind a proxy that does.
 """
 
 import argparse
@@ -23,12 +25,14 @@ import hashlib
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import h11
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
@@ -44,6 +48,9 @@ from prometheus_client import (
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import HTTPConnection
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sklearn_dialpref import DialogueStream, MicroBatcher, OnnxDialogueClassifier, Prediction
 
@@ -52,12 +59,17 @@ MAX_TEXT = 2_000  # characters of an utterance
 MAX_UTTERANCES = 200  # of a request
 MAX_CHARACTERS = 50_000  # of all requests at work
 MAX_BODY = 250_000  # bytes of a request
+MAX_HEAD = 16_384  # bytes of its headers
+MAX_UNFINISHED = 2_500  # requests that have not arrived whole
+MAX_CONNECTIONS = 4_000
 MAX_MESSAGE = 12 * MAX_TEXT + 2_000  # bytes of a message of a WebSocket; JSON has up to 12 for one
 MAX_DIALOGUES = 1_000  # at once
+ARRIVAL = 10.0  # seconds until a request has to be there
 PATIENCE = 10.0  # seconds until an answer, or a reader, is given up
 SILENCE = 600.0  # seconds until a dialogue that says nothing is closed
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 BUSY = "too much to do, try again later"
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 log = logging.getLogger("uvicorn.error")
 
@@ -99,8 +111,12 @@ class Metrics:
         waiting.set_function(lambda: batcher.n_waiting)
 
 
-def make_app(model: Any) -> FastAPI:
-    """The service of a model, an OnnxDialogueClassifier or a fitted classifier."""
+def make_app(model: Any, hosts: Sequence[str] = LOCAL_HOSTS) -> FastAPI:
+    """The service of a model, an OnnxDialogueClassifier or a fitted classifier.
+
+    It answers to these host names only: a page of another site can point a name of its own at
+    this machine.
+    """
     batcher = MicroBatcher(model)
     metrics = Metrics(batcher)
     classes = [str(label) for label in model.classes_]
@@ -114,6 +130,17 @@ def make_app(model: Any) -> FastAPI:
 
     app = FastAPI(title="Labels of live dialogues", lifespan=lifespan, openapi_url=None)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY)
+
+    @app.middleware("http")
+    async def refuse_other_sites(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        if same_site(request):
+            return await call_next(request)
+        metrics.refused.labels("request").inc()
+        return JSONResponse({"error": "pages of other sites are refused"}, status_code=403)
+
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)
 
     async def answer(stream: DialogueStream, utterance: Utterance) -> dict[str, Any]:
         found = await stream.apush(utterance.text, utterance.speaker)
@@ -221,12 +248,57 @@ def make_app(model: Any) -> FastAPI:
     return app
 
 
-def make_server(model: Any, **options: Any) -> uvicorn.Server:
+class PromptProtocol(H11Protocol):
+    """HTTP whose requests arrive whole within ``ARRIVAL``, or are given up.
+
+    uvicorn waits for the rest of a request for ever. With too many unfinished ones the oldest is
+    given up first, so that slow senders leave room for others.
+    """
+
+    def __init__(self, *args: Any, unfinished: dict[Any, asyncio.TimerHandle], **options: Any):
+        super().__init__(*args, **options)
+        self._unfinished = unfinished
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait_for_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+            self._wait_for_request()
+        else:
+            self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_request(self) -> None:
+        if self in self._unfinished or self.transport.is_closing():
+            return
+        if len(self._unfinished) >= MAX_UNFINISHED:
+            next(iter(self._unfinished))._give_up()
+        self._unfinished[self] = self.loop.call_later(ARRIVAL, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if timer := self._unfinished.pop(self, None):
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._stop_waiting()
+        self.transport.abort()
+
+
+def make_server(model: Any, hosts: Sequence[str] = LOCAL_HOSTS, **options: Any) -> uvicorn.Server:
     """The server of :func:`make_app`, with its limits."""
+    protocol: Any = partial(PromptProtocol, unfinished={})
     config = uvicorn.Config(
-        make_app(model),
+        make_app(model, hosts),
+        http=protocol,
         access_log=False,
-        limit_concurrency=2_000,
+        h11_max_incomplete_event_size=MAX_HEAD,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=5,
         ws_max_size=MAX_MESSAGE,
         **options,
@@ -258,10 +330,13 @@ def labels_of(found: Prediction) -> tuple:
     return found.label if isinstance(found.label, tuple) else (found.label,)
 
 
-def same_site(socket: WebSocket) -> bool:
-    """Whether no page of another site has opened it; programs say no origin."""
-    origin = socket.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
+def same_site(request: HTTPConnection) -> bool:
+    """Whether no page of another site sends it; programs name no origin."""
+    origin = request.headers.get("origin")
+    try:
+        return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    except ValueError:  # such as http://[
+        return False
 
 
 def explained(errors: Any) -> str:
@@ -311,6 +386,9 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", help="that export_onnx wrote; by default a demo")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument(
+        "--allowed-host", action="append", default=[], help="name that users type, behind a proxy"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime")
     options = parser.parse_args()
     if options.folder:
@@ -319,7 +397,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             model = demo_model(folder)
     with suppress(KeyboardInterrupt):  # it has ended as it should by then
-        make_server(model, host=options.host, port=options.port).run()
+        hosts = [*LOCAL_HOSTS, options.host, *options.allowed_host]
+        make_server(model, hosts, host=options.host, port=options.port).run()
 
 
 if __name__ == "__main__":

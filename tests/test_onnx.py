@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,14 +17,19 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import get_scorer
 
 import sklearn_dialpref
-from sklearn_dialpref import DialoguePreferenceClassifier, OnnxDialogueClassifier, export_onnx
+from sklearn_dialpref import (
+    DialoguePreferenceClassifier,
+    DialogueStream,
+    OnnxDialogueClassifier,
+    export_onnx,
+)
 from sklearn_dialpref.serving import export
-from sklearn_dialpref.serving.onnx import batches
+from sklearn_dialpref.serving.int8 import quantise
+from sklearn_dialpref.serving.onnx import batches, open_session
 
 LONG = "where is my parcel " * 40
 TEXTS = ["hi", "Where  is my PARCEL?", LONG, "thanks", "😀 ünknown", "late late late", "x"]
@@ -58,15 +64,12 @@ def agrees(clf, X, path, **options):
 # -- the same answers ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("trainable_layers", "pooling", "context_turns"), [(0, "layers", 0), (None, "model", 2)]
-)
-def test_text(tiny_encoder, chats, tmp_path, trainable_layers, pooling, context_turns):
+def test_a_trained_encoder_with_its_own_pooling(tiny_encoder, chats, tmp_path):
     clf = DialoguePreferenceClassifier(
         tiny_encoder,
-        trainable_layers=trainable_layers,
-        pooling=pooling,
-        context_turns=context_turns,
+        trainable_layers=None,
+        pooling="model",
+        context_turns=2,
         max_epochs=1,
         random_state=0,
     )
@@ -76,13 +79,31 @@ def test_text(tiny_encoder, chats, tmp_path, trainable_layers, pooling, context_
     for name, weight in clf.net_.module_.state_dict().items():
         torch.testing.assert_close(weight, before[name])
     assert agrees_on_texts(served, clf)
-    assert served.context_turns == context_turns
+    assert served.context_turns == 2
 
 
-def test_fewer_layers(classifier, exported, chats, tmp_path):
-    clf = clone(classifier).set_params(encoder_layers=1)
-    clf.fit(chats.X, chats.y_human, chats.y_llm)
-    assert agrees_on_texts(agrees(clf, chats.X, tmp_path / "model"), clf)
+def test_a_frozen_encoder_with_layers_and_context(exported, classifier, chats):
+    served = OnnxDialogueClassifier.load(exported, threads=1)
+    for rows in (chats.X, chats.X[:1], chats.X[1:4]):
+        expected = classifier.predict_proba(rows)
+        np.testing.assert_allclose(served.predict_proba(rows), expected, atol=1e-4)
+    assert agrees_on_texts(served, classifier)
+    assert served.context_turns == 1
+
+
+def test_layers_prompt_truncation_and_integer_classes(
+    tiny_encoder, classifier, exported, tmp_path
+):
+    """One export of a single layer, as exports take seconds."""
+    model = SentenceTransformer(str(tiny_encoder), device="cpu")
+    model.prompts, model.default_prompt_name = {"own": "hello: "}, "own"
+    model.tokenizer.truncation_side = "left"
+    clf = DialoguePreferenceClassifier(model, encoder_layers=1, max_epochs=1, random_state=0)
+    clf.fit(TEXTS * 3, np.arange(21) % 2)
+    served = agrees(clf, TEXTS, tmp_path / "model")
+    assert agrees_on_texts(served, clf)
+    long = ["hi " * 100 + "where is my parcel " * 40]
+    np.testing.assert_allclose(served.predict_proba(long), clf.predict_proba(long), atol=1e-5)
     kept, whole = (
         sum(np.prod(weight.dims) for weight in onnx.load(path / "model.onnx").graph.initializer)
         for path in (tmp_path / "model", exported)
@@ -116,13 +137,17 @@ def test_batches_are_of_like_length():
     assert [rows.tolist() for rows in batches(np.array([5000, 0]))] == [[0], [1]]
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_static_embeddings(tiny_encoder, chats, tmp_path, precision):
+@pytest.fixture
+def static_encoder(tiny_encoder):
+    """Exported in a second, where a transformer takes several."""
     tokenizer = SentenceTransformer(str(tiny_encoder), device="cpu").tokenizer
     modules = [StaticEmbedding(tokenizer.backend_tokenizer, embedding_dim=8), Normalize()]
-    clf = DialoguePreferenceClassifier(
-        SentenceTransformer(modules=modules, device="cpu"), max_epochs=1, random_state=0
-    )
+    return SentenceTransformer(modules=modules, device="cpu")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_static_embeddings(static_encoder, chats, tmp_path, precision):
+    clf = DialoguePreferenceClassifier(static_encoder, max_epochs=1, random_state=0)
     clf.fit(chats.X, chats.y_human)
     if precision == "float32":
         assert agrees_on_texts(agrees(clf, chats.X, tmp_path / "model"), clf)
@@ -133,12 +158,12 @@ def test_static_embeddings(tiny_encoder, chats, tmp_path, precision):
         assert report.same > 0.8 and report.largest_difference < 0.1
 
 
-def test_multilabel_and_speakers(tiny_encoder, chats, tmp_path):
+def test_multilabel_and_speakers(static_encoder, chats, tmp_path):
     X = chats.X.assign(speaker=np.resize(["agent", "customer"], len(chats.X)))
     y = pd.DataFrame({"offer": chats.y_true == chats.y_true[0], "ask": X["speaker"] == "customer"})
     of_speakers = {"agent": ["offer"], "customer": ["offer", "ask"]}
     clf = DialoguePreferenceClassifier(
-        tiny_encoder, classes=of_speakers, max_epochs=1, random_state=0
+        static_encoder, classes=of_speakers, max_epochs=1, random_state=0
     )
     y = y.astype(float)
     served = agrees(clf.fit(X, y), X, tmp_path / "model", y_check=y)
@@ -148,49 +173,95 @@ def test_multilabel_and_speakers(tiny_encoder, chats, tmp_path):
         served.predict(["hi"])
 
 
-def test_a_prompt_and_integer_classes(tiny_encoder, tmp_path):
-    model = SentenceTransformer(str(tiny_encoder), device="cpu")
-    model.prompts, model.default_prompt_name = {"own": "hello: "}, "own"
-    clf = DialoguePreferenceClassifier(model, max_epochs=1, random_state=0)
-    clf.fit(TEXTS * 3, np.arange(21) % 2)
-    assert agrees_on_texts(agrees(clf, TEXTS, tmp_path / "model"), clf)
+@pytest.fixture(scope="module")
+def int8(classifier, chats, tmp_path_factory):
+    """The folder, and the report of its export."""
+    path = tmp_path_factory.mktemp("int8") / "model"
+    labels = {"X_check": chats.X, "y_check": chats.y_true}
+    return path, export_onnx(classifier, path, precision="int8", max_loss=0.2, **labels)
 
 
-def test_int8(classifier, chats, tmp_path):
-    report = export_onnx(
-        classifier,
-        tmp_path / "model",
-        X_check=chats.X,
-        y_check=chats.y_true,
-        precision="int8",
-        max_loss=0.2,
-    )
-    served = OnnxDialogueClassifier.load(tmp_path / "model")
+def test_int8(int8, classifier, chats):
+    path, report = int8
+    served = OnnxDialogueClassifier.load(path)
     assert 0 < report.largest_difference < 0.2
     assert report.score == np.mean(served.predict(chats.X) == chats.y_true)
     assert report.score_before == classifier.score(chats.X, chats.y_true)
     assert report.loss == pytest.approx(report.score_before - report.score)
     assert "int8 graph" in str(report) and str(report.n_rows) in str(report)
     assert f"size: {report.megabytes:.1f} MB" in str(report)
-    assert report.megabytes == (tmp_path / "model" / "model.onnx").stat().st_size / 1e6
+    assert report.megabytes == (path / "model.onnx").stat().st_size / 1e6
     tensors = [*classifier._text_encoder.parameters(), *classifier.net_.module_.parameters()]
     assert report.megabytes_before == pytest.approx(sum(t.nbytes for t in tensors) / 1e6)
-    assert f"int8 graph, checked on {report.n_rows}" in (tmp_path / "model/README.md").read_text()
+    assert f"int8 graph, checked on {report.n_rows}" in (path / "README.md").read_text()
     # only the encoder is quantised, not the head's two layers
-    nodes = onnx.load(tmp_path / "model" / "model.onnx").graph.node
+    nodes = onnx.load(path / "model.onnx").graph.node
     kinds = [node.op_type for node in nodes if "MatMul" in node.op_type or node.op_type == "Gemm"]
     assert kinds[-2:] in (["MatMul", "MatMul"], ["Gemm", "Gemm"])
-    assert "MatMulInteger" in kinds
+    # with biases, and without a scale that depends on the batch
+    products = [node for node in nodes if node.op_type == "MatMulIntegerToFloat"]
+    assert [len(node.input) for node in products] == [7] * 12
+    assert not any(node.op_type == "DynamicQuantizeLinear" for node in nodes)
 
 
-def test_texts_cut_on_the_left(tiny_encoder, tmp_path):
-    model = SentenceTransformer(str(tiny_encoder), device="cpu")
-    model.tokenizer.truncation_side = "left"
-    clf = DialoguePreferenceClassifier(model, max_epochs=1, random_state=0)
-    clf.fit(TEXTS * 3, np.arange(21) % 2)
-    served = agrees(clf, TEXTS, tmp_path / "model")
-    long = ["hi " * 100 + "where is my parcel " * 40]
-    np.testing.assert_allclose(served.predict_proba(long), clf.predict_proba(long), atol=1e-5)
+STORED = Path(__file__).parent / "stored" / "format_1_onnx_int8"
+
+
+def test_int8_answers_do_not_depend_on_the_batch(int8, chats):
+    check_alone_and_together(OnnxDialogueClassifier.load(int8[0], threads=1), chats.X)
+
+
+def test_int8_folders_of_older_versions(chats):
+    """Their activations are scaled by the range of a batch."""
+    served = OnnxDialogueClassifier.load(STORED, threads=1)
+    check_alone_and_together(served, chats.X)
+    golden = json.loads(STORED.with_suffix(".json").read_text())
+    np.testing.assert_allclose(served.predict_proba(chats.X), golden, atol=1e-3)
+
+
+def check_alone_and_together(served, X):
+    texts = [*X["text"], *TEXTS] * 4
+    alone = np.concatenate([served.predict_proba([text]) for text in texts[: len(texts) // 4]])
+    alone = np.tile(alone, (4, 1))
+    for size in (7, 256):
+        batches_of_texts = [texts[at : at + size] for at in range(0, len(texts), size)]
+        together = np.concatenate([served.predict_proba(one) for one in batches_of_texts])
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(together.argmax(axis=1), alone.argmax(axis=1))
+    proba = served.predict_proba(X)
+    for rows in X.groupby("dialogue_id").indices.values():
+        stream = DialogueStream(served)
+        scores = [stream.push(text).scores for text in X["text"].iloc[rows]]
+        np.testing.assert_allclose(scores, proba[rows], rtol=0, atol=1e-6)
+
+
+def test_int8_where_nothing_is_active(tmp_path):
+    """A layer whose input is all zeros has a scale, too, and one without a bias is fused."""
+    weights = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("MatMul", [a, "w"], [b], f"node_{b}")
+        for a, b in zip("xabc", "abcd", strict=True)
+    ]
+    shape = ["rows", 3]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("d", onnx.TensorProto.FLOAT, shape)],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    opset = helper.make_opsetid("", 18)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "x.onnx")
+    x = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+    quantise(tmp_path / "x.onnx", tmp_path / "y.onnx", [{"x": 0 * x}])
+    quantise(tmp_path / "x.onnx", tmp_path / "z.onnx", [{"x": x}])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "z.onnx").graph.node]
+    assert kinds.count("MatMulIntegerToFloat") == 2
+    assert np.isfinite(open_session(tmp_path / "y.onnx", 1).run(None, {"x": x})[0]).all()
+    expected = x @ weights @ weights @ weights @ weights
+    found = open_session(tmp_path / "z.onnx", 1).run(None, {"x": x})[0]
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
 
 
 # -- refused at export --------------------------------------------------------------------------
@@ -200,7 +271,7 @@ def test_texts_cut_on_the_left(tiny_encoder, tmp_path):
 def graph_there(exported, monkeypatch):
     """Takes the graph of the exported classifier instead of making it again."""
 
-    def copied(graph, n_slots, file, precision):
+    def copied(graph, n_slots, file):
         shutil.copy(exported / "model.onnx", file)
 
     monkeypatch.setattr(export, "_write_graph", copied)
@@ -308,6 +379,8 @@ def test_wrong_input(exported):
         ([" "], "must not be empty"),
         ([3], "X holds list features"),
         ("hi", "pass"),
+        (["half \ud83d"], "must be valid Unicode, but row 0 holds half"),
+        (["hi", "half \ud83d"], "must be valid Unicode, but row 1 holds half"),
         ([], "0 sample"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from gated_model import GatedModel, until
 
-from sklearn_dialpref import export_onnx
+from sklearn_dialpref import OnnxDialogueClassifier
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "serve_fastapi.py"
+STORED = Path(__file__).parent / "stored" / "format_1_onnx_int8"
 BROWSERS = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]
 SECRET = "4929-1234"
 
@@ -287,7 +288,7 @@ def test_one_who_does_not_read_is_given_up(service, monkeypatch):
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", port))
         handshake = (
-            "GET /dialogue HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
+            "GET /dialogue HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         )
@@ -303,9 +304,72 @@ def test_one_who_does_not_read_is_given_up(service, monkeypatch):
 def test_pages_of_other_sites(port):
     with live(port, origin=f"http://127.0.0.1:{port}") as socket_:
         assert said(socket_, "hi")["label"]
-    for origin in ("http://evil.example", "null"):
+    for origin in ("http://evil.example", "null", "http://[", f"http://127.0.0.1:{port + 1}"):
         with pytest.raises(refused, match="403"), live(port, origin=origin):
             pass
+        body = json.dumps({"utterances": [UTTERANCE]})
+        assert ask(port, "POST", "/predict", body, Origin=origin)[0] == 403
+        assert ask(port, "GET", "/health", Origin=origin)[0] == 403
+    assert ask(port, "GET", "/health", Origin=f"http://127.0.0.1:{port}")[0] == 200
+
+
+def test_unknown_host_names(port):
+    for host in ("evil.example", f"evil.example:{port}", "[", "127.0.0.1.evil.example", ""):
+        assert ask(port, "GET", "/health", Host=host)[0] == 400
+        with pytest.raises(refused, match="400"), live(port, additional_headers={"Host": host}):
+            pass
+    for host in ("localhost", f"localhost:{port}", f"[::1]:{port}"):
+        assert ask(port, "GET", "/health", Host=host)[0] == 200
+
+
+HALVES = [
+    b"POST /pre",
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX: y\r\n",
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("half", HALVES)
+def test_half_a_request_is_given_up(service, monkeypatch, half, answered):
+    monkeypatch.setattr(service, "ARRIVAL", 30 if answered else 0.2)
+    with (
+        running(service, GatedModel()) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as sender,
+    ):
+        if answered:  # a request before it
+            sender.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert sender.recv(1000).startswith(b"HTTP/1.1 200")
+        monkeypatch.setattr(service, "ARRIVAL", 0.2)
+        sender.sendall(half)
+        with suppress(ConnectionResetError):
+            while sender.recv(1000):  # until it is closed
+                pass
+
+
+def test_a_sender_of_nothing_is_given_up(service, monkeypatch):
+    monkeypatch.setattr(service, "ARRIVAL", 0.2)
+    with (
+        running(service, GatedModel()) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as sender,
+        suppress(ConnectionResetError),
+    ):
+        assert sender.recv(1) == b""
+
+
+def test_the_oldest_of_too_many_half_requests_goes_first(service, monkeypatch):
+    monkeypatch.setattr(service, "MAX_UNFINISHED", 3)
+    with running(service, GatedModel()) as port, ExitStack() as stack:
+        senders = []
+        for _ in range(4):
+            address = ("127.0.0.1", port)
+            senders.append(stack.enter_context(socket.create_connection(address, timeout=30)))
+            senders[-1].sendall(b"GET /health HTTP/1.1\r\nHost: local")
+        with suppress(ConnectionResetError):
+            assert senders[0].recv(1) == b""
+        for sender in senders[2:]:
+            sender.sendall(b"host\r\nConnection: close\r\n\r\n")
+            assert sender.recv(1000).startswith(b"HTTP/1.1 200")
 
 
 def test_too_many_dialogues_and_silent_ones(service, monkeypatch):
@@ -322,9 +386,9 @@ def test_too_many_dialogues_and_silent_ones(service, monkeypatch):
         assert said(second, "hi")["label"] == "a"
 
 
-def test_the_script(classifier, chats, tmp_path):
-    export_onnx(classifier, tmp_path / "model", X_check=chats.X)
-    command = [sys.executable, SCRIPT, tmp_path / "model", "--port", "0"]
+def test_the_script():
+    classes = OnnxDialogueClassifier.load(STORED).classes_
+    command = [sys.executable, SCRIPT, STORED, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         too_late = threading.Timer(60, process.kill)
         too_late.start()
@@ -332,7 +396,7 @@ def test_the_script(classifier, chats, tmp_path):
             log = iter(process.stderr.readline, "")
             line = next(line for line in log if "running on" in line)
             port = int(line.split("127.0.0.1:")[1].split()[0])
-            assert predicted(port, [UTTERANCE])[0]["label"] in classifier.classes_
+            assert predicted(port, [UTTERANCE])[0]["label"] in classes
             loaded = Path(f"/proc/{process.pid}/maps")
             if loaded.exists():
                 assert "libtorch" not in loaded.read_text()

@@ -3,21 +3,25 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from gated_model import GatedModel, until
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sklearn_dialpref import (
     DialoguePreferenceClassifier,
     DialogueStream,
     MicroBatcher,
     OnnxDialogueClassifier,
-    export_onnx,
     with_context,
 )
 from sklearn_dialpref.datasets import make_dialogues
+
+STORED = Path(__file__).parent / "stored" / "format_1_onnx_int8"
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +38,9 @@ def classifier(request, tiny_encoder, chats):
 
 
 @pytest.fixture(scope="module")
-def served(tiny_encoder, chats, tmp_path_factory):
-    clf = DialoguePreferenceClassifier(tiny_encoder, context_turns=1, max_epochs=1, random_state=0)
-    clf.fit(chats.X, chats.y_human, chats.y_llm)
-    path = tmp_path_factory.mktemp("served") / "model"
-    export_onnx(clf, path, X_check=chats.X)
-    return OnnxDialogueClassifier.load(path, threads=1)
+def served():
+    """A stored folder, as an export takes seconds."""
+    return OnnxDialogueClassifier.load(STORED, threads=1)
 
 
 def dialogues(X):
@@ -327,6 +328,75 @@ def test_speakers_and_labels(tiny_encoder, chats):
         assert found.label == tuple(np.array(["offer", "ask"])[labels[row] == 1])
 
 
+ANY_TEXT = st.text(st.characters(), max_size=40)  # halves of surrogate pairs, too
+SPEAKERS = st.one_of(
+    st.none(), st.text(), st.integers(), st.floats(), st.booleans(), st.lists(st.integers())
+)
+IDS = st.one_of(st.text(), st.integers(), st.floats(allow_nan=False), st.booleans())
+UTTERANCES = st.lists(st.tuples(ANY_TEXT, SPEAKERS), min_size=1, max_size=6)
+
+
+def is_bad(text):
+    return not text.strip() or any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def check_stream(served, utterances):
+    """Each push answers as predict_proba does for what was taken, or says what is wrong."""
+    stream, taken = DialogueStream(served), []
+    for text, speaker in utterances:
+        if is_bad(text) or isinstance(speaker, list):
+            with pytest.raises((TypeError, ValueError), match="must be"):
+                stream.push(text, speaker)
+        else:
+            scores = stream.push(text, speaker).scores
+            taken.append(["a", text])
+            expected = served.predict_proba(taken)[-1]
+            np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+
+
+def check_rows(served, rows):
+    """Probabilities of rows with their dialogues, or an error that names a row."""
+    rows = [list(row) for row in rows]
+    if any(is_bad(text) for _, text in rows):
+        with pytest.raises(ValueError, match="row"):
+            served.predict_proba(rows)
+        return
+    proba = served.predict_proba(rows)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    alone = served.predict_proba(rows[:1])
+    np.testing.assert_allclose(proba[:1], alone, rtol=0, atol=1e-6)
+
+
+LONGER = settings(max_examples=3000, deadline=None)
+SHORT = settings(max_examples=80, deadline=None)
+
+
+@SHORT
+@given(UTTERANCES)
+def test_any_unicode_and_speaker_in_a_stream(served, utterances):
+    check_stream(served, utterances)
+
+
+@SHORT
+@given(st.lists(st.tuples(IDS, ANY_TEXT), min_size=1, max_size=6))
+def test_any_unicode_and_dialogue_id_in_a_graph(served, rows):
+    check_rows(served, rows)
+
+
+@pytest.mark.slow
+@LONGER
+@given(UTTERANCES)
+def test_any_unicode_and_speaker_in_a_stream_longer(served, utterances):
+    check_stream(served, utterances)
+
+
+@pytest.mark.slow
+@LONGER
+@given(st.lists(st.tuples(IDS, ANY_TEXT), min_size=1, max_size=6))
+def test_any_unicode_and_dialogue_id_in_a_graph_longer(served, rows):
+    check_rows(served, rows)
+
+
 def test_nothing_is_kept_but_the_context():
     stream = DialogueStream(GatedModel())
     for at in range(1000):
@@ -339,7 +409,7 @@ def test_what_is_refused(classifier, tiny_encoder, chats):
     for text in ("", "  ", None, 3, b"hi"):
         with pytest.raises(ValueError, match="must be a str that is not empty"):
             stream.push(text)
-    with pytest.raises(ValueError, match="surrogates not allowed"):
+    with pytest.raises(ValueError, match="text must be valid Unicode, but row 0"):
         stream.push("half \ud83d")
     with pytest.raises(ValueError, match="timeout must be seconds"):
         stream.push("hi", timeout=-1)

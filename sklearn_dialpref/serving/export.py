@@ -1,12 +1,12 @@
-"""A fitted classifier as one ONNX graph, held against the classifier itself."""
+"""A fitted classifier as one ONNX graph, checked against the classifier before it is written."""
 
 from __future__ import annotations
 
 import copy
 import json
 import logging
+import math
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,20 +24,22 @@ from sklearn.metrics import f1_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from sklearn_dialpref._dialogues.texts import fitted_slots, row_of
+from sklearn_dialpref._dialogues.texts import distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues, label_array, wholly_known
 from sklearn_dialpref._labels.fitted import FittedLabels
 from sklearn_dialpref._persistence.folder import new_folder
 from sklearn_dialpref._student.encoders import TextEncoder
 from sklearn_dialpref._student.student import Student, side_by_side
 
+from .int8 import Inputs, quantise
 from .onnx import KIND, MODEL, SERVED, TOKENIZER, OnnxDialogueClassifier
 
 __all__ = ["OnnxReport", "export_onnx"]
 
 PRECISIONS = ("float32", "int8")
 TOLERANCE = 1e-4  # of probabilities, in float32
-WARM_UP, TIMED = 10, 200  # calls
+WARM_UP, TIMED = 5, 60  # calls
+MOST_SAMPLES = 128  # texts that the ranges of activations are measured on
 PACKAGES = ("sklearn-dialpref", "torch", "onnx", "onnxruntime")
 LONGEST = 10**6  # tokens; tokenizers without a limit have an absurd one
 # that tokenize differently in different hands: case, blanks, length, other scripts
@@ -66,7 +68,7 @@ class OnnxReport:
         much accuracy should fall if the classifier's own probabilities are right; multilabel
         without labels: the share of labels that are not the same.
     latency_ms : tuple of float
-        Median and 95th percentile of one utterance with its context, over 200 calls with those
+        Median and 95th percentile of one utterance with its context, over 60 calls with those
         of ``X_check``, on all cores.
     latency_ms_before : tuple of float
         Of the classifier.
@@ -126,15 +128,16 @@ def export_onnx(
     clf : DialoguePreferenceClassifier
         Fitted on text.
     path : str or Path
-        Of the folder, which appears whole or not at all; one that was exported before is
+        Path of the folder, which appears whole or not at all; one that was exported before is
         replaced.
     X_check : DataFrame, ndarray or sequence of str
         Utterances as ``predict`` takes them, best ones that were not trained on.
     y_check : array-like of shape (n,) or (n, n_labels), default=None
         Their labels, missing where None, NaN or pd.NA.
     precision : {"float32", "int8"}, default="float32"
-        ``"int8"``: weights of the encoder as 8-bit integers, with a scale for each channel, and
-        activations quantised as they come; a quarter of the size. The head stays float32.
+        ``"int8"``: the encoder's weights are 8-bit integers with a scale for each channel, and so
+        are its activations, with a scale for each layer that is measured on texts of
+        ``X_check``; a quarter of the size. The head stays float32.
     max_loss : float, default=0.005
         By how much the score may fall with ``"int8"``, see :class:`OnnxReport`. With
         ``"float32"`` probabilities must be within 1e-4, so that labels are the same but for ties.
@@ -164,13 +167,16 @@ def export_onnx(
     --------
     >>> import tempfile
     >>> from sklearn_dialpref import DialoguePreferenceClassifier
-    >>> from sklearn_dialpref.serving import export_onnx
+    >>> from sklearn_dialpref.serving import OnnxDialogueClassifier, export_onnx
     >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
-    >>> clf = DialoguePreferenceClassifier(random_state=0).fit(X, y)
+    >>> clf = DialoguePreferenceClassifier(encoder_layers=1, random_state=0).fit(X, y)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     report = export_onnx(clf, f"{folder}/model", X_check=X, y_check=y)
+    ...     served = OnnxDialogueClassifier.load(f"{folder}/model")
     >>> report.same, report.score
     (1.0, 1.0)
+    >>> served.predict(["Thank you so much!"]).tolist()
+    [1]
     """
     check_is_fitted(clf, "net_")
     if precision not in PRECISIONS:
@@ -192,13 +198,17 @@ def export_onnx(
         "special_tokens": special,
         "pad": pad,
         "precision": precision,
+        "fixed_scales": precision == "int8",
         "versions": {package: version(package) for package in PACKAGES},
     }
     with new_folder(path, KIND) as folder:
         (folder / SERVED).write_text(json.dumps(state, indent=1), encoding="utf-8")
         tokenizer.save(str(folder / TOKENIZER))
         graph = ServingGraph(encoder, module).eval()
-        _write_graph(graph, clf.fitted_labels_.n_texts, folder / MODEL, precision)
+        with _quiet():
+            _write_graph(graph, clf.fitted_labels_.n_texts, folder / MODEL)
+            if precision == "int8":
+                quantise(folder / MODEL, folder / MODEL, _samples(clf, X_check, tokenizer, state))
         exported = OnnxDialogueClassifier._from_files(folder, threads=None)
         n_bytes = (folder / MODEL).stat().st_size
         report = _compared(clf, exported, X_check, y_check, precision, n_bytes)
@@ -256,21 +266,21 @@ class StaticTexts(nn.Module):
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
         mask = tokens["attention_mask"].unsqueeze(-1).float()
         total = (self.table(tokens["input_ids"]) * mask).sum(dim=1)
-        found = {"sentence_embedding": total / mask.sum(dim=1).clamp(min=1)}
+        features = {"sentence_embedding": total / mask.sum(dim=1).clamp(min=1)}
         for module in self.rest:
-            found = module(found)
-        return found["sentence_embedding"][:, : self.n_context]
+            features = module(features)
+        return features["sentence_embedding"][:, : self.n_context]
 
 
 def is_static(encoder: TextEncoder) -> bool:
     return hasattr(encoder.model[0], "embedding") and not hasattr(encoder.model[0], "auto_model")
 
 
-def _write_graph(graph: ServingGraph, n_slots: int, file: Path, precision: str) -> None:
+def _write_graph(graph: ServingGraph, n_slots: int, file: Path) -> None:
     tokens = torch.tensor([[1, 2, 1], [2, 1, 1]]), torch.ones(2, 3, dtype=torch.int64)
     index = torch.tensor([[0, 1], [1, 0], [1, -1]])[:, :n_slots]
     texts, width, rows = (torch.export.Dim(name) for name in ("texts", "tokens", "rows"))
-    with _quiet(), torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         program = torch.onnx.export(
             graph,
             (*tokens, index),
@@ -285,33 +295,19 @@ def _write_graph(graph: ServingGraph, n_slots: int, file: Path, precision: str) 
             verbose=False,
         )
         assert program is not None
-        if precision == "float32":
-            program.save(str(file))
-            return
-        with tempfile.TemporaryDirectory() as scratch:
-            program.save(f"{scratch}/float32.onnx")
-            _quantise(Path(scratch) / "float32.onnx", file)
+        program.save(str(file))
 
 
-def _quantise(source: Path, file: Path) -> None:
-    """All but the head's two layers, which are the last ones, and small."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    layers = [
-        node.name
-        for node in onnx.load(source, load_external_data=False).graph.node
-        if node.op_type in ("Gemm", "MatMul")
-    ]
-    # the quantiser first makes a MatMul of a Gemm, of this name
-    head = [name + suffix for name in layers[-2:] for suffix in ("", "_MatMul")]
-    quantize_dynamic(
-        source,
-        file,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        nodes_to_exclude=head,
-    )
+def _samples(clf: Any, X: Any, tokenizer: Any, state: dict[str, Any]) -> Iterator[Inputs]:
+    """Single texts as inputs of the graph: some of ``X``, and odd ones."""
+    texts, _ = distinct_texts(_slots(clf, X))
+    some = texts[:: math.ceil(len(texts) / MOST_SAMPLES)]
+    index = np.array([[0, -1]])[:, : clf.fitted_labels_.n_texts]
+    for text in [*some, *PROBES]:
+        special = state["special_tokens"]
+        encoding = tokenizer.encode(state["prompt"] + text, add_special_tokens=special)
+        ids = np.array([encoding.ids or [state["pad"]]], dtype=np.int64)
+        yield {"input_ids": ids, "attention_mask": np.ones_like(ids), "index": index}
 
 
 def silent(record: logging.LogRecord) -> bool:
@@ -389,7 +385,9 @@ def _compared(
     before, after = fitted.probabilities(logits), fitted.probabilities(new_logits)
     labels, new_labels = fitted.labels(logits), fitted.labels(new_logits)
     changed = labels != new_labels
-    score, score_before = (_score(y, said, clf.classes_) for said in (new_labels, labels))
+    score, score_before = (
+        _score(y, predicted, clf.classes_) for predicted in (new_labels, labels)
+    )
     if y is not None:
         loss = score_before - score
     elif clf.multilabel_:
@@ -397,9 +395,7 @@ def _compared(
     else:
         chosen = before[np.arange(len(before)), after.argmax(axis=1)]
         loss = float((before.max(axis=1) - chosen).mean())
-    slots = fitted_slots(
-        check_dialogues(X, precomputed=False), clf.context_turns, clf.fitted_labels_.n_texts
-    )
+    slots = _slots(clf, X)
     if len(slots) == 2 and not any(slots[1]):
         warnings.warn(
             "no utterance of X_check has a context, so that those are not checked; pass whole "
@@ -422,6 +418,12 @@ def _compared(
         megabytes=n_bytes / 1e6,
         megabytes_before=sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6,
     )
+
+
+def _slots(clf: Any, X: Any) -> list[NDArray[Any]]:
+    """The texts of each row, and their contexts."""
+    dialogues = check_dialogues(X, precomputed=False)
+    return fitted_slots(dialogues, clf.context_turns, clf.fitted_labels_.n_texts)
 
 
 def _score(y: Any, predicted: NDArray[Any], classes: NDArray[Any]) -> float:

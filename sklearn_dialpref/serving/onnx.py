@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.texts import distinct_texts, fitted_slots, row_of
+from sklearn_dialpref._dialogues.texts import check_unicode, distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues
 from sklearn_dialpref._labels.fitted import FittedLabels, HasFittedLabels
 from sklearn_dialpref._persistence.folder import naming, read_folder, read_json
@@ -29,13 +29,18 @@ SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 
 class Parts(NamedTuple):
-    """What a text goes through: the prompt before it, the tokenizer, padding, the graph."""
+    """What a text goes through: the prompt before it, the tokenizer, padding, the graph.
+
+    int8 graphs that older versions wrote scale activations by the range of the whole batch. They
+    are run ``row_by_row``, as an answer would change with its neighbours.
+    """
 
     prompt: str
     special_tokens: bool
     pad: int
     tokenizer: Any
     session: Any
+    row_by_row: bool
 
 
 class OnnxDialogueClassifier(HasFittedLabels):
@@ -61,16 +66,12 @@ class OnnxDialogueClassifier(HasFittedLabels):
 
     Examples
     --------
-    >>> from sklearn_dialpref import DialoguePreferenceClassifier
-    >>> from sklearn_dialpref.serving import OnnxDialogueClassifier, export_onnx
-    >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
-    >>> clf = DialoguePreferenceClassifier(random_state=0).fit(X, y)
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     report = export_onnx(clf, f"{folder}/model", X_check=X)
-    ...     served = OnnxDialogueClassifier.load(f"{folder}/model")
-    >>> served.predict(["Thank you so much!"]).tolist()
-    [1]
+    A folder ``"model"`` that :func:`export_onnx` wrote (see there) is served by:
+
+    >>> from sklearn_dialpref.serving import OnnxDialogueClassifier
+    >>> served = OnnxDialogueClassifier.load("model", threads=1)  # doctest: +SKIP
+    >>> served.predict(["Thank you so much!"])  # doctest: +SKIP
+    array([1])
     """
 
     context_turns: int
@@ -114,13 +115,15 @@ class OnnxDialogueClassifier(HasFittedLabels):
             model.context_turns = int(state["context_turns"])
             prompt, special = str(state["prompt"]), bool(state["special_tokens"])
             pad = int(state["pad"])
+            row_by_row = state["precision"] == "int8" and not state.get("fixed_scales", False)
         except (KeyError, TypeError, AttributeError, IndexError, OverflowError, OSError) as error:
             raise ValueError(
                 f"{folder} cannot be read as a model: {SERVED} is not as export_onnx writes it "
                 f"({type(error).__name__}: {error})"
             ) from error
-        tokenizer, session = _tokenizer(folder / TOKENIZER), _session(folder / MODEL, threads)
-        model._parts = Parts(prompt, special, pad, tokenizer, session)
+        tokenizer = _tokenizer(folder / TOKENIZER)
+        session = open_session(folder / MODEL, threads)
+        model._parts = Parts(prompt, special, pad, tokenizer, session, row_by_row)
         model._check(folder)
         return model
 
@@ -188,9 +191,12 @@ class OnnxDialogueClassifier(HasFittedLabels):
     def _logits(self, X: Any) -> NDArray[np.float64]:
         # the quick way for a single text; an empty one gets its message below
         if type(X) is list and len(X) == 1 and type(X[0]) is str and X[0].strip() and self._plain:
+            check_unicode(X)
             return self._logits_from_texts(*row_of(alone(X[0], self.fitted_labels_.n_texts)))
         dialogues = check_dialogues(X, precomputed=False)
         slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
+        for texts, name in zip(slots, ("text", "context"), strict=False):
+            check_unicode(texts, name)
         logits = self._logits_from_texts(*distinct_texts(slots))
         return self.fitted_labels_.among_possible(logits, dialogues)
 
@@ -210,6 +216,8 @@ class OnnxDialogueClassifier(HasFittedLabels):
         tokens = self._tokens(texts)
         if len(index) == 1:
             return self._run(tokens, index)
+        if self._parts.row_by_row:
+            return self._row_by_row(tokens, index)
         lengths = np.array([len(one) for one in tokens] + [0])  # -1 stands for no text
         logits = np.empty((len(index), len(self.classes_)))
         for rows in batches(lengths[index].max(axis=1) * index.shape[1]):
@@ -217,19 +225,33 @@ class OnnxDialogueClassifier(HasFittedLabels):
             places = places.reshape(len(rows), -1)
             if used[0] == -1:
                 used, places = used[1:], places - 1
-            logits[rows] = self._run([tokens[at] for at in used], places)
+            logits[rows] = self._run([tokens[text] for text in used], places)
         return logits
+
+    def _row_by_row(
+        self, tokens: list[list[int]], index: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Logits of the rows, each distinct one on its own."""
+        distinct, places = np.unique(index, axis=0, return_inverse=True)
+        logits = np.empty((len(distinct), len(self.classes_)))
+        for row, texts in enumerate(distinct):
+            present = texts[texts >= 0]
+            own = np.where(texts >= 0, np.arange(len(texts)), -1)[np.newaxis]
+            logits[row] = self._run([tokens[text] for text in present], own)[0]
+        return logits[places.reshape(-1)]
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         parts = self._parts
         special = parts.special_tokens
         if len(texts) == 1:
-            found = [parts.tokenizer.encode(parts.prompt + texts[0], add_special_tokens=special)]
+            encodings = [
+                parts.tokenizer.encode(parts.prompt + texts[0], add_special_tokens=special)
+            ]
         else:
-            found = parts.tokenizer.encode_batch_fast(
+            encodings = parts.tokenizer.encode_batch_fast(
                 [parts.prompt + text for text in texts], add_special_tokens=special
             )
-        return [one.ids for one in found]
+        return [encoding.ids for encoding in encodings]
 
     def _run(self, tokens: list[list[int]], index: NDArray[np.int64]) -> NDArray[np.float64]:
         """Logits of a batch."""
@@ -267,11 +289,11 @@ def alone(text: str, n_slots: int) -> list[str]:
 def batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Rows of like length, the longest first, as many as ``BATCH_TOKENS`` allows."""
     order = np.argsort(-lengths, kind="stable")
-    at = 0
-    while at < len(order):
-        n_rows = max(1, BATCH_TOKENS // max(1, int(lengths[order[at]])))
-        yield order[at : at + n_rows]
-        at += n_rows
+    start = 0
+    while start < len(order):
+        n_rows = max(1, BATCH_TOKENS // max(1, int(lengths[order[start]])))
+        yield order[start : start + n_rows]
+        start += n_rows
 
 
 def _tokenizer(file: Path) -> Any:
@@ -281,7 +303,7 @@ def _tokenizer(file: Path) -> Any:
         return Tokenizer.from_file(str(file))
 
 
-def _session(file: Path, threads: int | None) -> Any:
+def open_session(file: Path, threads: int | None) -> Any:
     try:
         import onnxruntime
     except ImportError as error:

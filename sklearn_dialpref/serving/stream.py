@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.texts import distinct_texts, row_of
+from sklearn_dialpref._dialogues.texts import check_unicode, distinct_texts, row_of
 from sklearn_dialpref._labels.fitted import TextClassifier
 
 __all__ = ["DialogueStream", "MicroBatcher", "Prediction"]
@@ -152,13 +152,19 @@ class DialogueStream:
 
     def _allowed(self, speaker: Any) -> NDArray[np.bool_] | None:
         """Which classes the speaker can have; None for all."""
-        return self._model.fitted_labels_.classes_by_speaker.get(speaker)
+        try:
+            return self._model.fitted_labels_.classes_by_speaker.get(speaker)
+        except TypeError:
+            raise TypeError(
+                f"speaker must be a name or a number, got {speaker!r} of type "
+                f"{type(speaker).__name__}; pass str(speaker)"
+            ) from None
 
     def _take(self, text: str) -> tuple[str, ...]:
         """The texts of the utterance's row."""
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"an utterance must be a str that is not empty, got {text!r}")
-        text.encode()  # half a character, as JSON may have it, is a ValueError here
+        check_unicode([text], "text")  # JSON may have half a character
         if not self._past.maxlen:
             return (text,)
         with self._lock:
