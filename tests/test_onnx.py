@@ -379,8 +379,8 @@ def test_wrong_input(exported):
         ([" "], "must not be empty"),
         ([3], "X holds list features"),
         ("hi", "pass"),
-        (["half \ud83d"], "must be valid Unicode, but row 0 holds half"),
-        (["hi", "half \ud83d"], "must be valid Unicode, but row 1 holds half"),
+        (["half \ud83d"], "row 0 of X has a lone surrogate"),
+        (["hi", "half \ud83d"], "row 1 of X has a lone surrogate"),
         ([], "0 sample"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -345,7 +345,7 @@ def check_stream(served, utterances):
     stream, taken = DialogueStream(served), []
     for text, speaker in utterances:
         if is_bad(text) or isinstance(speaker, list):
-            with pytest.raises((TypeError, ValueError), match="must be"):
+            with pytest.raises((TypeError, ValueError), match="must be|lone surrogate"):
                 stream.push(text, speaker)
         else:
             scores = stream.push(text, speaker).scores
@@ -409,7 +409,7 @@ def test_what_is_refused(classifier, tiny_encoder, chats):
     for text in ("", "  ", None, 3, b"hi"):
         with pytest.raises(ValueError, match="must be a str that is not empty"):
             stream.push(text)
-    with pytest.raises(ValueError, match="text must be valid Unicode, but row 0"):
+    with pytest.raises(ValueError, match="row 0 of text has a lone surrogate"):
         stream.push("half \ud83d")
     with pytest.raises(ValueError, match="timeout must be seconds"):
         stream.push("hi", timeout=-1)

@@ -79,19 +79,6 @@ def fitted_slots(dialogues: Dialogues, context_turns: int, n_slots: int) -> list
     return slots
 
 
-def check_unicode(texts: Iterable[str], name: str = "X") -> None:
-    """Raise a ValueError that names the first text with half of a surrogate pair."""
-    for row, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{name} must be valid Unicode, but row {row} holds half of a surrogate pair, "
-                f"{text[error.start]!r} at character {error.start}; decode the text anew, or "
-                "repair it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
-            ) from None
-
-
 def distinct_texts(slots: list[NDArray[Any]]) -> tuple[list[str], NDArray[np.int64]]:
     """Distinct texts, sorted, and each row's places among them; -1 for an empty text.
 

@@ -195,8 +195,6 @@ class OnnxDialogueClassifier(HasFittedLabels):
             return self._logits_from_texts(*row_of(alone(X[0], self.fitted_labels_.n_texts)))
         dialogues = check_dialogues(X, precomputed=False)
         slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
-        for texts, name in zip(slots, ("text", "context"), strict=False):
-            check_unicode(texts, name)
         logits = self._logits_from_texts(*distinct_texts(slots))
         return self.fitted_labels_.among_possible(logits, dialogues)
 
