@@ -32,11 +32,14 @@ def right(X):
     return [next(label for label in CLASSES if label in text) for text in X["text"]]
 
 
-def bank(size=2):
+def bank(size=2, **options):
     """Prompts without context, as small as can be."""
     labels = "{% for l in labels %}\n{{ l.code }}: {{ l.name }}{% endfor %}\n"
     return PromptBank(
-        [Prompt(f"{n}{labels}A speaker says: {{{{ utterance }}}}\n", CLASSES) for n in range(size)]
+        [
+            Prompt(f"{n}{labels}A speaker says: {{{{ utterance }}}}\n", CLASSES, **options)
+            for n in range(size)
+        ]
     )
 
 

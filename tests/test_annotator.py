@@ -18,8 +18,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_dialpref import DialoguePreferenceClassifier, LLMAnnotator, PromptBank
 from sklearn_dialpref.annotation import Completion, Prompt
-from sklearn_dialpref.annotation.answers import OffList, label_scores
 from sklearn_dialpref.annotation.prompts import as_data
+from sklearn_dialpref.annotation.scoring import OffList, label_scores
 
 CLASSES = ["bad", "good", "so-so"]
 LABELS = "{% for l in labels %}{{ l.code }}: {{ l.name }}\n{% endfor %}"

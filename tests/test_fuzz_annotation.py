@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from sklearn_dialpref import LLMAnnotator, PromptBank
 from sklearn_dialpref.annotation import Completion, EndpointError, Prompt
-from sklearn_dialpref.annotation.answers import OffList, label_scores
 from sklearn_dialpref.annotation.cache import AnswerCache
 from sklearn_dialpref.annotation.completion import BadAnswer, error_text, read_completion, redact
 from sklearn_dialpref.annotation.ensemble import (
@@ -23,6 +22,7 @@ from sklearn_dialpref.annotation.ensemble import (
     fit_combination,
     votes,
 )
+from sklearn_dialpref.annotation.scoring import OffList, label_scores
 
 SLOW_FACTOR = 40
 

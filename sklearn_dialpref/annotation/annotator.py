@@ -34,6 +34,7 @@ from .estimate import estimate
 from .labelling import Record, label_rows
 from .panel import Panel, models_from
 from .questions import Examples, labelled_rows
+from .scoring import SCORINGS
 
 __all__ = ["LLMAnnotator"]
 
@@ -168,7 +169,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         "task": [str],
         "definitions": [Mapping, None],
         "n_examples": [Interval(Integral, 0, None, closed="left")],
-        "scoring": [StrOptions({"auto", "logprobs", "samples", "schema"})],
+        "scoring": [StrOptions(SCORINGS.keys())],  # a view: ways that are added count
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "sampling_temperature": [Interval(Real, 0, None, closed="left")],
         "learn": [tuple, list],

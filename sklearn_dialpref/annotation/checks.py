@@ -16,6 +16,7 @@ from sklearn_dialpref._labels.targets import check_targets
 from .bank import PromptBank
 from .models import CallableModel, Model
 from .prompts import check_classes, check_writable
+from .scoring import SCORINGS
 
 __all__ = ["LEARNABLE", "check_labels", "check_members", "check_prompts", "check_settings"]
 
@@ -135,8 +136,8 @@ def check_members(
                 "does changes"
             )
     long = [code for p in prompts for code in p.codes or () if len(code) > 1]
-    if scoring == "logprobs" and long:
+    if long and SCORINGS[scoring].needs_logprobs:
         raise ValueError(
-            f"scoring='logprobs' reads one token, but there are codes such as {long[0]!r}; "
+            f"scoring={scoring!r} reads one token, but there are codes such as {long[0]!r}; "
             "use codes of one character, or scoring='schema' or 'samples'"
         )

@@ -14,7 +14,6 @@ from .panel import Panel
 
 __all__ = ["estimate"]
 
-TOKENS_OUT = {"logprobs": 1, "auto": 1, "schema": 12, "samples": 2}  # of one answer, about
 MOST_COUNTED = 50_000  # questions that are read; the estimate scales up from there
 
 
@@ -55,10 +54,10 @@ def estimate(panel: Panel, dialogues: Dialogues, token_ratio: Mapping[str, float
         if billed:
             ratio = sum(billed.values()) / sum(counted[key] for key in billed)
         new = [count for key, count in counted.items() if key not in known]
-        settings = panel.settings
-        samples = settings.n_samples if settings.scoring == "samples" else 1
+        way = panel.settings.way
+        answers = way.n_answers(panel.settings.n_samples)
         tokens_in = scale * ratio * sum(new)
-        tokens_out = scale * samples * TOKENS_OUT[settings.scoring] * len(new)
+        tokens_out = scale * answers * way.typical_tokens * len(new)
         total.calls += round(scale * len(new))
         total.cached += round(scale * (len(rows) * n_prompts - len(new)))
         total.tokens_in += round(tokens_in)

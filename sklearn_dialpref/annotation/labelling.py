@@ -64,7 +64,7 @@ def label_rows(
         NaN where a member gave no answer.
     """
     shown = [prompt.classes for _ in panel.models for prompt in panel.prompts]
-    answers = Answers(rows, panel.members, panel.classes.tolist(), shown)
+    answers = Answers(rows, panel.members, panel.classes.tolist(), shown, panel.settings.scoring)
     total = len(rows) * len(panel.members)
     with tqdm(total=total, unit="answer", disable=not panel.verbose) as bar:
         for number, model in enumerate(panel.models):

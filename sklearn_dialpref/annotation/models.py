@@ -20,10 +20,10 @@ from .completion import (
     error_text,
     read_completion,
 )
+from .scoring import SCORINGS, Scoring
 
 __all__ = ["CallableModel", "Model", "OpenAIModel", "Settings", "models_of"]
 
-TOP_LOGPROBS = 20  # the most that the OpenAI API gives
 WITHOUT_LOGPROBS = 3  # answers, none with log-probabilities: the endpoint gives none
 OUTAGES = (408, 409, 429)  # and 5xx: HTTP states that say nothing against the question
 HTTP_ERRORS = {str(status) for status in range(400, 600)}
@@ -37,7 +37,7 @@ class Settings:
     Attributes
     ----------
     scoring : str
-        "logprobs", "samples", "schema" or "auto".
+        A name in :data:`~sklearn_dialpref.annotation.scoring.SCORINGS`.
     n_samples : int
     temperature : float
         Of samples; the other ways ask at 0.
@@ -50,20 +50,23 @@ class Settings:
     temperature: float = 1.0
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def way(self) -> Scoring:
+        """How answers are asked for and read."""
+        return SCORINGS[self.scoring]
+
     def to_dict(self) -> dict[str, Any]:
         """What the answers depend on: without what this way of scoring does not use."""
-        sampled = self.scoring in ("auto", "samples")
         content: dict[str, Any] = {"scoring": self.scoring}
-        if sampled:
+        if any(way.sampled for way in self.way.ways):
             content |= {"n_samples": self.n_samples, "temperature": self.temperature}
         if self.extra_body:
             content["extra_body"] = dict(self.extra_body)
         return content
 
     def answer_tokens(self, codes: tuple[str, ...]) -> int:
-        """The most tokens that one sampled answer may take."""
-        longest = max(map(len, codes))
-        return {"logprobs": 1, "schema": 16 + 2 * longest}.get(self.scoring, 4 + longest)
+        """The most tokens that one answer may take."""
+        return max(way.most_tokens(codes) for way in self.way.ways)
 
 
 class OpenAIModel:
@@ -140,42 +143,41 @@ class OpenAIModel:
 
     def most_requests(self, settings: Settings) -> int:
         """How many times a question may be billed: some servers give one sample a request."""
-        if settings.scoring == "auto":
-            return 1 if self._gives_logprobs else 1 + settings.n_samples
-        return settings.n_samples if settings.scoring == "samples" else 1
+        ways = [settings.way] if self._gives_logprobs else settings.way.ways
+        return sum(way.n_answers(settings.n_samples) for way in ways)
 
     async def complete(
         self, messages: Messages, codes: tuple[str, ...], settings: Settings
     ) -> Completion:
         """Ask, in the way that the settings and the endpoint allow."""
-        if settings.scoring == "schema":
-            room = settings.answer_tokens(codes)
-            return await self._request(messages, _schema_options(codes, room), settings)
-        if settings.scoring == "samples" or self._gives_logprobs is False:
-            return await self._samples(messages, codes, settings)
-        options = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        way = settings.way
+        if way.fallback is not None and self._gives_logprobs is False:
+            way = way.fallback
+        if not way.logprobs:
+            return await self._texts(way, messages, codes, settings)
         try:
-            completion = await self._request(messages, {"temperature": 0, **options}, settings)
+            completion = await self._request(way, messages, codes, settings)
         except NoAnswer as error:
-            if settings.scoring == "logprobs" or "logprobs" not in str(error):
+            if way.fallback is None or "logprobs" not in str(error):
                 raise
             self._gives_logprobs = False
             completion = Completion([])
         if completion.logprobs is not None:
             self._gives_logprobs = True
         elif not completion.filtered:
-            return await self._without(completion, messages, codes, settings)
+            return await self._without(completion, way, messages, codes, settings)
         return completion
 
     async def _without(
         self,
         first: Completion,
+        way: Scoring,
         messages: Messages,
         codes: tuple[str, ...],
         settings: Settings,
     ) -> Completion:
         """What to do with an answer that lacks log-probabilities."""
-        if settings.scoring == "logprobs" or self._gives_logprobs:
+        if way.fallback is None or self._gives_logprobs:
             raise NoAnswer(
                 "an answer without log-probabilities",
                 broken=True,
@@ -185,7 +187,7 @@ class OpenAIModel:
         self._without_logprobs += 1
         if self._without_logprobs >= WITHOUT_LOGPROBS:
             self._gives_logprobs = False
-        more = await self._samples(messages, codes, settings)
+        more = await self._texts(way.fallback, messages, codes, settings)
         return Completion(
             more.texts,
             None,
@@ -194,19 +196,18 @@ class OpenAIModel:
             first.tokens_out + more.tokens_out,
         )
 
-    async def _samples(
-        self, messages: Messages, codes: tuple[str, ...], settings: Settings
+    async def _texts(
+        self, way: Scoring, messages: Messages, codes: tuple[str, ...], settings: Settings
     ) -> Completion:
+        """Ask in a way that needs no log-probabilities."""
+        if not way.sampled:
+            return await self._request(way, messages, codes, settings)
         texts: list[str] = []
         tokens_in = tokens_out = 0
         while len(texts) < settings.n_samples:  # some servers give one, whatever n is
-            options = {
-                "temperature": settings.temperature,
-                "max_tokens": settings.answer_tokens(codes),
-                "n": settings.n_samples - len(texts),
-            }
+            wanted = settings.n_samples - len(texts)
             try:
-                part = await self._request(messages, options, settings)
+                part = await self._request(way, messages, codes, settings, n=wanted)
             except NoAnswer as error:
                 error.tokens_in += tokens_in
                 error.tokens_out += tokens_out
@@ -219,10 +220,16 @@ class OpenAIModel:
         return Completion(texts, None, part.finish_reason, tokens_in, tokens_out)
 
     async def _request(
-        self, messages: Messages, options: dict[str, Any], settings: Settings
+        self,
+        way: Scoring,
+        messages: Messages,
+        codes: tuple[str, ...],
+        settings: Settings,
+        **more: int,
     ) -> Completion:
         import openai
 
+        options = way.request(codes, settings.temperature) | more
         if self.base_url is None:  # OpenAI's newer models refuse the old name
             options["max_completion_tokens"] = options.pop("max_tokens")
         # raised after the handlers, so that no traceback leads to a request with the key
@@ -299,21 +306,6 @@ class OpenAIModel:
         return NoAnswer(f"HTTP {status}: {message}", outage=status in OUTAGES or status >= 500)
 
 
-def _schema_options(codes: tuple[str, ...], max_tokens: int) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "properties": {"label": {"type": "string", "enum": list(codes)}},
-        "required": ["label"],
-        "additionalProperties": False,
-    }
-    wrapped = {"name": "label", "schema": schema, "strict": True}
-    return {
-        "temperature": 0,
-        "max_tokens": max_tokens,
-        "response_format": {"type": "json_schema", "json_schema": wrapped},
-    }
-
-
 class CallableModel:
     """A model of one's own: a function of the messages.
 
@@ -347,7 +339,7 @@ class CallableModel:
 
     def most_requests(self, settings: Settings) -> int:
         """How many times it is asked."""
-        return settings.n_samples if settings.scoring == "samples" else 1
+        return settings.way.n_answers(settings.n_samples)
 
     async def complete(
         self, messages: Messages, codes: tuple[str, ...], settings: Settings
@@ -355,7 +347,7 @@ class CallableModel:
         """Ask once, or ``n_samples`` times where samples are wanted."""
         times = self.most_requests(settings)
         completions = [await self._once(messages) for _ in range(times)]
-        if settings.scoring == "logprobs" and completions[0].logprobs is None:
+        if settings.way.needs_logprobs and completions[0].logprobs is None:
             raise NoAnswer("an answer without log-probabilities")
         if times == 1:
             return completions[0]

@@ -1,0 +1,199 @@
+"""The ways in which answers are asked for and read as scores; never a label that was not given."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .completion import Completion
+
+__all__ = ["SCORINGS", "OffList", "Scoring", "label_scores", "off_list"]
+
+LEAST_MASS = 0.01  # of the codes together, below which the answer counts as something else
+TOP_LOGPROBS = 20  # the most that the OpenAI API gives
+
+Codes = tuple[str, ...]
+Scores = NDArray[np.float64]
+
+
+class OffList(ValueError):
+    """The answer is not one of the codes; the message says what it was."""
+
+
+def off_list(answer: Completion) -> OffList:
+    """The error that shows the answer."""
+    shown = repr(answer.texts[0][:60]) if answer.texts else "(nothing)"
+    return OffList(f"off-list answer {shown}")
+
+
+# -- from answers to scores -----------------------------------------------------------------
+
+
+def _code_scores(answer: Completion, codes: Codes) -> Scores:
+    """Probabilities of the codes, or their shares of the answers, divided by their sum.
+
+    The log-probabilities count where the answer has them, whatever was asked for.
+    """
+    if answer.logprobs is None:
+        answered = [_code(text, codes) for text in answer.texts]
+        mass, least = np.array([answered.count(code) for code in codes], dtype=float), 1.0
+    else:
+        mass, least = _code_probabilities(answer.logprobs, codes), LEAST_MASS
+    if mass.sum() < least:
+        raise off_list(answer)
+    return mass / mass.sum()
+
+
+def _code_probabilities(logprobs: dict[str, float], codes: Codes) -> Scores:
+    """Of all tokens that are a code, whatever spaces are around it."""
+    mass = np.zeros(len(codes))
+    positions = {code: index for index, code in enumerate(codes)}
+    for token, logprob in logprobs.items():
+        index = positions.get(token.strip(" \n\t▁Ġ"))
+        if index is not None:
+            mass[index] += math.exp(logprob)
+    return mass
+
+
+def _code(text: str, codes: Codes) -> str | None:
+    """The code that a text is: alone, in quotes or brackets, before a colon, or in JSON."""
+    stripped = text.strip()
+    if stripped.startswith("{"):
+        try:
+            label = json.loads(stripped).get("label")
+        except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, nested
+            return None
+        return label if label in codes else None
+    match = re.match(r"[\W_]*([^\W_]+)[\W_]*$|[\W_]*([^\W_]+)\s*[:.)]", stripped)
+    word = (match.group(1) or match.group(2)) if match else stripped
+    return word if word in codes else stripped if stripped in codes else None
+
+
+# -- the ways -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A way to ask for answers and to read them.
+
+    Attributes
+    ----------
+    most_tokens : callable
+        Of the codes; the most tokens that one answer may take.
+    typical_tokens : int
+        About how many one answer takes, to estimate the cost.
+    options : callable, default=no options
+        Of the codes; entries that a request has besides its temperature and ``max_tokens``.
+    read : callable, default=the probabilities or shares of the codes
+        Of a :class:`Completion` that no content filter kept back, and the codes; returns their
+        scores, which sum to 1, or raises :class:`OffList`.
+    sampled : bool, default=False
+        Whether ``n_samples`` answers are asked for at their temperature, and not one at 0.
+    logprobs : bool, default=False
+        Whether log-probabilities of the first token are asked for, which a code must then be.
+    fallback : Scoring, default=None
+        What asks an endpoint that gives no log-probabilities. None: that is an error.
+    """
+
+    most_tokens: Callable[[Codes], int]
+    typical_tokens: int
+    options: Callable[[Codes], dict[str, Any]] = lambda codes: {}
+    read: Callable[[Completion, Codes], Scores] = _code_scores
+    sampled: bool = False
+    logprobs: bool = False
+    fallback: Scoring | None = None
+
+    @property
+    def ways(self) -> list[Scoring]:
+        """The way itself, and what it falls back on."""
+        return [self] if self.fallback is None else [self, self.fallback]
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether an answer without log-probabilities is none."""
+        return self.logprobs and self.fallback is None
+
+    def n_answers(self, n_samples: int) -> int:
+        """How many answers a question takes."""
+        return n_samples if self.sampled else 1
+
+    def request(self, codes: Codes, temperature: float) -> dict[str, Any]:
+        """Entries of a request; ``temperature`` is that of samples."""
+        return {
+            "temperature": temperature if self.sampled else 0,
+            "max_tokens": self.most_tokens(codes),
+            **self.options(codes),
+        }
+
+
+def _schema(codes: Codes) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {"label": {"type": "string", "enum": list(codes)}},
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+    wrapped = {"name": "label", "schema": schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": wrapped}}
+
+
+LOGPROBS = Scoring(
+    most_tokens=lambda codes: 1,
+    typical_tokens=1,
+    options=lambda codes: {"logprobs": True, "top_logprobs": TOP_LOGPROBS},
+    logprobs=True,
+)
+SAMPLES = Scoring(
+    most_tokens=lambda codes: 4 + max(map(len, codes)), typical_tokens=2, sampled=True
+)
+SCHEMA = Scoring(
+    most_tokens=lambda codes: 16 + 2 * max(map(len, codes)), typical_tokens=12, options=_schema
+)
+
+SCORINGS = {
+    "auto": replace(LOGPROBS, fallback=SAMPLES),
+    "logprobs": LOGPROBS,
+    "samples": SAMPLES,
+    "schema": SCHEMA,
+}
+"""The ways by name: what ``scoring`` of an annotator may be."""
+
+
+def label_scores(answer: Completion, codes: Codes, scoring: str = "auto") -> Scores:
+    """Scores of the codes, summing to 1.
+
+    Parameters
+    ----------
+    answer : Completion
+    codes : tuple of str
+    scoring : str, default="auto"
+        The way in which it was asked for, a name in :data:`SCORINGS`.
+
+    Returns
+    -------
+    ndarray of shape (len(codes),)
+
+    Raises
+    ------
+    OffList
+        If no answer is a code, or the model refused.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref.annotation.completion import Completion
+    >>> from sklearn_dialpref.annotation.scoring import label_scores
+    >>> label_scores(Completion(["A"], {"A": -0.7, " B": -1.4, "The": -2.0}), ("A", "B")).round(2)
+    array([0.67, 0.33])
+    >>> label_scores(Completion(["A", " b.", "A"]), ("A", "b")).round(2)
+    array([0.67, 0.33])
+    """
+    if answer.filtered:
+        raise OffList("content filter")
+    return SCORINGS[scoring].read(answer, codes)
