@@ -345,7 +345,7 @@ def check_stream(served, utterances):
     stream, taken = DialogueStream(served), []
     for text, speaker in utterances:
         if is_bad(text) or isinstance(speaker, list):
-            with pytest.raises((TypeError, ValueError), match="must be|lone surrogate"):
+            with pytest.raises((TypeError, ValueError), match=r"must be|lone surrogate"):
                 stream.push(text, speaker)
         else:
             scores = stream.push(text, speaker).scores

@@ -116,7 +116,14 @@ class OnnxDialogueClassifier(HasFittedLabels):
             prompt, special = str(state["prompt"]), bool(state["special_tokens"])
             pad = int(state["pad"])
             row_by_row = state["precision"] == "int8" and not state.get("fixed_scales", False)
-        except (KeyError, TypeError, AttributeError, IndexError, OverflowError, OSError) as error:
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            ArithmeticError,
+            OSError,
+        ) as error:
             raise ValueError(
                 f"{folder} cannot be read as a model: {SERVED} is not as export_onnx writes it "
                 f"({type(error).__name__}: {error})"
@@ -144,6 +151,8 @@ class OnnxDialogueClassifier(HasFittedLabels):
             raise ValueError(
                 f"{folder} is damaged: its graph is not of {len(self.classes_)} classes"
             )
+        if not np.isfinite(logits).all():
+            raise ValueError(f"{folder} is damaged: {MODEL} has numbers that are not finite")
 
     def __reduce__(self) -> Any:
         raise TypeError(
