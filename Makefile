@@ -20,7 +20,7 @@ export MPLBACKEND := Agg
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install install-browser install-llm demo test test-slow test-llm test-oldest lint format docs clean
+.PHONY: help install install-browser install-llm demo test test-slow test-llm test-oldest fuzz lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,16 +60,21 @@ demo: $(VENV)/.installed ## train on the bundled chats, print a table, save a pl
 	@ls $(DEMO_DIR)/*.png >/dev/null && echo "Plot saved: $$(ls $(abspath $(DEMO_DIR))/*.png)"
 
 test: $(VENV)/.installed ## all tests but the slow ones and those of a language model; line coverage
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not llm' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not fuzz and not llm' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 test-slow: $(VENV)/.installed ## the slow tests
-	@$(BIN)/python -m pytest tests -m slow || { code=$$?; [ $$code -eq 5 ] && echo 'No slow tests.' || exit $$code; }
+	@$(BIN)/python -m pytest $(PARALLEL) tests -m slow || { code=$$?; [ $$code -eq 5 ] && echo 'No slow tests.' || exit $$code; }
+
+fuzz: $(VENV)/.installed ## generated inputs, damaged files and kills, for an hour or so
+	$(BIN)/python -m pytest $(PARALLEL) tests -m fuzz
+	$(BIN)/python tests/mutate.py --mutants 3000
+	$(BIN)/python benchmarks/fuzz_cache.py --mutants 3000
 
 test-llm: $(VENV)/.installed-llm ## the tests that ask a real, tiny language model
 	$(BIN)/python -m pytest tests -m llm -rP
 
-test-oldest: $(VENV_OLDEST)/.installed ## the tests on the oldest supported scikit-learn
-	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not llm'
+test-oldest: $(VENV_OLDEST)/.installed ## the tests on the oldest supported versions
+	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not fuzz and not llm'
 
 lint: $(VENV)/.installed ## ruff, mypy, and which part may import which
 	$(BIN)/ruff check .

@@ -24,8 +24,19 @@ def data():
     return make_dialogues(n_dialogues=40, n_features=6, random_state=0, human_fraction=0.25)
 
 
-@pytest.mark.parametrize("schedule", ["pretrain_finetune", "joint", "distill_then_joint"])
-@pytest.mark.parametrize("loss", [*LOSSES, noise_reduced])
+SCHEDULES = ["pretrain_finetune", "joint", "distill_then_joint"]
+SOME = {noise_reduced, "soft_cross_entropy", "forward_corrected"}  # one of each kind of loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "schedule"),
+    [
+        pytest.param(loss, schedule, marks=[] if in_short else pytest.mark.slow)
+        for loss in [*LOSSES, noise_reduced]
+        for schedule in SCHEDULES
+        for in_short in [loss in SOME or schedule == "joint"]
+    ],
+)
 def test_every_loss_and_schedule_learns(data, loss, schedule):
     clf = student(loss=loss, schedule=schedule).fit(data.X, data.y_human, data.y_llm)
     assert accuracy_score(data.y_true, clf.predict(data.X)) > 0.6

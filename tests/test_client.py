@@ -362,7 +362,7 @@ def test_killed_at_random_moments_no_stored_answer_is_asked_again(tmp_path):
     assert sum(asked.values()) - 200 <= under_way  # and no stored one asked again
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_killed_forty_times(tmp_path):
     rng = np.random.default_rng(1)
     asked, before, under_way = kill_at_random(tmp_path / "c", 1200, 40, rng)

@@ -31,7 +31,7 @@ def fuzzed(examples, **strategies):
     """A test of a property with so many examples, and with many more where that may be slow."""
 
     def decorate(check):
-        slow = pytest.param(SLOW_FACTOR * examples, marks=pytest.mark.slow)
+        slow = pytest.param(SLOW_FACTOR * examples, marks=pytest.mark.fuzz)
 
         @pytest.mark.parametrize("examples", [examples, slow])
         def test(examples):

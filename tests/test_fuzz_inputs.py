@@ -202,7 +202,7 @@ def test_inputs_are_read_rightly_or_refused(name):
     run(name, FEW // 5 if name == "students" else FEW, derandomize=True)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_many_inputs_are_read_rightly_or_refused(name):
     run(name, MANY, print_blob=True)

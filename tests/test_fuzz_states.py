@@ -30,7 +30,7 @@ def as_array(values):
     return array
 
 
-EXAMPLES = pytest.mark.parametrize("n", [120, pytest.param(1500, marks=pytest.mark.slow)])
+EXAMPLES = pytest.mark.parametrize("n", [120, pytest.param(1500, marks=pytest.mark.fuzz)])
 
 MISSING = st.sampled_from([None, float("nan"), np.nan, pd.NA, pd.NaT, np.datetime64("NaT")])
 SLOTS = st.sampled_from(["area", "stars", ("Hotels", "area"), ("Hotels", "stars"), 3])

@@ -155,7 +155,7 @@ def test_small_fits_answer_in_numbers_or_say_why_not(problem):
     check_fit_and_answers(problem)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @settings(LONG, derandomize=False)
 @given(problems())
 def test_many_small_fits_answer_in_numbers_or_say_why_not(problem):

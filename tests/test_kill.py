@@ -268,7 +268,7 @@ def export(clf, path):
     export_onnx(clf, path, X_check=["hi", "where is my parcel"])
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("saving", [save_folder, export])
 def test_fifty_kills_at_random_moments(tiny_encoder, chats, tmp_path, saving):
     from sklearn_dialpref import OnnxDialogueClassifier
@@ -309,7 +309,7 @@ def use_until(end, path, clf, results):
     results.put(("saves" if clf is not None else "loads", done, failures))
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_three_savers_and_three_loaders_for_a_minute(tmp_path, old_and_new):
     path = tmp_path / "clf"
     old_and_new[0].save(path)

@@ -64,6 +64,7 @@ def agrees(clf, X, path, **options):
 # -- the same answers ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_trained_encoder_with_its_own_pooling(tiny_encoder, chats, tmp_path):
     clf = DialoguePreferenceClassifier(
         tiny_encoder,
@@ -91,6 +92,7 @@ def test_a_frozen_encoder_with_layers_and_context(exported, classifier, chats):
     assert served.context_turns == 1
 
 
+@pytest.mark.slow
 def test_layers_prompt_truncation_and_integer_classes(
     tiny_encoder, classifier, exported, tmp_path
 ):

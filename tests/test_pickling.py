@@ -49,15 +49,20 @@ def same(again, clf, X):
     assert again.predict(X).dtype == clf.predict(X).dtype
 
 
-@pytest.mark.parametrize("way", [by_pickle, by_joblib, by_skops])
 @pytest.mark.parametrize(
-    "options",
+    ("way", "options"),
     [
-        {},
-        {"context_turns": 1},
-        {"trainable_layers": None},
-        {"encoder_layers": 1},
-        {"encoder_layers": 1, "trainable_layers": None},
+        *((way, {}) for way in (by_pickle, by_joblib, by_skops)),
+        *(
+            pytest.param(way, options, marks=[] if way is by_pickle else pytest.mark.slow)
+            for way in (by_pickle, by_joblib, by_skops)
+            for options in (
+                {"context_turns": 1},
+                {"trainable_layers": None},
+                {"encoder_layers": 1},
+                {"encoder_layers": 1, "trainable_layers": None},
+            )
+        ),
     ],
 )
 def test_ways_of_pickling(tiny_encoder, chats, tmp_path, way, options):

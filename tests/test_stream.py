@@ -383,14 +383,14 @@ def test_any_unicode_and_dialogue_id_in_a_graph(served, rows):
     check_rows(served, rows)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @LONGER
 @given(UTTERANCES)
 def test_any_unicode_and_speaker_in_a_stream_longer(served, utterances):
     check_stream(served, utterances)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @LONGER
 @given(st.lists(st.tuples(IDS, ANY_TEXT), min_size=1, max_size=6))
 def test_any_unicode_and_dialogue_id_in_a_graph_longer(served, rows):

@@ -528,7 +528,9 @@ def test_pickle(tiny_encoder, chats, trainable_layers):
     assert "DialoguePreferenceClassifier" in clf._repr_html_()
 
 
-@pytest.mark.parametrize(("routing", "n_jobs"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize(
+    ("routing", "n_jobs"), [(False, 1), pytest.param(True, 2, marks=pytest.mark.slow)]
+)
 def test_search_and_pipeline(tiny_encoder, chats, routing, n_jobs):
     clf = student(tiny_encoder, trainable_layers=0)
     pipeline = Pipeline([("clf", clf)])

@@ -143,6 +143,7 @@ def test_where_a_multilabel_student_begins():
     torch.testing.assert_close(head.output.bias, drawn + 2 * level)
 
 
+@pytest.mark.slow
 def test_a_useless_teacher_leaves_its_frequencies_behind():
     rng = np.random.default_rng(0)
     y = (rng.random((600, 12)) < 0.05).astype(float)
