@@ -28,12 +28,12 @@ SLOW_FACTOR = 40
 
 
 def fuzzed(examples, **strategies):
-    """A test of a property with so many examples, and with many more where that may be slow."""
+    """A test of a property with so many examples, and with many more in a long run."""
 
     def decorate(check):
-        slow = pytest.param(SLOW_FACTOR * examples, marks=pytest.mark.fuzz)
+        longer = pytest.param(SLOW_FACTOR * examples, marks=pytest.mark.fuzz)
 
-        @pytest.mark.parametrize("examples", [examples, slow])
+        @pytest.mark.parametrize("examples", [examples, longer])
         def test(examples):
             options = settings(
                 max_examples=examples, deadline=None, derandomize=True, database=None

@@ -69,7 +69,7 @@ COLUMNS = st.one_of(
 
 
 def run(check, n, *strategies):
-    """Call it with n examples: always the same in the quick test, new ones in the slow test."""
+    """Call it with n examples: always the same in the quick test, new ones in the long run."""
     bounded = settings(
         max_examples=n,
         deadline=None,
