@@ -78,10 +78,9 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         that comes before the human ones. It has no effect where that stage's loss is itself on
         pairs, or ``X`` has no dialogues.
     context_turns : int, default=0
-        How many previous utterances of the dialogue are encoded as context, for ``X`` without a
-        column ``context``. Where rows of a dialogue are missing, contexts are wrong; numbers in
-        ``turn`` show it, with a UserWarning. In cross-validation, make that column with
-        :func:`with_context` before the split.
+        How many previous utterances are encoded as context, for ``X`` without a column
+        ``context``. Missing rows make contexts wrong; whole numbers in ``turn`` reveal them, with
+        a UserWarning. In cross-validation, add that column first, by :func:`with_context`.
     trainable_layers : int or None, default=0
         How many of the encoder's top layers are trained. None trains all of it; 0 freezes it,
         so that each distinct text is encoded once per process, across folds and candidates.

@@ -231,7 +231,7 @@ def test_states_from_parquet(tmp_path):
     for states in (
         stored,
         stored.to_numpy(),
-        pl.Series(stored.tolist()),
+        pl.from_arrow(arrow),
         arrow,
         arrow.to_pylist(),
     ):

@@ -129,6 +129,17 @@ def test_what_a_function_raises_is_one_answers_reason():
     assert [f["reason"] for f in teacher.failures_] == ["LookupError: no such thing"] * 2
 
 
+def test_text_that_cannot_be_stored_is_one_answers_failure():
+    def model(messages):
+        return "\ud83d" if "number 3" in messages[-1]["content"] else "A"
+
+    for options in ({}, {"scoring": "samples", "n_samples": 2}):
+        teacher = LLMAnnotator(CLASSES, model, prompts=bank(), **options).fit(["hi"])
+        with pytest.warns(UserWarning, match="1 of 6"):
+            teacher.predict(utterances(6))
+        assert all("lone surrogate" in f["reason"] for f in teacher.failures_)
+
+
 def test_a_function_that_always_fails_ends_the_pass():
     def model(messages):
         raise LookupError("no such thing")

@@ -149,6 +149,7 @@ def test_bad_templates_are_refused(user, message):
         ({"definitions": {"sad": "…"}}, "sad.*not among the classes"),
         ({"context_turns": -1}, "context_turns must be an integer"),
         ({"n_examples": 0.5}, "n_examples must be an integer"),
+        ({"n_examples": 10**30}, "at most 1000"),
         ({"context_turns": 1}, r"does not show \['before'\]"),
         ({"look_ahead": 1}, r"does not show \['after'\]"),
         ({"n_examples": 1}, r"does not show \['examples'\]"),

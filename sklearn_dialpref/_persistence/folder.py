@@ -84,16 +84,19 @@ def new_folder(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
 
 
 def _check_replaceable(target: Path, kind: str) -> None:
-    if os.path.lexists(target) and not _is_of_kind(target, kind):
-        raise FileExistsError(
-            f"{target} exists and is not a saved {kind}: choose another path, or remove it"
-        )
+    for pause in (0, PAUSE_SECONDS, PAUSE_SECONDS):  # without locks it may be in another's hands
+        time.sleep(pause)
+        if not os.path.lexists(target) or _is_of_kind(target, kind):
+            return
+    raise FileExistsError(
+        f"{target} exists and is not a saved {kind}: choose another path, or remove it"
+    )
 
 
 def _is_of_kind(folder: Path, kind: str) -> bool:
     try:
         manifest = _manifest(folder)
-    except ValueError:
+    except (OSError, ValueError):
         return False
     return manifest is not None and manifest.get("kind") == kind
 

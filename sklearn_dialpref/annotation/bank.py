@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from .prompts import Prompt, check_classes, default_codes
+from .prompts import Prompt, check_classes, check_n_examples, default_codes
 
 __all__ = ["PromptBank"]
 
@@ -127,9 +127,9 @@ class PromptBank(Sequence[Prompt]):
             If ``size`` is below 1, or more than there are different prompts, or classes or
             definitions do not fit.
         """
-        for name, value, least in (("size", size, 1), ("n_examples", n_examples, 0)):
-            if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        if not isinstance(size, int | np.integer) or size < 1:
+            raise ValueError(f"size must be an integer of at least 1, got {size!r}")
+        check_n_examples(n_examples)
         rng = check_random_state(random_state)
         labels = list(check_classes(classes))
         axes: dict[str, Sequence[Any]] = {

@@ -351,13 +351,16 @@ class CallableModel:
             raise NoAnswer("an answer without log-probabilities")
         if times == 1:
             return completions[0]
-        return Completion(
-            [text for one in completions for text in one.texts],
-            None,
-            completions[-1].finish_reason,
-            sum(one.tokens_in for one in completions),
-            sum(one.tokens_out for one in completions),
-        )
+        try:
+            return Completion(
+                [text for one in completions for text in one.texts],
+                None,
+                completions[-1].finish_reason,
+                sum(one.tokens_in for one in completions),
+                sum(one.tokens_out for one in completions),
+            )
+        except BadAnswer as error:  # more tokens together than can be
+            raise NoAnswer(str(error)) from None
 
     async def _once(self, messages: Messages) -> Completion:
         try:
@@ -365,16 +368,16 @@ class CallableModel:
                 answer = await self.function(messages)
             else:
                 answer = await asyncio.to_thread(self.function, messages)
+            if isinstance(answer, str):
+                answer = Completion([answer])
         except (EndpointError, NoAnswer):
             raise
-        except BadAnswer as error:  # a Completion of values that cannot be meant
+        except BadAnswer as error:  # values that cannot be meant
             raise NoAnswer(str(error)) from None
         except Exception as error:  # the function is the user's: its failure is one answer's
             raise NoAnswer(f"{type(error).__name__}: {str(error)[:200]}", outage=True) from None
         if isinstance(answer, Completion):
             return answer
-        if isinstance(answer, str):
-            return Completion([answer])
         raise EndpointError(
             f"{self.name} returned {type(answer).__name__}; return the answer as str, or a "
             "Completion"

@@ -28,6 +28,7 @@ __all__ = [
 
 MAX_UTTERANCE = 2000  # characters
 MAX_CONTEXT = 500  # characters of each turn around the utterance
+MOST_EXAMPLES = 1000
 TAIL = 0.3  # share of a shortened text that is kept from its end
 PLACEHOLDERS = ("utterance", "labels", "before", "after", "examples", "task")
 
@@ -174,10 +175,11 @@ class Prompt:
             raise ValueError(f"definitions names {unknown!r}, not among the classes {classes!r}")
         for label, text in definitions.items():
             check_writable(f"the definition of {label!r}", text)
-        for name in ("context_turns", "look_ahead", "n_examples"):
+        for name in ("context_turns", "look_ahead"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 0:
                 raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
+        check_n_examples(self.n_examples)
         for name, value in (("classes", classes), ("codes", codes), ("definitions", definitions)):
             object.__setattr__(self, name, value)
         self._check_templates()
@@ -306,6 +308,15 @@ class Prompt:
 def plain(label: Any) -> Any:
     """A label as Python's own type."""
     return label.item() if isinstance(label, np.generic) else label
+
+
+def check_n_examples(value: Any) -> None:
+    """Raise a ValueError unless it is a number of examples that a prompt can show."""
+    if not isinstance(value, int | np.integer) or not 0 <= value <= MOST_EXAMPLES:
+        raise ValueError(
+            f"n_examples must be an integer of at least 0 and at most {MOST_EXAMPLES}, got "
+            f"{value!r:.60}"
+        )
 
 
 def check_writable(name: str, text: Any) -> None:
