@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -171,15 +171,15 @@ def _savers_wait(target: Path) -> AbstractContextManager[object]:
 @contextmanager
 def _version_of(folder: Path) -> Iterator[os.stat_result | None]:
     """The identity of the manifest, held open so that no later file can have the same."""
-    file = folder / MANIFEST
-    if not is_regular(file):
-        yield None
-        return
-    opened = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    file, opened = folder / MANIFEST, None
+    with suppress(OSError):  # of a folder that is put away in between
+        if is_regular(file):
+            opened = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
-        yield os.fstat(opened)
+        yield None if opened is None else os.fstat(opened)
     finally:
-        os.close(opened)
+        if opened is not None:
+            os.close(opened)
 
 
 def _is_current(folder: Path, version: os.stat_result | None) -> bool:
