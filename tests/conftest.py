@@ -1,6 +1,7 @@
 """Shared fixtures; the Hugging Face hub is never asked."""
 
 import os
+import shutil
 import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -102,3 +103,22 @@ def classifier(tiny_encoder, chats):
 
     clf = DialoguePreferenceClassifier(tiny_encoder, context_turns=1, max_epochs=1, random_state=0)
     return clf.fit(chats.X, chats.y_human, chats.y_llm)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small saved classifier; copy it before you change it."""
+    import numpy as np
+
+    from sklearn_dialpref import DialoguePreferenceClassifier
+
+    path = tmp_path_factory.mktemp("saved") / "clf"
+    X, y = np.random.default_rng(0).normal(size=(30, 3)), ["no", "yes", "so-so"] * 10
+    clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0).fit(X, y)
+    clf.save(path, metrics={"accuracy on test dialogues": 0.75})
+    return path
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")

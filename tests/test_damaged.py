@@ -7,7 +7,6 @@ import shutil
 import socket
 import sys
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,21 +16,6 @@ from sklearn_dialpref import DialoguePreferenceClassifier
 from sklearn_dialpref._persistence.folder import read_json
 
 load = DialoguePreferenceClassifier.load
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A small saved classifier; copy it before you change it."""
-    path = tmp_path_factory.mktemp("saved") / "clf"
-    X, y = np.random.default_rng(0).normal(size=(30, 3)), ["no", "yes", "so-so"] * 10
-    clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0).fit(X, y)
-    clf.save(path, metrics={"accuracy on test dialogues": 0.75})
-    return path
-
-
-@pytest.fixture
-def copied(saved, tmp_path):
-    return shutil.copytree(saved, tmp_path / "copy")
 
 
 def test_no_folder(tmp_path):

@@ -23,21 +23,6 @@ from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import hinge
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A small saved classifier; copy it before you change it."""
-    path = tmp_path_factory.mktemp("saved") / "clf"
-    X, y = np.random.default_rng(0).normal(size=(30, 3)), ["no", "yes", "so-so"] * 10
-    clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0).fit(X, y)
-    clf.save(path, metrics={"accuracy on test dialogues": 0.75})
-    return path
-
-
-@pytest.fixture
-def copied(saved, tmp_path):
-    return shutil.copytree(saved, tmp_path / "copy")
-
-
 def load(path, **options):
     return DialoguePreferenceClassifier.load(path, **options)
 
