@@ -27,14 +27,12 @@ def labelled_rows(labels: np.ndarray, caller: str) -> np.ndarray:
 
 
 def typed(labels: np.ndarray) -> np.ndarray:
-    """Labels without missing ones in a dtype of their own; their types must not mix."""
+    """Labels of ``label_array`` without missing ones in a dtype of their own, of one type."""
     if labels.dtype != object:
         return labels
     values = labels.ravel().tolist()
     n_strings = sum(isinstance(value, str) for value in values)
     if n_strings == len(values) > 0:
-        # numpy takes members of an Enum by their names, cut to the length of the values
-        values = [str.__str__(value) for value in values]
         return np.asarray(values).reshape(labels.shape)
     for row, value in enumerate(values):
         if as_list(value) is not None or isinstance(value, Mapping):
