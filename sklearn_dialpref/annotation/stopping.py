@@ -7,6 +7,8 @@ and equally likely to be any of the wrong classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -151,7 +153,7 @@ def stopped(
 
 def choose_threshold(
     scores: Scores,
-    y: NDArray[np.int64] | Scores,
+    y: NDArray[Any],
     groups: NDArray[np.int64],
     order: NDArray[np.int64] | None = None,
     *,
@@ -206,7 +208,7 @@ def choose_threshold(
     while mean > error:
         threshold += 1
         mean, error = excess(threshold)
-    while threshold <= DEFAULT_LEAD and threshold > SMALLEST_LEAD:
+    while threshold > SMALLEST_LEAD:
         mean, error = excess(threshold - 1)
         if mean > -error:
             break
@@ -229,7 +231,7 @@ def _margin(sums: Scores, multilabel: bool) -> Scores:
 
 def _row_losses(
     scores: Scores,
-    y: NDArray[np.int64] | Scores,
+    y: NDArray[Any],
     groups: NDArray[np.int64],
     multilabel: bool,
     seed: int,
