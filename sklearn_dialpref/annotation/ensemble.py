@@ -18,6 +18,7 @@ __all__ = [
     "fit_bias",
     "fit_combination",
     "held_out_losses",
+    "plain",
     "votes",
     "weighted_mean",
 ]
@@ -53,6 +54,9 @@ class Combination:
     def plain(cls, n_members: int, n_classes: int) -> Combination:
         """The mean of the members."""
         return cls(np.full(n_members, 1 / n_members), 1.0, np.zeros(n_classes))
+
+
+plain = Combination.plain
 
 
 def weighted_mean(scores: Scores, weights: Scores) -> Scores:
