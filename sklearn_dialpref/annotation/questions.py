@@ -17,7 +17,7 @@ from .bank import PromptBank
 from .client import Call, Question
 from .completion import Messages
 from .models import Model, Settings
-from .prompts import MAX_CONTEXT, Prompt, as_data
+from .prompts import MAX_CONTEXT, Prompt, as_data, as_turn
 
 __all__ = ["Examples", "Turns", "calls", "labelled_rows", "stretches"]
 
@@ -54,6 +54,10 @@ class Turns:
     def utterance(self, row: int) -> str:
         """The utterance itself."""
         return as_data(self.text[row], self.speaker[row])
+
+    def numbered(self, row: int) -> str:
+        """The utterance as a turn of a stretch."""
+        return as_turn(self.text[row], self.speaker[row])
 
     def before(self, row: int) -> list[str]:
         """The turns before it, in order; or its prepared context as one."""
@@ -241,7 +245,7 @@ class Writer:
 
     def stretch(self, rows: list[int], wanted: set[int]) -> Call:
         """The call about those of a stretch that are wanted."""
-        data = {number: self.turns.utterance(row) for number, row in enumerate(rows, 1)}
+        data = {number: self.turns.numbered(row) for number, row in enumerate(rows, 1)}
         around = self.turns.before(rows[0]), self.turns.after(rows[-1])
         shown = self._shown(rows)
 
