@@ -2,8 +2,8 @@
 
 A local server (``tests/fake_llm.py``) counts the tokens of what it is really sent, and has a cache
 of prompts as endpoints do. The utterances of two speakers are made up, of 48 characters in the
-mean, as in SGD, MELD, DeliData and Switchboard (37 to 51; Persuasion for Good: 89). Eight prompts, each with
-three earlier turns where a call asks about one utterance.
+mean, as in SGD, MELD, DeliData and Switchboard (37 to 51; Persuasion for Good: 89). Eight prompts,
+each with three earlier turns where a call asks about one utterance.
 
     python benchmarks/annotation_bill.py
 """
@@ -32,19 +32,19 @@ DEFINITIONS = {
 }
 PRICES = (0.40, 1.60, 0.10)  # of a million tokens in, out, and in from the endpoint's cache
 BATCH_SHARE = 0.5  # of the price, by the batch interface
-WORDS = (
+TALK = (
     "I you we they it the a my your order parcel bill account card delivery driver address phone "
     "was is has been not never still again today yesterday twice late wrong broken missing paid "
     "sent called asked told waiting want need know think hope please sorry really maybe because "
     "when where how much long and but so if at on for with about from to back in"
-).split()  # noqa: SIM905
+)
 
 
 def utterances(n_dialogues: int, n_turns: int) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     n = n_dialogues * n_turns
     label = rng.choice(CLASSES, n)
-    words = [" ".join(rng.choice(WORDS, rng.integers(2, 15))) for _ in range(n)]
+    words = [" ".join(rng.choice(TALK.split(), rng.integers(2, 15))) for _ in range(n)]
     text = [f"{one} {word}" for one, word in zip(words, label, strict=True)]
     ids = np.arange(n) // n_turns
     speaker = np.where(np.arange(n) % 2, "customer", "agent")
@@ -80,9 +80,10 @@ def main() -> None:
     parser.add_argument("--prefix-tokens", type=int, default=64, help="smallest cached beginning")
     options = parser.parse_args()
     X = utterances(options.dialogues, options.turns)
+    length = X["text"].str.len().mean()
     print(
-        f"{options.dialogues} dialogues of {options.turns} turns ({X['text'].str.len().mean():.0f} "
-        f"characters in the mean), 8 prompts; prices of a million tokens {PRICES[0]} in, "
+        f"{options.dialogues} dialogues of {options.turns} turns ({length:.0f} characters in "
+        f"the mean), 8 prompts; prices of a million tokens {PRICES[0]} in, "
         f"{PRICES[1]} out, {PRICES[2]} in from the cache of prompts\n"
     )
     print(
