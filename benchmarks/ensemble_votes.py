@@ -244,11 +244,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the parquet files")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--subsets", type=int, default=5, help="random members of each size")
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 400])
     options = parser.parse_args()
     sets = {name: load(options.data, name) for name in SETS}
     large = {name: votes for name, votes in sets.items() if len(votes.members) > 8}
-    labels, seeds = options.labels, options.seeds
+    labels, seeds, subsets = options.labels, options.seeds, options.subsets
     lines = ["# Ways to combine votes\n"]
 
     def add(title: str, columns: str, tables: list[list[str]]) -> None:
@@ -259,18 +260,18 @@ def main() -> None:
 
     ways = [table_of_ways(name, votes, labels, seeds) for name, votes in sets.items()]
     add("All members", "data | members | labels | combination", ways)
-    sizes = [table_of_sizes(name, votes, labels[0], seeds) for name, votes in large.items()]
+    sizes = [table_of_sizes(name, votes, labels[0], subsets) for name, votes in large.items()]
     add("By number of members", "data | members | combination", sizes)
     grid = [table_of_prompts_and_models(name, votes, seeds) for name, votes in large.items()]
     columns = "data | models | prompts of each | members"
     add("Mean vote by number of models and prompts", columns, grid)
     lines.append(
-        f"Means and standard deviations over {seeds} draws of human labels (whole dialogues, at "
-        f"least {FEWEST_DIALOGUES}, which have together {' or '.join(map(str, labels))} labels or "
-        "more; the number of labels shown is their mean) and, below the first table, of random "
-        "members. Scored are the rows of all other dialogues, or all rows in the last table. "
-        "`python benchmarks/ensemble_votes.py --data DIR`, "
-        f"{platform.machine()}, {time.strftime('%Y-%m-%d')}\n"
+        f"Means and standard deviations. First table: {seeds} draws of whole dialogues, at least "
+        f"{FEWEST_DIALOGUES}, with together {' or '.join(map(str, labels))} human labels or more "
+        "(their mean number is shown); the rows of all other dialogues are scored. Second: "
+        f"{subsets} draws of members and of labels. Third: {seeds} draws of members; all rows are "
+        f"scored. `python benchmarks/ensemble_votes.py --data DIR`, {platform.machine()}, "
+        f"{time.strftime('%Y-%m-%d')}\n"
     )
     RESULTS.write_text("\n".join(lines), encoding="utf-8")
 
