@@ -10,8 +10,8 @@ made.
 Run it from the repository root. Each part replaces its section of benchmarks/results/stopping.md:
 
 - ``rules``: candidates for the rule. On a random half of the dialogues, the cheapest threshold of
-  each is taken that loses at most half a point of accuracy and of macro-F1; the other half is
-  scored.
+  each is taken that loses at most half a point of accuracy and of macro-F1 and 0.15 nats; the
+  other half is scored.
 - ``orders``: models in turn, one model after the other, and at random.
 - ``choice``: the threshold is chosen on about 100 human labels of at least five dialogues, at most
   20 in each, or on whole dialogues; all other dialogues are scored.
@@ -42,7 +42,8 @@ SETS = ("talk moves, 19", "talk moves, 43", "MELD emotion", "DeliData type", "De
 LEADS = (1.5, 2.5, 3.5, 4.5, 5.5, 7.5)
 N_LABELS = 100
 STRETCH = 20  # labels in a dialogue, at most
-LOST = 0.005  # of accuracy and of macro-F1, at most
+LOST = 0.005  # of accuracy and of macro-F1, at most, in comparing rules
+LOST_NATS = 0.15  # of log-loss
 STUDENTS_EACH = 3  # seeds
 MOST_ROWS = 8000  # of utterances for training the student, and about as many for scoring it
 HEAD = "# Asking until the answers agree\n\n`python -m benchmarks.stopping --data DIR`\n"
@@ -162,8 +163,8 @@ def one_rule(votes: Votes, rule: str, seeds: int) -> list[list[float]]:
         half = np.random.default_rng(seed).permutation(votes.groups.max() + 1) % 2 == 0
         first = half[votes.groups]
         for short in asked:
-            _, accuracy, f1, _ = losses_and_savings(votes, first, short)
-            if min(accuracy, f1) >= -LOST:
+            _, accuracy, f1, log_loss = losses_and_savings(votes, first, short)
+            if min(accuracy, f1) >= -LOST and log_loss <= LOST_NATS:
                 break
         results.append(losses_and_savings(votes, ~first, short))
     return results
@@ -367,7 +368,7 @@ PARTS = {
 
 
 def write(title: str, text: str) -> None:
-    """Replace a section of the results, or add it."""
+    """Replace a section of the results, or add it; what stands above the first is kept."""
     old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else HEAD
     head, *sections = old.split("\n## ")
     by_title = dict(section.split("\n", 1) for section in sections)
