@@ -155,6 +155,10 @@ class FakeBatches(FakeLLM):
         file = request["input_file_id"]
         if file not in self.files:
             return 400, {"error": {"message": f"Cannot find file {file}"}}
+        return 200, self.shown(self.batches[self.create_from(file)])
+
+    def create_from(self, file):
+        """The id of a batch of the requests in a file."""
         requests = [json.loads(line) for line in self.files[file].splitlines()]
         batch = {
             "id": f"batch_{len(self.batches)}",
@@ -173,7 +177,7 @@ class FakeBatches(FakeLLM):
             batch |= {"status": "failed", "errors": {"object": "list", "data": self.invalid}}
         else:
             self.execute(batch, requests)
-        return 200, self.shown(batch)
+        return batch["id"]
 
     def execute(self, batch, requests):
         """Work on a batch; what comes of it is shown once it has been polled often enough."""

@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 from annotating import CONTEXT
 from fake_batches import FakeBatches
-from tqdm.auto import tqdm
 
 from sklearn_dialpref.annotation import batches
-from sklearn_dialpref.annotation.batch_api import BatchAPI
 from sklearn_dialpref.annotation.batch_store import BatchStore
-from sklearn_dialpref.annotation.batches import BatchRequest, BatchRun
+from sklearn_dialpref.annotation.batches import BatchRun
 from sklearn_dialpref.annotation.cache import AnswerCache
-from sklearn_dialpref.annotation.completion import EndpointError, read_completion
+from sklearn_dialpref.annotation.completion import EndpointError, NoAnswer
 from sklearn_dialpref.annotation.leases import Leases
-from sklearn_dialpref.annotation.models import OpenAIModel
+from sklearn_dialpref.annotation.models import OpenAIModel, Settings
 
 POLL = 0.01
 SECRET = "sk-verysecretkey-0123456789"
@@ -40,30 +38,37 @@ class Asker:
 
     def __init__(self, cache, wanted):
         self.cache, self.wanted = cache, wanted
-        self.failures, self.taken = {}, []
+        self.failures, self.taken, self.shown = {}, [], []
 
-    def __iter__(self):
-        for key in self.wanted:
-            if not self.cache.get_many([key]):
-                yield BatchRequest(key, body(key), f"note of {key}")
-
-    def select(self, request):
-        return not self.cache.get_many([request.key])
-
-    def take(self, key, note, outcome):
-        assert note == f"note of {key}"
+    def take(self, keys, outcome):
+        (key,) = keys
         self.taken.append(key)
-        if isinstance(outcome, dict):
-            self.cache.put(key, "tiny", "p", read_completion(outcome).to_dict())
-        else:
-            self.failures[key] = str(outcome)
+        try:
+            answer = self.model.read_batch(outcome, Settings())
+            self.cache.put(key, "tiny", "p", answer.to_dict())
+        except NoAnswer as error:
+            self.failures[key] = str(error)
 
     async def ask(self, url, retries=0):
-        async with OpenAIModel("tiny", url, timeout=5, max_retries=retries) as model:
-            api = BatchAPI(model._client, url, model._key, model._failure)
-            with tqdm(disable=True) as self.bar:
-                run = BatchRun(api, self.cache, url, self.select, self.take, self.bar, POLL)
-                await run.run(self)
+        async with OpenAIModel("tiny", url, timeout=5, max_retries=retries) as self.model:
+            shown = self.shown.append
+            async with BatchRun(self.model.batches(), self.cache, self.take, shown, POLL) as run:
+                again = set(self.wanted)
+                while again:
+                    for key in filter(again.__contains__, self.wanted):
+                        await self.submit(run, key)
+                    again = await run.wait()
+
+    async def submit(self, run, key):
+        if self.known(key) or not run.claim(key):
+            return
+        if self.known(key):
+            run.unclaim([key])
+        else:
+            await run.add([key], body(key))
+
+    def known(self, key):
+        return bool(self.cache.get_many([key]))
 
 
 def ask(url, path, wanted, **options):
@@ -83,7 +88,7 @@ def stored(path):
 def assert_nothing_left(path):
     with AnswerCache(path) as cache:
         BatchStore(cache.execute, "any")
-        for table in ("batches", "batch_requests"):
+        for table in ("batches", "batch_questions"):
             assert cache.execute(f"SELECT * FROM {table}")[0] == []
 
 
@@ -106,7 +111,7 @@ def test_asked_once_stored_and_forgotten(path):
         asker = ask(server.base_url, path, keys(7))
         assert stored(path) == sorted(asker.taken) == keys(7)
         assert asker.failures == {}
-        assert asker.bar.n == asker.bar.total == 7
+        assert asker.shown == [3, 0]
         assert_nothing_left(path)
         with AnswerCache(path) as cache:
             assert cache.execute("SELECT * FROM leases")[0] == []
@@ -148,13 +153,13 @@ def test_lines_in_any_order_doubled_unknown_and_left_out(path):
 def test_texts_with_every_kind_of_line_end(path):
     def lines(request, line):
         message = line["response"]["body"]["choices"][0]["message"]
-        message["content"] = "A\u2028B\x85C\x0bD"
+        message["content"] = "A\u2028B\x85C\x0bD" * 20_000  # comes in many parts
         return [json.dumps(line, ensure_ascii=False)]
 
     with FakeBatches(lines=lines) as server:
         assert ask(server.base_url, path, keys(3)).failures == {}
     with AnswerCache(path) as cache:
-        assert cache.get_many(keys(1))[keys(1)[0]]["texts"] == ["A\u2028B\x85C\x0bD"]
+        assert cache.get_many(keys(1))[keys(1)[0]]["texts"] == ["A\u2028B\x85C\x0bD" * 20_000]
 
 
 def test_requests_that_failed(path, monkeypatch):
@@ -165,6 +170,7 @@ def test_requests_that_failed(path, monkeypatch):
         {"response": {"status_code": 400, "body": {"error": {"message": "Too long"}}}},
         {"response": {"status_code": 400, "body": {"error": {"code": "content_filter"}}}},
         {"response": {"status_code": 200, "body": {"error": {"message": "upstream"}}}},
+        {"response": {"status_code": 200, "body": {"error": {"code": "insufficient_quota"}}}},
         {"response": {"status_code": 200, "body": None}},
         {"response": None, "error": {"code": "x", "message": f"the key {SECRET}"}},
         {"response": None, "error": None},
@@ -175,20 +181,24 @@ def test_requests_that_failed(path, monkeypatch):
         return [line | failed[number]] if number < len(failed) else [line]
 
     with FakeBatches(lines=lines) as server:
-        asker = ask(server.base_url, path, keys(9))
-        reasons = [asker.failures.get(key) for key in keys(9)]
+        asker = ask(server.base_url, path, keys(10))
+        reasons = [asker.failures.get(key) for key in keys(10)]
         server.lines = lambda request, line: [line]
-        assert ask(server.base_url, path, keys(9)).failures == {}  # asked again
-    assert reasons[:5] == [
+        assert ask(server.base_url, path, keys(10)).failures == {}  # asked again
+    assert reasons == [
         "HTTP 429: Rate limit",
         "HTTP 500: Oops",
         "HTTP 400: Too long",
         "content filter",
         "HTTP 200: upstream",
+        f"{server.base_url} says that there is no credit left (HTTP 200: insufficient_quota); what "
+        "was answered is in the cache, so run again when there is",
+        "an answer that is not a whole completion",
+        "the key ***",
+        "no reason given",
+        None,
     ]
-    not_whole = "an answer that is not a whole completion"
-    assert reasons[5:] == [not_whole, "the key ***", "no reason given", None]
-    assert stored(path) == keys(9)
+    assert stored(path) == keys(10)
 
 
 # -- batches that end otherwise ------------------------------------------------------------------
@@ -220,7 +230,8 @@ def test_failed_validation_has_the_words_of_the_provider(path):
 
 
 def test_batches_that_the_queue_has_no_room_for_wait_for_the_others(path, few_requests):
-    with FakeBatches(queue=1) as server:
+    faults = {"create": [None, None, "drop after"]}  # whose batch has failed when it is found
+    with FakeBatches(queue=1, faults=faults) as server:
         assert ask(server.base_url, path, keys(11)).failures == {}
     assert set(server.executed.values()) == {1} and stored(path) == keys(11)
     assert_nothing_left(path)
@@ -305,7 +316,7 @@ def test_outages_are_waited_out(path):
 def test_a_batch_whose_creation_was_not_answered_is_found(path, few_requests, fault):
     faults = {"create": [fault, None, fault, fault]}
     with FakeBatches(faults=faults, page=1) as server:
-        assert ask(server.base_url, path, keys(10)).failures == {}
+        assert ask(server.base_url, path, keys(10), retries=2).failures == {}
     assert set(server.executed.values()) == {1} and len(server.batches) == 4
 
 
@@ -352,7 +363,9 @@ def test_a_batch_of_another_key(path, monkeypatch):
 
 
 def test_results_that_were_deleted(path):
-    with FakeBatches(faults={"content": [404] * 5}) as server:
+    with FakeBatches(faults={"content": [404, None]}) as server:
+        assert ask(server.base_url, path, keys(1, start=9)).failures == {}
+        server.faults = {"content": [404] * 9}
         asker = ask(server.base_url, path, keys(2))
     (reason,) = set(asker.failures.values())
     assert reason.startswith("the results of the batch are not there: ")
@@ -392,19 +405,19 @@ def test_a_later_run_takes_in_what_an_earlier_one_asked(path):
     assert_nothing_left(path)
 
 
-def test_what_nobody_asks_for_any_more_is_stored_once_it_has_ended(path):
+def test_what_nobody_asks_for_now_is_left_to_who_asks_later(path):
     with FakeBatches(polls=1) as server:
         interrupt(server, path, keys(4))
-        ask(server.base_url, path, keys(3, start=10))
-        assert stored(path) == [*keys(4), *keys(3, start=10)]
-        server.polls = 10**9
-        interrupt(server, path, keys(2, start=20))
-        server.polls = 1
-        never = server.batches["batch_2"]
-        never["polled"] = -(10**9)
-        ask(server.base_url, path, keys(2, start=30))  # does not wait for it
-    assert keys(2, start=30) == stored(path)[-2:]
+        server.batches["batch_0"]["polled"] = -(10**9)
+        ask(server.base_url, path, keys(3, start=10))  # does not wait for it
+        assert stored(path) == keys(3, start=10)
+        server.batches["batch_0"]["polled"] = 0
+        asker = ask(server.base_url, path, keys(2))
+        assert asker.taken == stored(path)[:2] == keys(2)
+        ask(server.base_url, path, keys(6))
+    assert stored(path) == [*keys(6), *keys(3, start=10)]
     assert set(server.executed.values()) == {1}
+    assert_nothing_left(path)
 
 
 @pytest.mark.parametrize("kind", ["upload", "list", "create", "content"])
@@ -413,6 +426,88 @@ def test_interrupted_and_gone_on(path, few_requests, kind):
         interrupt(server, path, keys(7), kind)
         ask(server.base_url, path, keys(7))
     assert set(server.executed.values()) == {1} and stored(path) == keys(7)
+    assert_nothing_left(path)
+
+
+def test_what_was_answered_since_it_was_looked_up_is_not_asked(path, monkeypatch):
+    with AnswerCache(path) as cache:
+        cache.put(keys(1)[0], "tiny", "p", {"texts": ["A"]})
+    known = Asker.known
+    looks = []
+
+    def late(self, key):
+        looks.append(key)
+        return looks.count(key) > 1 and known(self, key)
+
+    monkeypatch.setattr(Asker, "known", late)
+    with FakeBatches() as server:
+        assert ask(server.base_url, path, keys(2)).taken == keys(2)[1:]
+    assert len(server.executed) == 1
+    assert_nothing_left(path)
+
+
+@pytest.mark.parametrize("wanted", [keys(2), keys(2, start=10)])
+def test_a_batch_that_another_run_creates_at_the_last_moment(path, monkeypatch, wanted):
+    claim = Leases.claim
+
+    with FakeBatches() as server, AnswerCache(path) as cache:
+        store = BatchStore(cache.execute, server.base_url)
+        store.begin("theirs")
+        for key in keys(2):
+            store.claim("theirs", key)
+
+        def late(self, key):
+            if key == "batch theirs" and store.get("theirs").file is None:
+                lines = [batches.request_line(key, body(key)).decode() for key in keys(2)]
+                server.files["theirs"] = "".join(lines)
+                store.set_file("theirs", "theirs")
+                store.set_batch("theirs", server.create_from("theirs"))
+            return claim(self, key)
+
+        monkeypatch.setattr(Leases, "claim", late)
+        assert ask(server.base_url, path, wanted).failures == {}
+        assert ask(server.base_url, path, keys(2)).failures == {}
+    assert set(server.executed.values()) == {1} and set(stored(path)) == {*wanted, *keys(2)}
+    assert_nothing_left(path)
+
+
+def test_what_another_run_took_to_be_abandoned_is_asked_all_the_same(path, monkeypatch):
+    with FakeBatches() as server, AnswerCache(path) as cache:
+        other, done = BatchStore(cache.execute, server.base_url), []
+
+        def watch(kind, when):
+            if kind == "upload" and not done:
+                done.extend(other.names())
+                other.forget(done[0])
+
+        server.watch = watch
+        assert ask(server.base_url, path, keys(3)).failures == {}
+    assert done and server.calls["delete"] == 1
+    assert set(server.executed.values()) == {1} and stored(path) == keys(3)
+    assert_nothing_left(path)
+
+
+def test_a_file_that_another_run_removes_while_it_is_written(path, monkeypatch):
+    add = BatchRun.add
+    removed = []
+
+    async def late(self, asked, request):
+        if not removed:
+            removed.append(self.draft.name)
+            self.store.forget(self.draft.name)
+        await add(self, asked, request)
+
+    monkeypatch.setattr(BatchRun, "add", late)
+    with FakeBatches() as server:
+        assert ask(server.base_url, path, keys(3)).failures == {}
+    assert set(server.executed.values()) == {1} and stored(path) == keys(3)
+    assert_nothing_left(path)
+
+
+def test_an_unwanted_file_of_a_killed_process_is_removed(path):
+    with FakeBatches() as server:
+        assert killed_at_call(server, path, keys(2), "upload", "before")
+        ask(server.base_url, path, keys(1, start=5))
     assert_nothing_left(path)
 
 
@@ -470,7 +565,7 @@ def hold(url, path, wanted, claimed):
         name = store.new_name()
         assert Leases(cache.execute).claim(f"batch {name}")
         store.begin(name)
-        assert all(store.claim(name, key, f"note of {key}") for key in wanted)
+        assert all(store.claim(name, key) for key in wanted)
         claimed.set()
         time.sleep(60)
 

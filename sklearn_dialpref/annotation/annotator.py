@@ -85,6 +85,10 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
     learn : tuple of {"temperature", "bias", "weights"}, default=all three
         What ``fit`` may learn from human labels: a temperature, a bias for each class, and
         weights of the members.
+    mode : {"live", "batch"}, default="live"
+        Whether calls are made one by one, or given to the provider as batches, which takes up to
+        a day and is cheaper at most. Batches need models by name, at an endpoint that has
+        ``/files`` and ``/batches``. After a kill the next run takes in what was given away.
     base_url : str, default=None
         Address of an endpoint that speaks the OpenAI API, such as vLLM, llama.cpp, Ollama or
         OpenRouter. None: OpenAI.
@@ -110,7 +114,8 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         Highest rates of the calls that are made; retries come on top.
     prices : tuple of two or three floats, or mapping of model to them, default=None
         Price of a million tokens in, of a million out and, where it differs, of a million in that
-        the endpoint had in its cache of prompts, in any currency.
+        the endpoint had in its cache of prompts, in any currency. Where ``mode`` is "batch",
+        those of batches, often half.
     budget : float, default=None
         What a pass (a ``fit`` with labels, a ``predict_proba``) may cost at most, in the currency
         of ``prices``. Calls that could pass it are not made; their failure says so.
@@ -204,6 +209,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         n_samples: int = 5,
         sampling_temperature: float = 1.0,
         learn: Sequence[str] = LEARNABLE,
+        mode: str = "live",
         base_url: str | None = None,
         api_key_env: str = "OPENAI_API_KEY",
         extra_body: Mapping[str, Any] | None = None,
@@ -232,6 +238,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         self.n_samples = n_samples
         self.sampling_temperature = sampling_temperature
         self.learn = learn
+        self.mode = mode
         self.base_url = base_url
         self.api_key_env = api_key_env
         self.extra_body = extra_body

@@ -28,6 +28,7 @@ WINDOW = "24h"  # the only one that OpenAI takes
 PAGE = 100  # batches in one answer, at most
 ENDED = ("completed", "failed", "expired", "cancelled")
 NOT_THERE = (404, 405, 501)
+OUTAGES = (408, 409, 429)  # and 5xx: HTTP states that say nothing against the request
 MOST_ID = 200  # characters
 MOST_ERRORS = 3  # of a failed batch that are shown
 NOT_WHOLE = "an answer that is not a whole completion"
@@ -52,8 +53,8 @@ class Batch:
         Of the batch, and of the file that it was created from.
     status : str
         Such as "in_progress", or one of ``ENDED``.
-    done : int
-        Requests that are answered, or have failed.
+    done, total : int
+        Requests that are answered or have failed, and all; 0 while they are not counted.
     results : list of str
         The files of its results, answers first.
     problems : str
@@ -66,6 +67,7 @@ class Batch:
     file: str
     status: str
     done: int
+    total: int
     results: list[str]
     problems: str
     queue_full: bool
@@ -217,7 +219,8 @@ class BatchAPI:
     def _batch(self, body: dict[str, Any]) -> Batch:
         counts = body.get("request_counts")
         counts = counts if isinstance(counts, dict) else {}
-        done = [counts.get(name) for name in ("completed", "failed")]
+        numbers = [counts.get(name) for name in ("completed", "failed", "total")]
+        completed, failed, total = (n if isinstance(n, int) else 0 for n in numbers)
         files = [body.get(name) for name in ("output_file_id", "error_file_id")]
         errors = body.get("errors")
         errors = errors.get("data") if isinstance(errors, dict) else errors
@@ -226,7 +229,8 @@ class BatchAPI:
             id=self._id(body.get("id")),
             file=str(body.get("input_file_id")),
             status=str(body.get("status")).lower(),
-            done=sum(number for number in done if isinstance(number, int)),
+            done=completed + failed,
+            total=total,
             results=[self._id(file) for file in files if file],
             problems="; ".join(self._problem(error) for error in errors[:MOST_ERRORS]),
             queue_full=any(isinstance(e, dict) and e.get("code") == QUEUE_FULL for e in errors),
@@ -261,13 +265,17 @@ def read_line(line: bytes, key: str | None) -> tuple[str, dict[str, Any] | NoAns
 def _outcome(content: dict[str, Any], key: str | None) -> dict[str, Any] | NoAnswer:
     response = content.get("response")
     if not isinstance(response, dict):
-        code, message = error_text(content.get("error"), key)
-        return NoAnswer("content filter" if "content_filter" in code else message)
+        return _refused(None, content.get("error"), key)
     body, status = response.get("body"), response.get("status_code")
-    error = error_in(body)
-    if error is None and status in (None, 200):
-        return body if isinstance(body, dict) else NoAnswer(NOT_WHOLE)
-    code, message = error_text(error or body, key)
+    if status in (None, 200):
+        return body if isinstance(body, dict) else NoAnswer(NOT_WHOLE, broken=True)
+    return _refused(status, error_in(body) or body, key)
+
+
+def _refused(status: Any, error: Any, key: str | None) -> NoAnswer:
+    code, message = error_text(error, key)
     if "content_filter" in code:
         return NoAnswer("content filter")
-    return NoAnswer(f"HTTP {status}: {message}" if isinstance(status, int) else message)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in OUTAGES
+    reason = f"HTTP {status}: {message}" if isinstance(status, int) else message
+    return NoAnswer(reason, outage=not refused)

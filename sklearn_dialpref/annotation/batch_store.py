@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,20 +24,21 @@ CREATE TABLE IF NOT EXISTS batches (
 ) WITHOUT ROWID
 """,
     """
-CREATE TABLE IF NOT EXISTS batch_requests (
+CREATE TABLE IF NOT EXISTS batch_questions (
     key TEXT PRIMARY KEY,
     name TEXT NOT NULL,
-    note TEXT NOT NULL
+    request TEXT NOT NULL
 ) WITHOUT ROWID
 """,
-    "CREATE INDEX IF NOT EXISTS requests_of ON batch_requests (name)",
+    "CREATE INDEX IF NOT EXISTS questions_of ON batch_questions (name)",
 )
-# One statement, so that of two processes only one gets a request; none for a submission that
+# One statement, so that of two processes only one gets a question; none for a submission that
 # another process has taken to be abandoned and has removed.
 CLAIM = """
-INSERT OR IGNORE INTO batch_requests (key, name, note)
-SELECT :key, :name, :note WHERE EXISTS (SELECT 1 FROM batches WHERE name = :name)
+INSERT OR IGNORE INTO batch_questions (key, name, request)
+SELECT :key, :name, :key WHERE EXISTS (SELECT 1 FROM batches WHERE name = :name)
 """
+LISTED = "key IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Submission:
 
 
 class BatchStore:
-    """The submissions whose results are not all taken in, with the keys of their requests.
+    """The submissions whose results are not all taken in, with the keys of their questions.
 
     A submission is recorded before its file is written, and each further step before the next
     one begins, so that whoever comes after a kill knows how far it got.
@@ -102,33 +105,38 @@ class BatchStore:
             return Submission(name, file and _text(file), batch and _text(batch), created)
         return None
 
-    def claim(self, name: str, key: str, note: str) -> bool:
-        """Put a request into a submission, unless it is in one already."""
-        return self._execute(CLAIM, {"key": key, "name": name, "note": note})[1] == 1
+    def claim(self, name: str, key: str) -> bool:
+        """Put a question into a submission, as a request of its own, unless it is in one."""
+        return self._execute(CLAIM, {"key": key, "name": name})[1] == 1
 
-    def move(self, key: str, name: str) -> None:
-        """Put a request into another submission."""
-        self._execute("UPDATE batch_requests SET name = ? WHERE key = ?", (name, key))
+    def bind(self, keys: Sequence[str]) -> None:
+        """Record that one request, with the first key as its id, asks all of the questions."""
+        statement = f"UPDATE batch_questions SET request = ? WHERE {LISTED}"
+        self._execute(statement, (keys[0], json.dumps(keys)))
 
-    def unclaim(self, key: str) -> None:
-        """Take a request out of its submission."""
-        self._execute("DELETE FROM batch_requests WHERE key = ?", (key,))
+    def move(self, keys: Sequence[str], name: str) -> None:
+        """Put questions into another submission."""
+        statement = f"UPDATE batch_questions SET name = ? WHERE {LISTED}"
+        self._execute(statement, (name, json.dumps(keys)))
+
+    def free(self, keys: Sequence[str], name: str) -> None:
+        """Take questions out of a submission."""
+        statement = f"DELETE FROM batch_questions WHERE {LISTED} AND name = ?"
+        self._execute(statement, (json.dumps(keys), name))
 
     def holder(self, key: str) -> str | None:
-        """The name of the submission that a request is in."""
-        query = "SELECT name FROM batch_requests WHERE key = ?"
+        """The name of the submission that a question is in."""
+        query = "SELECT name FROM batch_questions WHERE key = ?"
         rows = self._execute(query, (key,))[0]
         return _text(rows[0][0]) if rows else None
 
-    def notes(self, name: str) -> dict[str, str]:
-        """The note of each request in a submission, by key."""
-        query = "SELECT key, note FROM batch_requests WHERE name = ?"
-        return {_text(key): _text(note) for key, note in self._execute(query, (name,))[0]}
-
-    def count(self, name: str) -> int:
-        """How many requests are in a submission."""
-        query = "SELECT count(*) FROM batch_requests WHERE name = ?"
-        return int(self._execute(query, (name,))[0][0][0])
+    def requests(self, name: str) -> dict[str, list[str]]:
+        """The keys of the questions of each request in a submission."""
+        query = "SELECT request, key FROM batch_questions WHERE name = ?"
+        requests: dict[str, list[str]] = {}
+        for request, key in self._execute(query, (name,))[0]:
+            requests.setdefault(_text(request), []).append(_text(key))
+        return requests
 
     def set_file(self, name: str, file: str) -> bool:
         """Record that the file is uploaded; False if the submission was taken to be abandoned."""
@@ -145,8 +153,8 @@ class BatchStore:
         self._execute(statement, (name, batch))
 
     def forget(self, name: str) -> None:
-        """Remove a submission; its requests first, which nobody could free without it."""
-        self._execute("DELETE FROM batch_requests WHERE name = ?", (name,))
+        """Remove a submission; its questions first, which nobody could free without it."""
+        self._execute("DELETE FROM batch_questions WHERE name = ?", (name,))
         self._execute("DELETE FROM batches WHERE name = ?", (name,))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,50 +19,25 @@ from .completion import EndpointError, NoAnswer
 from .leases import RENEW_SECONDS, Leases
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from .cache import AnswerCache
 
-__all__ = ["BatchRequest", "BatchRun"]
+__all__ = ["BatchRun"]
 
 MOST_REQUESTS = 50_000  # of one file: what OpenAI takes
 MOST_BYTES = 200_000_000
 POLL_SECONDS = 5.0  # until the first look at a batch; later ones come less often
 MOST_PAUSES = 12  # of that length, between two looks
 GROWTH = 1.3
-# A batch may appear in the provider's list some time after it was created.
-LOOKS = 3
+LOOKS = 3  # for a batch in the provider's list, where it may appear late
 MOST_REFUSALS = 3  # of one batch; some providers do not know a file at once
 MOST_OUTAGES = 20  # looks at one batch in a row without an answer, each tried several times
-TURN = 100  # requests after which others have their turn
 REASONS = {
     "completed": "the batch left it out",
     "expired": "the batch expired before it was asked",
     "cancelled": "the batch was cancelled before it was asked",
 }
 
-
-@dataclass(frozen=True)
-class BatchRequest:
-    """A request that is to be put into a batch.
-
-    Attributes
-    ----------
-    key : str
-        At most 64 characters, which no other request has: a hash of all that it depends on.
-    body : mapping
-        Of a chat completion.
-    note : str
-        Is handed back with the outcome, maybe in another process and to another question.
-    """
-
-    key: str
-    body: Mapping[str, Any]
-    note: str = ""
-
-
-Select = Callable[[BatchRequest], bool]
-Take = Callable[[str, str, "dict[str, Any] | NoAnswer"], None]
+Take = Callable[[list[str], "dict[str, Any] | NoAnswer"], None]
 
 
 @dataclass
@@ -75,7 +50,8 @@ class _Draft:
     file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
 
     def has_room(self, line: bytes) -> bool:
-        return self.count < MOST_REQUESTS and self.size + len(line) <= MOST_BYTES
+        fits = self.count < MOST_REQUESTS and self.size + len(line) <= MOST_BYTES
+        return fits or self.count == 0
 
     def write(self, line: bytes) -> None:
         self.file.write(line)
@@ -84,26 +60,23 @@ class _Draft:
 
 
 class BatchRun:
-    """Requests that are put to an endpoint in batches, with what other runs left unfinished.
+    """Questions that are put to an endpoint in batches, with what other runs left unfinished.
 
-    Each step is recorded in the cache's file before the next one, so that after a kill at any
-    moment the next run goes on where this one was: no request is asked twice, and no answer is
-    lost. Runs at the same time share what they wait for.
+    A question is claimed first, and then added in a request, of one or several questions. Each
+    step is recorded in the cache's file before the next one, so that after a kill at any moment
+    the next run goes on where this one was: no question is asked twice, and no answer is lost.
+    Runs at the same time share what they wait for. Used as a context manager.
 
     Parameters
     ----------
     api : BatchAPI
     cache : AnswerCache
         Whose file keeps the record of batches.
-    endpoint : str
-        The runs with the same endpoint and cache go on with each other's batches.
-    select : callable
-        Of a request that nobody else is asking. Returns whether it is still to be asked.
     take : callable
-        Of key, note, and the body of the answer or a NoAnswer; called once for each request of
-        each batch that was waited for. It has stored an answer when it returns.
-    bar : tqdm
-        Shows how many requests are done.
+        Of the keys that one request asks, and the body of the answer or a NoAnswer; called once
+        for each request. It has stored an answer when it returns.
+    show : callable
+        Of about how many questions that are waited for are answered.
     poll_seconds : float
         Until the first look at a batch.
     """
@@ -112,88 +85,45 @@ class BatchRun:
         self,
         api: BatchAPI,
         cache: AnswerCache,
-        endpoint: str,
-        select: Select,
         take: Take,
-        bar: tqdm[Any],
-        poll_seconds: float = POLL_SECONDS,
+        show: Callable[[int], None],
+        poll_seconds: float | None = None,
     ) -> None:
-        self.api, self.select, self.take = api, select, take
-        self.bar, self.poll_seconds = bar, poll_seconds
-        self.store = BatchStore(cache.execute, endpoint)
+        self.api, self.take, self.show = api, take, show
+        self.poll_seconds = POLL_SECONDS if poll_seconds is None else poll_seconds
+        self.store = BatchStore(cache.execute, api.where)
         self.leases = Leases(cache.execute)
         self.checked = False
+        self.draft: _Draft | None = None
+        self.keys: dict[str, set[str]] = {}  # that this run waits for, by submission
+        self.given_up: set[str] = set()  # keys that another run may have given up
         self.own: set[str] = set()  # submissions that this run writes or creates
-        self.awaited: set[str] = set()  # submissions with requests of this run
-        self.full: set[str] = set()  # of these, those that the provider has no room for yet
+        self.full: set[str] = set()  # submissions that the provider has no room for yet
         self.looks: dict[str, int] = {}  # still to be made, before a batch is created
-        self.left: dict[str, dict[str, str]] = {}  # requests that are not taken in, with notes
-        self.failed: set[str] = set()  # requests
+        self.left: dict[str, dict[str, list[str]]] = {}  # requests that are not taken in
         self.refusals: Counter[str] = Counter()  # by submission
         self.outages: Counter[str] = Counter()  # by submission, in a row
-        self.done: dict[str, int] = {}  # by submission
-        self.total: dict[str, int] = {}
+        self.share: dict[str, float] = {}  # of a submission's requests that are answered
 
-    async def run(self, requests: Iterable[BatchRequest]) -> None:
-        """Return when each request has an answer that is stored, or the reason why it has none.
+    async def __aenter__(self) -> BatchRun:
+        self.renewal = asyncio.create_task(self._renew_leases())
+        for name in self.store.names():
+            self._drop_abandoned(name)
+        return self
 
-        Parameters
-        ----------
-        requests : iterable of BatchRequest
-            Iterated over again if another run gave up some of them.
-
-        Raises
-        ------
-        EndpointError
-            If the endpoint has no batch interface, or cannot be used any longer. The batches go
-            on there, and the next run takes them in.
-        """
-        renewal = asyncio.create_task(self._renew_leases())
-        try:
-            again = True
-            while again:
-                await self._submit(requests)
-                again = await self._wait()
-        finally:
-            renewal.cancel()
-            for name in filter(self._is_written, self.own):  # nothing of them was asked
-                self.store.forget(name)
-            self.leases.release_all()
+    async def __aexit__(self, *error: object) -> None:
+        self.renewal.cancel()
+        for name in filter(self._is_written, self.own):  # nothing of them was asked
+            self.store.forget(name)
+        self.leases.release_all()
 
     async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             self.leases.renew()
 
-    # -- submitting -----------------------------------------------------------------------------
-
-    async def _submit(self, requests: Iterable[BatchRequest]) -> None:
-        """Submit what is not in a batch."""
-        for name in self.store.names():
-            self._drop_abandoned(name)
-        draft: _Draft | None = None
-        for number, request in enumerate(requests):
-            if number % TURN == 0:
-                await asyncio.sleep(0)
-            if request.key in self.failed:
-                continue
-            line = request_line(request.key, request.body)
-            if draft is not None and not draft.has_room(line):
-                await self._send(draft)
-                draft = None
-            draft = draft or self._draft()
-            if not self.store.claim(draft.name, request.key, request.note):
-                self._await_holder(request.key)
-            # only now is it certain: it may have been answered since it was looked up
-            elif self.select(request):
-                draft.write(line)
-            else:
-                self.store.unclaim(request.key)
-        if draft is not None:
-            await self._send(draft)
-
     def _drop_abandoned(self, name: str) -> None:
-        """Free the requests in a file that a killed process was writing."""
+        """Free the questions in a file that a killed process was writing."""
         if not self._is_written(name) or not self._own(name):
             return
         if self._is_written(name):  # still: the other may just have finished it
@@ -204,12 +134,6 @@ class BatchRun:
     def _is_written(self, name: str) -> bool:
         submission = self.store.get(name)
         return submission is not None and submission.file is None
-
-    def _draft(self) -> _Draft:
-        name = self.store.new_name()
-        self._own(name)  # before it is recorded, as what nobody owns is removed
-        self.store.begin(name)
-        return _Draft(name)
 
     def _own(self, name: str) -> bool:
         """Whether what is left to do until the batch is created is ours."""
@@ -222,18 +146,60 @@ class BatchRun:
             self.own.remove(name)
             self.leases.release(f"batch {name}")
 
-    def _await_holder(self, key: str) -> None:
-        """Wait for the submission that a request is in; one's own are waited for once sent."""
-        name = self.store.holder(key)
-        if name is not None and name not in self.own:
-            self._await(name)
+    # -- submitting -----------------------------------------------------------------------------
 
-    def _await(self, name: str) -> None:
-        self.awaited.add(name)
-        self.total[name] = self.store.count(name)
+    def claim(self, key: str) -> bool:
+        """Whether a question is to be added; otherwise it is in a batch already.
+
+        That is waited for as well. After a claim it may turn out that the question was answered
+        since it was looked up: see :meth:`unclaim`.
+        """
+        while True:
+            if self.draft is None:
+                self.draft = self._new_draft()
+            name: str | None = self.draft.name
+            claimed = self.store.claim(self.draft.name, key)
+            if not claimed:
+                name = self.store.holder(key)
+            if name is not None:
+                self.keys.setdefault(name, set()).add(key)
+                return claimed
+            if self.store.get(self.draft.name) is None:  # another run took it to be abandoned
+                self._lose(self.draft.name)
+                self.draft = None
+
+    def unclaim(self, keys: Sequence[str]) -> None:
+        """Let go of questions that were claimed, and not added."""
+        assert self.draft is not None
+        self.store.free(keys, self.draft.name)
+        self.keys[self.draft.name].difference_update(keys)
+
+    async def add(self, keys: list[str], body: Mapping[str, Any]) -> None:
+        """Add a request for questions that were claimed since the last one was added."""
+        assert self.draft is not None
+        line = request_line(keys[0], body)
+        if not self.draft.has_room(line):
+            full, self.draft = self.draft, self._new_draft()
+            self._move(keys, full.name, self.draft.name)
+            await self._send(full)
+        if len(keys) > 1:
+            self.store.bind(keys)
+        self.draft.write(line)
+
+    def _new_draft(self) -> _Draft:
+        name = self.store.new_name()
+        self._own(name)  # before it is recorded, as what nobody owns is removed
+        self.store.begin(name)
+        self.keys[name] = set()
+        return _Draft(name)
+
+    def _move(self, keys: Sequence[str], old: str, new: str) -> None:
+        self.store.move(keys, new)
+        self.keys[old].difference_update(keys)
+        self.keys[new].update(keys)
 
     async def _send(self, draft: _Draft) -> None:
-        """Upload a file of requests."""
+        """Upload a file of requests, and create the batch."""
         if draft.count == 0:
             self._forget(draft.name)
             return
@@ -249,98 +215,94 @@ class BatchRun:
             if isinstance(error, TooLarge) and draft.count > 1:
                 for half in self._halves(draft):
                     await self._send(half)
-                return
-            self._give_up(draft.name, str(error))
+            else:
+                self._give_up(draft.name, str(error))
             return
         finally:
             draft.file.close()
         if not self.store.set_file(draft.name, file):
             await self.api.delete(file)
         self.looks[draft.name] = 0  # no batch can have been created from it
-        self._await(draft.name)
         await self._look(draft.name)
 
     def _halves(self, draft: _Draft) -> Iterator[_Draft]:
         """The same requests in two files."""
+        requests = self.store.requests(draft.name)
         draft.file.seek(0)
         for count in (draft.count // 2, draft.count - draft.count // 2):
-            half = self._draft()
+            half = self._new_draft()
             for line in islice(draft.file, count):
-                self.store.move(json.loads(line)["custom_id"], half.name)
+                self._move(requests[json.loads(line)["custom_id"]], draft.name, half.name)
                 half.write(line)
             yield half
         self._forget(draft.name)
 
     # -- waiting --------------------------------------------------------------------------------
 
-    async def _wait(self) -> bool:
-        """Take in what this run waits for; whether another run may have given some of it up."""
-        again, pause = False, self.poll_seconds
-        if self.awaited:
-            await self._take_in_others()
-        while self.awaited:
-            for name in [name for name in self.total if name in self.awaited]:  # in order
-                again |= await self._look(name)
-            self._show()
-            if self.awaited:
+    async def wait(self) -> set[str]:
+        """Submit what was added, and take in all that is waited for as it ends.
+
+        Returns
+        -------
+        set of str
+            Keys of questions that another run has taken in, or has given up.
+
+        Raises
+        ------
+        EndpointError
+            If the endpoint has no batch interface, or cannot be used any longer. The batches go
+            on there, and the next run takes them in.
+        """
+        if self.draft is not None:
+            draft, self.draft = self.draft, None
+            await self._send(draft)
+        pause = self.poll_seconds
+        while self.keys:
+            for name in list(self.keys):
+                await self._look(name)
+            if self.keys:
                 await asyncio.sleep(pause)
                 pause = min(GROWTH * pause, MOST_PAUSES * self.poll_seconds)
-        return again
+        given_up, self.given_up = self.given_up, set()
+        return given_up
 
-    async def _take_in_others(self) -> None:
-        """Take in what has ended, though nobody asks for it now: it was paid for."""
-        for name in self.store.names():
-            submission = self.store.get(name)
-            if name in self.awaited or submission is None or submission.batch is None:
-                continue
-            try:
-                batch = await self.api.retrieve(submission.batch)
-                if batch.status in ENDED:
-                    await self._take_in(name, batch)
-            except NoAnswer:  # another time
-                pass
-
-    def _show(self) -> None:
-        self.bar.total = sum(self.total.values())
-        self.bar.n = sum(min(self.done.get(name, 0), self.total[name]) for name in self.total)
-        self.bar.refresh()
-
-    async def _look(self, name: str) -> bool:
-        """Do what is next; whether another run may have given the requests up."""
+    async def _look(self, name: str) -> None:
+        """Do what is next."""
         try:
-            again = await self._advance(name)
+            await self._advance(name)
+            self.outages.pop(name, None)
         except NoAnswer as error:
             self.outages[name] += 1
-            if self.outages[name] < MOST_OUTAGES:
-                return False
-            raise self._stopped(
-                f"{self.outages[name]} looks at a batch in a row failed, the last with: {error}"
-            ) from None
-        self.outages.pop(name, None)
-        return again
+            if self.outages[name] >= MOST_OUTAGES:
+                raise self._stopped(
+                    f"{MOST_OUTAGES} looks at a batch in a row failed, the last with: {error}"
+                ) from None
 
-    async def _advance(self, name: str) -> bool:
+    async def _advance(self, name: str) -> None:
         submission = self.store.get(name)
         if submission is not None and submission.batch is None:
             if not self._own(name):  # another run is at it
-                return False
+                return
             submission = self.store.get(name)  # only now is it certain how far it got
         if submission is None or submission.file is None:
-            self._forget(name)
-            return True
-        if submission.batch is None:
-            await self._create(submission, submission.file)
-            return False
-        self._disown(name)
-        batch = await self._retrieve(submission, submission.batch)
-        self.done[name] = batch.done
-        if batch.status in ENDED and not self._is_held_back(name, batch):
-            await self._take_in(name, batch)
-        return False
+            self._lose(name)
+        elif submission.batch is None:
+            await self._create(name, submission.file)
+        else:
+            self._disown(name)
+            batch = await self._retrieve(submission, submission.batch)
+            ended = batch.status in ENDED
+            self.share[name] = 0 if ended else batch.done / max(batch.done, batch.total, 1)
+            self.show(round(sum(len(self.keys[n]) * self.share.get(n, 0) for n in self.keys)))
+            if ended and not self._is_held_back(name, batch):
+                await self._take_in(name, batch)
 
-    async def _create(self, submission: Submission, file: str) -> None:
+    def _lose(self, name: str) -> None:
+        self.given_up |= self.keys[name]
+        self._forget(name)
+
+    async def _create(self, name: str, file: str) -> None:
         """Create the batch, unless there is one already."""
-        name = submission.name
         if name in self.full:
             return
         if self.looks.setdefault(name, LOOKS) > 0:
@@ -377,8 +339,8 @@ class BatchRun:
             ) from None
 
     def _is_held_back(self, name: str, batch: Batch) -> bool:
-        """Whether a batch has to wait until the provider has taken in others of this run."""
-        if not batch.queue_full or not self.awaited - self.full - {name}:
+        """Whether a batch has to wait until the provider has worked off others of this run."""
+        if not batch.queue_full or not self.keys.keys() - self.full - {name}:
             return False
         if self._own(name):
             self.store.unset_batch(name, batch.id)
@@ -390,7 +352,11 @@ class BatchRun:
 
     async def _take_in(self, name: str, batch: Batch) -> None:
         """Hand on the outcome of each request of a batch that has ended."""
-        left = self.left.setdefault(name, self.store.notes(name))
+        if name not in self.left:
+            requests = self.store.requests(name)
+            mine = {one: self.keys[name].intersection(keys) for one, keys in requests.items()}
+            self.left[name] = {one: sorted(keys) for one, keys in mine.items() if keys}
+        left = self.left[name]
         reason = REASONS.get(batch.status, f"the batch failed: {batch.problems}")
         for file in batch.results:
             try:
@@ -402,37 +368,47 @@ class BatchRun:
                 if self.refusals[name] < MOST_REFUSALS:
                     return
                 reason = f"the results of the batch are not there: {error}"
-        for key in list(left):
-            self._take(key, left, NoAnswer(reason))
-        self._forget(name)
+        self._take_rest(left, reason)
+        self._finish(name)
 
-    async def _take_lines(self, file: str, left: dict[str, str]) -> None:
+    async def _take_lines(self, file: str, left: dict[str, list[str]]) -> None:
         async with aclosing(self.api.lines(file)) as lines:
             async for line in lines:
                 entry = read_line(line, self.api.key)
                 if entry is not None and entry[0] in left:  # once, and nobody else's
-                    self._take(entry[0], left, entry[1])
+                    self.take(left[entry[0]], entry[1])
+                    del left[entry[0]]
 
-    def _take(self, key: str, left: dict[str, str], outcome: dict[str, Any] | NoAnswer) -> None:
-        if isinstance(outcome, NoAnswer):
-            self.failed.add(key)
-        self.take(key, left[key], outcome)
-        del left[key]
+    def _take_rest(self, left: dict[str, list[str]], reason: str) -> None:
+        for request in list(left):
+            self.take(left[request], NoAnswer(reason, outage=True))
+            del left[request]
+
+    def _finish(self, name: str) -> None:
+        """Let go of what was taken in; what nobody asks for now is left to who does later."""
+        self.store.free(list(self.keys[name]), name)
+        if self.store.requests(name):
+            self._leave(name)
+        else:
+            self._forget(name)
 
     def _give_up(self, name: str, reason: str) -> None:
         """Hand on why none of the requests of a submission has an answer."""
-        left = self.store.notes(name)
-        for key in list(left):
-            self._take(key, left, NoAnswer(reason))
+        left = self.store.requests(name)
+        mine = {one: sorted(self.keys[name].intersection(keys)) for one, keys in left.items()}
+        self._take_rest({one: keys for one, keys in mine.items() if keys}, reason)
         self._forget(name)
 
     def _forget(self, name: str) -> None:
-        """Let go of a submission whose requests are all taken in, or were never asked."""
+        """Let go of a submission of which nothing is left, or was asked."""
         self.store.forget(name)
+        self._leave(name)
+
+    def _leave(self, name: str) -> None:
+        """Wait for a submission no longer."""
         self._disown(name)
-        self.awaited.discard(name)
+        self.keys.pop(name, None)
         self.left.pop(name, None)
-        self.done[name] = self.total.get(name, 0)
         self.full.clear()  # there may be room now
 
     def _stopped(self, what: str) -> EndpointError:
