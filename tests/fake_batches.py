@@ -22,7 +22,7 @@ KINDS = ("upload", "create", "list", "retrieve", "content", "delete")
 class FakeBatches(FakeLLM):
     """See the module.
 
-    ``polls`` is how often a batch is looked at until it has ended. ``faults`` has for each kind
+    ``polls`` is how often a batch is looked at until it has ended. ``script`` has for each kind
     of call what happens to the first, second, ... such call: None, "drop before" or "drop after"
     (the connection is lost before or after the call has its effect), "cut" (the answer is), or
     an HTTP status. ``lines`` changes the lines of results: a function of the request and its
@@ -30,7 +30,7 @@ class FakeBatches(FakeLLM):
     """
 
     polls: int = 2
-    faults: dict = field(default_factory=dict)
+    script: dict = field(default_factory=dict)
     interface: bool = True
     lists: bool = True
     expire_after: int | None = None  # requests; the others expire
@@ -83,7 +83,7 @@ class FakeBatches(FakeLLM):
             return await self.send(writer, 404, "<html>Not found</html>")
         if self.status is not None:
             return await self.send(writer, self.status, {"error": self.error})
-        script = self.faults.get(kind, ())
+        script = self.script.get(kind, ())
         fault = script[self.calls[kind]] if self.calls[kind] < len(script) else None
         self.calls[kind] += 1
         self.watch(kind, "before")
@@ -190,7 +190,8 @@ class FakeBatches(FakeLLM):
             if number < most:
                 content = json.dumps(request["body"], sort_keys=True)
                 self.executed[hashlib.sha256(content.encode()).hexdigest()] += 1
-                body = self.body(request["body"], None)
+                fault = self.rng.choice(self.kinds) if self.rng.random() < self.faults else None
+                body = self.body(request["body"], fault)
                 response = {"status_code": 200, "request_id": "req", "body": body}
                 for changed in self.lines(request, line | {"response": response, "error": None}):
                     failed = isinstance(changed, dict) and (

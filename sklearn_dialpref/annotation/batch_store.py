@@ -152,6 +152,14 @@ class BatchStore:
         statement = "UPDATE batches SET batch = NULL WHERE name = ? AND batch = ?"
         self._execute(statement, (name, batch))
 
+    def clean(self) -> None:
+        """Remove what a killed process took in last: questions that have answers."""
+        answered = "DELETE FROM batch_questions WHERE key IN (SELECT key FROM answers)"
+        self._execute(answered, ())
+        left = "SELECT 1 FROM batch_questions WHERE batch_questions.name = batches.name"
+        done = f"DELETE FROM batches WHERE batch IS NOT NULL AND NOT EXISTS ({left})"
+        self._execute(done, ())
+
     def forget(self, name: str) -> None:
         """Remove a submission; its questions first, which nobody could free without it."""
         self._execute("DELETE FROM batch_questions WHERE name = ?", (name,))

@@ -107,6 +107,7 @@ class BatchRun:
 
     async def __aenter__(self) -> BatchRun:
         self.renewal = asyncio.create_task(self._renew_leases())
+        self.store.clean()
         for name in self.store.names():
             self._drop_abandoned(name)
         return self
@@ -352,11 +353,9 @@ class BatchRun:
 
     async def _take_in(self, name: str, batch: Batch) -> None:
         """Hand on the outcome of each request of a batch that has ended."""
-        if name not in self.left:
-            requests = self.store.requests(name)
-            mine = {one: self.keys[name].intersection(keys) for one, keys in requests.items()}
-            self.left[name] = {one: sorted(keys) for one, keys in mine.items() if keys}
-        left = self.left[name]
+        left = self.left.get(name)
+        if left is None:
+            left = self.left[name] = self._requests(name)
         reason = REASONS.get(batch.status, f"the batch failed: {batch.problems}")
         for file in batch.results:
             try:
@@ -370,6 +369,18 @@ class BatchRun:
                 reason = f"the results of the batch are not there: {error}"
         self._take_rest(left, reason)
         self._finish(name)
+
+    def _requests(self, name: str) -> dict[str, list[str]]:
+        """The requests of a submission with those of their questions that are waited for.
+
+        What is not in it any more was taken in or given up by another run.
+        """
+        mine = {
+            request: sorted(self.keys[name].intersection(keys))
+            for request, keys in self.store.requests(name).items()
+        }
+        self.given_up |= self.keys[name].difference(*mine.values())
+        return {request: keys for request, keys in mine.items() if keys}
 
     async def _take_lines(self, file: str, left: dict[str, list[str]]) -> None:
         async with aclosing(self.api.lines(file)) as lines:
@@ -394,9 +405,7 @@ class BatchRun:
 
     def _give_up(self, name: str, reason: str) -> None:
         """Hand on why none of the requests of a submission has an answer."""
-        left = self.store.requests(name)
-        mine = {one: sorted(self.keys[name].intersection(keys)) for one, keys in left.items()}
-        self._take_rest({one: keys for one, keys in mine.items() if keys}, reason)
+        self._take_rest(self._requests(name), reason)
         self._forget(name)
 
     def _forget(self, name: str) -> None:
