@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+from unittest.mock import patch
 
 import pytest
 from annotating import CONTEXT
@@ -110,7 +111,6 @@ def interrupt(server, path, wanted, kind="retrieve"):
 
 def work(url, path, wanted, most_requests, barrier=None, results=None, kill_at=None):
     """A process that asks; it kills itself when it uses the cache for the n-th time."""
-    batches.MOST_REQUESTS = most_requests
     if barrier is not None:
         barrier.wait()
     with AnswerCache(path) as cache:
@@ -125,7 +125,8 @@ def work(url, path, wanted, most_requests, barrier=None, results=None, kill_at=N
             return execute(*args)
 
         cache.execute = counted
-        asyncio.run(asker.ask(url))
+        with patch.object(batches, "MOST_REQUESTS", most_requests):
+            asyncio.run(asker.ask(url))
     if results is not None:
         results.put((n_done, asker.failures))
 
