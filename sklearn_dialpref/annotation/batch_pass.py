@@ -64,7 +64,7 @@ def ask_in_batches(
     run_async(_BatchPass(model, settings, ledger, cache, deliver).ask(calls, show))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Waiting:
     """A question in a batch; the first one of a call has what the call takes."""
 

@@ -51,7 +51,7 @@ class OutOfBudget(NoAnswer):
     """The question could have passed the budget, and was not asked."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """About which row, put by which member of the ensemble.
 
