@@ -85,6 +85,11 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
     learn : tuple of {"temperature", "bias", "weights"}, default=all three
         What ``fit`` may learn from human labels: a temperature, a bias for each class, and
         weights of the members.
+    mode : {"live", "batch"}, default="live"
+        How endpoints are asked. "batch": through ``/files`` and ``/batches``, which providers
+        work off within a day, many at half the price. A pass waits for its batches; what was
+        killed meanwhile is taken in by the next pass with the same ``cache``. Models must be
+        given by name. "live" asks at once, even what still waits in a batch.
     base_url : str, default=None
         Address of an endpoint that speaks the OpenAI API, such as vLLM, llama.cpp, Ollama or
         OpenRouter. None: OpenAI.
@@ -110,10 +115,12 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         Highest rates of the calls that are made; retries come on top.
     prices : tuple of two or three floats, or mapping of model to them, default=None
         Price of a million tokens in, of a million out and, where it differs, of a million in that
-        the endpoint had in its cache of prompts, in any currency.
+        the endpoint had in its cache of prompts, in any currency. With ``mode="batch"``, the
+        prices of batches.
     budget : float, default=None
         What a pass (a ``fit`` with labels, a ``predict_proba``) may cost at most, in the currency
-        of ``prices``. Calls that could pass it are not made; their failure says so.
+        of ``prices``. Calls that could pass it are not made; their failure says so. In batches
+        they wait until others are billed, up to five times.
     token_budget : int, default=None
         How many tokens a pass may take at most, in and out together.
     random_state : int, RandomState or None, default=0
@@ -204,6 +211,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         n_samples: int = 5,
         sampling_temperature: float = 1.0,
         learn: Sequence[str] = LEARNABLE,
+        mode: str = "live",
         base_url: str | None = None,
         api_key_env: str = "OPENAI_API_KEY",
         extra_body: Mapping[str, Any] | None = None,
@@ -232,6 +240,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         self.n_samples = n_samples
         self.sampling_temperature = sampling_temperature
         self.learn = learn
+        self.mode = mode
         self.base_url = base_url
         self.api_key_env = api_key_env
         self.extra_body = extra_body

@@ -47,6 +47,7 @@ class BaseAnnotator(BaseEstimator):
             Interval(Integral, 1, 2 * MOST_TURNS, closed="both"),
             StrOptions({"dialogue"}),
         ],
+        "mode": [StrOptions({"live", "batch"})],
         "base_url": [str, None],
         "api_key_env": [str],
         "extra_body": [Mapping, None],

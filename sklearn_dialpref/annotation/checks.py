@@ -36,11 +36,27 @@ def check_settings(params: Mapping[str, Any], models: Sequence[Model]) -> None:
             "base_url holds a password or a query, which would show in cards and logs; put the "
             "key into an environment variable and name that as api_key_env"
         )
+    _check_mode(params, models)
     _check_texts(params, models)
     if params["prompts"] is not None and params["n_examples"]:
         raise ValueError(
             "n_examples is for the default prompts; the prompts given say themselves how "
             "many examples they show (Prompt(..., n_examples=...))"
+        )
+
+
+def _check_mode(params: Mapping[str, Any], models: Sequence[Model]) -> None:
+    if params["mode"] != "batch":
+        return
+    if functions := [model.name for model in models if isinstance(model, CallableModel)]:
+        raise ValueError(
+            f"mode='batch' needs models of an endpoint, by name, but {functions} are functions; "
+            "use mode='live'"
+        )
+    if params["cache"] is None:
+        raise ValueError(
+            "mode='batch' keeps the record of its batches in the cache's file, so that a killed "
+            "process loses nothing, but cache is None; set it to a path or 'auto'"
         )
 
 

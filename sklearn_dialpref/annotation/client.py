@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
     from .cache import AnswerCache
 
-__all__ = ["Call", "Question", "ask_all", "run_async"]
+__all__ = [
+    "LOOKUP",
+    "STRETCH_RETRIES",
+    "Call",
+    "Deliver",
+    "Pass",
+    "Question",
+    "ask_all",
+    "is_none",
+    "run_async",
+]
 
 T = TypeVar("T")
 
@@ -41,7 +51,7 @@ class OutOfBudget(NoAnswer):
     """The question could have passed the budget, and was not asked."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """About which row, put by which member of the ensemble.
 
@@ -143,10 +153,10 @@ def ask_all(
     EndpointError
         If the endpoint cannot be used at all, or no longer.
     """
-    run_async(_Pass(model, settings, ledger, cache, deliver).run(iter(calls)))
+    run_async(Pass(model, settings, ledger, cache, deliver).run(iter(calls)))
 
 
-class _Pass:
+class Pass:
     """Workers that take calls from one iterator."""
 
     def __init__(
@@ -167,6 +177,7 @@ class _Pass:
         self.lost_calls = 0
 
     async def run(self, calls: Iterator[Call]) -> None:
+        """Make the calls, and wait for what others are asking."""
         limits = self.ledger.limits
         self.requests = _limiter(limits.requests_per_minute)
         self.tokens = _limiter(limits.tokens_per_minute)
@@ -270,7 +281,7 @@ class _Pass:
         """
         outcomes, refused = await self._outcome(call)
         pairs = list(zip(call.questions, outcomes, strict=True))
-        left = [question for question, outcome in pairs if _is_none(outcome)]
+        left = [question for question, outcome in pairs if is_none(outcome)]
         if refused is None or not again or (refused and call.alone):
             left = []
         self._take_in([pair for pair in pairs if pair[0] not in left])
@@ -392,7 +403,8 @@ def _limiter(per_minute: float | None) -> AsyncLimiter | None:
     return AsyncLimiter(burst, 60 * burst / per_minute)
 
 
-def _is_none(outcome: Completion | str) -> bool:
+def is_none(outcome: Completion | str) -> bool:
+    """Whether it is a reason, or a content filter kept the answer back."""
     return isinstance(outcome, str) or outcome.filtered
 
 

@@ -12,9 +12,11 @@ from tqdm.auto import tqdm
 
 from sklearn_dialpref._dialogues.validation import Dialogues
 
+from .batch_pass import ask_in_batches
 from .billing import Ledger, Usage
-from .client import Question, ask_all
+from .client import Call, Question, ask_all
 from .completion import Completion
+from .models import OpenAIModel
 from .panel import Panel
 
 __all__ = ["Record", "label_rows"]
@@ -120,13 +122,32 @@ def _ask(
             spent = ledger.before + ledger.usage
             bar.set_postfix(calls=spent.calls, cost=f"{spent.cost:.4f}")
 
-    calls = panel.calls(dialogues, rows, number, prompts)
+    def calls() -> Iterator[Call]:
+        return panel.calls(dialogues, rows, number, prompts)
+
     try:
         with panel.answers(number) as cache:
-            ask_all(model, calls, panel.settings, ledger, cache, deliver)
+            if panel.mode == "batch":
+                assert isinstance(model, OpenAIModel)
+                show = _Expected(bar).show
+                ask_in_batches(model, calls, panel.settings, ledger, cache, deliver, show)
+            else:
+                ask_all(model, calls(), panel.settings, ledger, cache, deliver)
     finally:
         record.usage = record.usage + ledger.usage
         record.failures = answers.failures
         record.lost += ledger.lost
         if ledger.counted:
             record.token_ratio[model.name] = ledger.ratio
+
+
+class _Expected:
+    """Counts on a bar what a provider has answered, until it is taken in."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar, self.counted = bar, 0
+
+    def show(self, expected: int) -> None:
+        self.bar.update(expected - self.counted)
+        self.bar.refresh()  # also where only time went by
+        self.counted = expected

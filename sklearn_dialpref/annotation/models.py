@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .batch_api import BatchAPI
 from .completion import (
     BadAnswer,
     Completion,
@@ -150,19 +151,21 @@ class OpenAIModel:
         ways = [settings.way] if self._gives_logprobs else settings.way.ways
         return sum(way.n_answers(settings.n_samples) for way in ways)
 
+    def way(self, settings: Settings) -> Scoring:
+        """How to ask now, by what the endpoint is known to give."""
+        way = settings.way
+        return way.fallback if way.fallback and self._gives_logprobs is False else way
+
     async def complete(self, messages: Messages, asked: Asked, settings: Settings) -> Completion:
         """Ask, in the way that the settings and the endpoint allow."""
-        way = settings.way
-        if way.fallback is not None and self._gives_logprobs is False:
-            way = way.fallback
+        way = self.way(settings)
         if not way.logprobs:
             return await self._texts(way, messages, asked, settings)
         try:
             completion = await self._request(way, messages, asked, settings)
         except NoAnswer as error:
-            if way.fallback is None or "logprobs" not in str(error):
+            if not self.refuses_logprobs(error, settings):
                 raise
-            self._gives_logprobs = False
             completion = Completion([])
         if completion.logprobs is not None:
             self._gives_logprobs = True
@@ -224,31 +227,85 @@ class OpenAIModel:
     ) -> Completion:
         import openai
 
-        options = way.request(asked, settings.temperature) | more
-        if self.base_url is None:  # OpenAI's newer models refuse the old name
-            options["max_completion_tokens"] = options.pop("max_tokens")
         # raised after the handlers, so that no traceback leads to a request with the key
         failure: Exception
         try:
             # the SDK's typed method spends twice the time on looking at the messages
-            body = {"model": self.name, "messages": messages, **options, **settings.extra_body}
+            body = self._body(way, messages, asked, settings, **more)
             text = await self._client.post("/chat/completions", cast_to=str, body=body)
-            answer = json.loads(text)
-            if error := error_in(answer):
-                failure = self._error_inside(error)
-            else:
-                completion = read_completion(answer, self._key)
-                self._answered = True
-                return completion
+            return self._read(json.loads(text))
         except openai.OpenAIError as error:
             failure = self._failure(error)
-        except BadAnswer as error:
-            failure = NoAnswer(str(error), broken=True)
+        except (EndpointError, NoAnswer) as error:
+            failure = error
         except (ValueError, RecursionError) as error:  # not JSON, or nested beyond all measure
             failure = NoAnswer(
                 f"an answer that is not a whole completion ({type(error).__name__})", broken=True
             )
         raise failure
+
+    def _body(
+        self,
+        way: Scoring,
+        messages: Messages,
+        asked: Asked,
+        settings: Settings,
+        **more: int,
+    ) -> dict[str, Any]:
+        """What is sent."""
+        options = way.request(asked, settings.temperature) | more
+        if self.base_url is None:  # OpenAI's newer models refuse the old name
+            options["max_completion_tokens"] = options.pop("max_tokens")
+        return {"model": self.name, "messages": messages, **options, **settings.extra_body}
+
+    def _read(self, answer: Any) -> Completion:
+        """The completion that was sent back."""
+        if error := error_in(answer):
+            raise self._error_inside(error)
+        try:
+            completion = read_completion(answer, self._key)
+        except BadAnswer as error:
+            raise NoAnswer(str(error), broken=True) from None
+        self._answered = True
+        return completion
+
+    # -- batches --------------------------------------------------------------------------------
+
+    def batches(self) -> BatchAPI:
+        """The endpoint's batch interface, while the pass lasts."""
+        return BatchAPI(self._client, self.base_url or "OpenAI", self._key, self._failure)
+
+    def batch_body(self, messages: Messages, asked: Asked, settings: Settings) -> dict[str, Any]:
+        """The request of a batch."""
+        way = self.way(settings)
+        more = {"n": settings.n_samples} if way.sampled else {}
+        return self._body(way, messages, asked, settings, **more)
+
+    def read_batch(self, outcome: dict[str, Any] | NoAnswer, settings: Settings) -> Completion:
+        """The completion that a batch has for a request; raises NoAnswer if there is none."""
+        if isinstance(outcome, NoAnswer):
+            raise outcome
+        try:
+            completion = self._read(outcome)
+        except EndpointError as error:  # that met this request hours ago
+            raise NoAnswer(str(error)) from None
+        if settings.way.needs_logprobs and completion.logprobs is None and not completion.filtered:
+            raise NoAnswer(
+                "an answer without log-probabilities",
+                broken=True,
+                tokens_in=completion.tokens_in,
+                tokens_out=completion.tokens_out,
+            )
+        return completion
+
+    def refuses_logprobs(self, error: NoAnswer, settings: Settings) -> bool:
+        """Whether it can be asked again without the log-probabilities that it refuses."""
+        if settings.way.fallback is None or "logprobs" not in str(error):
+            return False
+        self._gives_logprobs = False
+        return True
+
+    # -- errors ---------------------------------------------------------------------------------
 
     @property
     def _key(self) -> str | None:

@@ -42,6 +42,7 @@ class Panel:
         Also keeps the answers of callables where ``cache`` is "auto".
     verbose : bool
         Whether to show progress.
+    mode : {"live", "batch"}, default="live"
     """
 
     models: list[Model]
@@ -53,6 +54,7 @@ class Panel:
     cache: Any
     memory: AnswerCache
     verbose: bool
+    mode: str = "live"
 
     @classmethod
     def from_params(
@@ -74,7 +76,18 @@ class Panel:
         )
         limits = [_limits(params, model) for model in models]
         cache, verbose = params["cache"], bool(params["verbose"])
-        return cls(models, limits, prompts, examples, classes, settings, cache, memory, verbose)
+        return cls(
+            models,
+            limits,
+            prompts,
+            examples,
+            classes,
+            settings,
+            cache,
+            memory,
+            verbose,
+            params["mode"],
+        )
 
     @property
     def members(self) -> list[tuple[str, str]]:
