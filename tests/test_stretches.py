@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from annotating import CLASSES, right, utterances
+from annotating import CLASSES, bank, right, utterances
 from fake_llm import STRETCH_FAULTS, FakeLLM
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +28,8 @@ def annotator(server, per_call="dialogue", size=2, **options):
         "the mood", CLASSES, size=size, stretches=True, multilabel=multilabel
     )
     options = {"base_url": server.base_url, "cache": None, "prompts": prompts, **options}
-    teacher = LLMAnnotator(CLASSES, "tiny", utterances_per_call=per_call, **options)
+    options = {"model": "tiny", "utterances_per_call": per_call, **options}
+    teacher = LLMAnnotator(CLASSES, **options)
     return teacher.fit(utterances(2))
 
 
@@ -406,3 +407,33 @@ def test_tokens_from_the_endpoints_cache_cost_what_prices_say():
     cost = 2 * new + 0.5 * usage["tokens_cached"] + 8 * usage["tokens_out"]
     assert usage["cost"] == pytest.approx(cost / 1e6)
     assert f"({usage['tokens_cached']} of them cached)" in teacher.card()
+
+
+# -- asking until it is sure ------------------------------------------------------------------
+
+
+def test_models_take_turns_until_they_agree():
+    X = utterances(10)
+    with FakeLLM() as server:
+        teacher = annotator(server, 1, model=["first", "second"], prompts=bank(3),
+                            stop_when_sure=2.5, scoring="schema")  # fmt: skip
+        assert teacher.predict(X).tolist() == right(X)
+        assert [request["model"] for request in server.requests] == [
+            *["first"] * 10, *["second"] * 10, *["first"] * 10
+        ]  # fmt: skip
+    asked = ~np.isnan(teacher.scores_[:, :, 0])
+    assert_array_equal(asked, [[True, True, False, True, False, False]] * 10)
+    assert teacher.failures_ == []
+
+
+def test_only_open_turns_of_a_stretch_are_asked_about():
+    """An utterance that names both labels stays open, as prompts have the codes in other orders."""
+    X = utterances(5)
+    X.loc[2, "text"] = "That is good, not bad."
+    with FakeLLM() as server:
+        teacher = annotator(server, size=6, scoring="schema", stop_when_sure=2)
+        teacher.predict(X)
+        shown = [request["messages"][-1]["content"] for request in server.requests]
+    numbers = [re.search(r"turns (.*?) in this order", one).group(1) for one in shown]
+    assert sorted(numbers[:2]) == ["1 to 5", "5 down to 1"]
+    assert set(numbers[2:]) == {"3"}
