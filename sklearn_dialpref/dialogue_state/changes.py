@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,17 +10,15 @@ from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import Dialogues, label_array
 from sklearn_dialpref.metrics._state_values import (
+    CLEARED,
+    Slots,
     State,
-    as_list,
-    is_absent,
     read_state,
-    read_value,
     sort_key,
     spellings,
 )
 
 __all__ = [
-    "CLEARED",
     "SET",
     "Change",
     "accumulate",
@@ -29,17 +27,14 @@ __all__ = [
     "collect_slots",
     "most_probable",
     "normalise_state",
-    "read_slots",
     "read_states",
     "spans_of",
 ]
 
 SET = "<set>"
-CLEARED = "<cleared>"
 UNKNOWN = object()  # stands for a value that no slot has
 
 States = list[State | None]
-Slots = dict[Any, tuple[Any, ...] | None]
 
 
 class Change(NamedTuple):
@@ -89,33 +84,6 @@ def _state(value: Any, row: int, name: str) -> State | None:
                 "that clears a slot; leave out a slot that has no value"
             )
     return state
-
-
-def read_slots(slots: Any) -> Slots:
-    """The slots that a user names, with a tuple of values, or None for free ones."""
-    if not isinstance(slots, Mapping):
-        raise TypeError(
-            "slots must be a dict of slots, each with the list of its values, or with None for a "
-            f"free slot, but is {slots!r} of type {type(slots).__name__}"
-        )
-    return {slot: _values(values, slot) for slot, values in slots.items()}
-
-
-def _values(values: Any, slot: Any) -> tuple[Any, ...] | None:
-    if is_absent(values):
-        return None
-    options = as_list(values)
-    if options is None:
-        raise TypeError(
-            f"slots[{slot!r}] must be a list of values, or None for a free slot, but is "
-            f"{values!r} of type {type(values).__name__}"
-        )
-    for option in options:
-        if isinstance(read_value(option, slot, "slots"), list) or is_absent(option):
-            raise ValueError(
-                f"slots[{slot!r}] must be a list of single values, but holds {option!r}"
-            )
-    return tuple(options)
 
 
 def collect_slots(states: Iterable[State | None], dontcare: Any) -> Slots:

@@ -15,11 +15,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._classifier import DialoguePreferenceClassifier
 from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues, missing_in
-from sklearn_dialpref.metrics._state_values import check_single, spellings
+from sklearn_dialpref.metrics._state_values import (
+    NO_VALUE,
+    Slots,
+    check_single,
+    read_slots,
+    spellings,
+)
 from sklearn_dialpref.metrics.states import joint_goal_accuracy_score
 
 from .changes import (
-    Slots,
     States,
     accumulate,
     change_table,
@@ -27,11 +32,9 @@ from .changes import (
     collect_slots,
     most_probable,
     normalise_state,
-    read_slots,
     read_states,
     spans_of,
 )
-from .flatten import NO_VALUE
 
 __all__ = ["DialogueStateTracker"]
 
