@@ -167,7 +167,7 @@ def test_scores_are_the_mean_over_prompts_and_models(chats):
     assert teacher.votes_[bad][0].tolist() == ["bad"] * 3 + ["good"] * 3
     assert_allclose(teacher.agreement_, np.where(bad, 0.5, 1))
     assert teacher.usage_ == {
-        "calls": 720, "cached": 0, "failed": 0, "tokens_in": 0, "tokens_out": 0, "cost": 0.0
+        "calls": 720, "cached": 0, "failed": 0, "tokens_in": 0, "tokens_out": 0, "tokens_cached": 0, "cost": 0.0
     }  # fmt: skip
 
 
@@ -374,7 +374,7 @@ def test_bad_settings_are_refused(options, message):
 
 
 def test_bad_labels_are_refused(chats):
-    with pytest.raises(ValueError, match=r"multilabel.*one annotator for each"):
+    with pytest.raises(ValueError, match=r"y_human is 2-D.*set multilabel=True"):
         LLMAnnotator(model=Oracle()).fit(chats, np.eye(2)[np.arange(120) % 2])
     with pytest.raises(ValueError, match="121"):
         LLMAnnotator(model=Oracle()).fit(chats, ["a", "b"] * 60 + ["c"])

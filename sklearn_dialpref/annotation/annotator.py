@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Bunch, check_random_state
+from sklearn.base import ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dialpref._compat import Interval, StrOptions, validate_parameter_constraints
+from sklearn_dialpref._compat import Interval, StrOptions
 from sklearn_dialpref._dialogues.validation import (
     Dialogues,
     check_dialogues,
+    indicator_table,
     label_array,
     missing_in,
 )
 
+from . import ensemble, several_labels
+from .answers import Answers
 from .bank import PromptBank
-from .cache import AnswerCache
-from .card import card_content, card_markdown
-from .checks import LEARNABLE, check_labels, check_members, check_prompts, check_settings
-from .ensemble import Combination, agreement, combine, fit_combination, votes
-from .estimate import estimate
-from .labelling import Record, label_rows
-from .panel import Panel, models_from
+from .base import BaseAnnotator
+from .card import card_content
+from .checks import LEARNABLE, check_labels, check_members, check_prompts
+from .panel import Panel
 from .questions import Examples, labelled_rows
 from .scoring import SCORINGS
+from .stopping import DEFAULT_LEAD, asking_order, choose_threshold, is_sure, stopped
 
 __all__ = ["LLMAnnotator"]
 
 
-class LLMAnnotator(ClassifierMixin, BaseEstimator):
+class LLMAnnotator(ClassifierMixin, BaseAnnotator):
     r"""Label the utterances of dialogues by language models, asked in several ways.
 
     Each utterance is put to each model by each prompt of a bank; the answers are averaged to one
     score per class, so that ``predict_proba`` is what
     :meth:`DialoguePreferenceClassifier.fit` takes as ``y_llm``. An utterance that no prompt got
-    an answer for has a row of NaN: no label is made up.
+    an answer for has a row of NaN: no label is made up. Utterances are asked about one by one or,
+    for fewer tokens, whole stretches of a dialogue at once.
 
     Parameters
     ----------
@@ -61,6 +60,8 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         What the default prompts ask for, with its article, such as "the sentiment".
     definitions : mapping of class to str, default=None
         What each class means; the default prompts show it.
+    multilabel : bool, default=False
+        Whether any number of labels may apply to an utterance.
     n_examples : int, default=0
         How many labelled examples every second default prompt shows. They are never taken from
         the dialogue that is being labelled, and need ``y_human``.
@@ -69,6 +70,14 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         the shares of ``n_samples`` sampled answers; by one answer, bound to the codes by a JSON
         schema, which gets all the score. "auto": log-probabilities where the endpoint gives
         them, otherwise samples; of a function its one answer.
+    utterances_per_call : int or "dialogue", default=1
+        How many utterances of a dialogue one call asks about, at most 100. "dialogue": all, but
+        equal parts of dialogues of more than 50. Far fewer tokens than one by one; the model
+        then sees turns that come later. Prompts given must be for stretches.
+    stop_when_sure : bool or float, default=False
+        Whether members are asked in turn, and no further about an utterance once the answers so
+        far agree: once the label that leads is so many answers ahead of the next. True: by the
+        lead that human labels speak for, or 3.5 where they are few.
     n_samples : int, default=5
         How many answers are sampled to each question, where answers are sampled.
     sampling_temperature : float, default=1.0
@@ -99,8 +108,9 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         repeated.
     requests_per_minute, tokens_per_minute : float, default=None
         Highest rates of the calls that are made; retries come on top.
-    prices : tuple of (float, float), or mapping of model to them, default=None
-        Price of a million tokens in, and of a million out, in any currency.
+    prices : tuple of two or three floats, or mapping of model to them, default=None
+        Price of a million tokens in, of a million out and, where it differs, of a million in that
+        the endpoint had in its cache of prompts, in any currency.
     budget : float, default=None
         What a pass (a ``fit`` with labels, a ``predict_proba``) may cost at most, in the currency
         of ``prices``. Calls that could pass it are not made; their failure says so.
@@ -115,21 +125,24 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
     prompts_ : PromptBank
-    combination_ : Combination
-        Weights of the members, temperature and bias per class.
+    combination_ : Combination, or list of them
+        Weights of the members, temperature and bias per class. Where several labels may apply,
+        one for each label, of no and yes.
+    lead_ : float or None
+        How far the leading label must be ahead; None where all members are asked.
     members_ : list of (model, prompt id)
         The members of the ensemble.
     scores_ : ndarray of shape (n, n_members, n_classes)
-        Scores of the last ``predict_proba``; NaN where a member gave no answer.
+        Scores of the last ``predict_proba``; NaN where a member gave no answer, or was not asked.
     votes_ : ndarray of object, shape (n, n_members)
-        The likeliest label of each member; None where it gave none.
+        The likeliest label of each member, or a tuple of labels; None where it gave none.
     agreement_ : ndarray of shape (n,)
         Share of the members with an answer that vote for the commonest label; NaN where none.
     failures_ : list of dict
         Questions of the last pass without an answer: ``row``, ``model``, ``prompt``, ``reason``.
     usage_ : dict
-        What the last pass used: ``calls``, ``cached``, ``failed``, ``tokens_in``, ``tokens_out``,
-        ``cost``.
+        What the last pass used: ``calls``, answers ``cached`` and ``failed``, ``tokens_in``,
+        ``tokens_out``, ``tokens_cached`` of those in, and ``cost``.
 
     See Also
     --------
@@ -163,30 +176,16 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
+        **BaseAnnotator._parameter_constraints,
         "classes": ["array-like", None],
-        "model": [str, callable, list],
-        "prompts": [PromptBank, None],
-        "task": [str],
         "definitions": [Mapping, None],
+        "multilabel": ["boolean"],
         "n_examples": [Interval(Integral, 0, None, closed="left")],
         "scoring": [StrOptions(SCORINGS.keys())],  # a view: ways that are added count
+        "stop_when_sure": ["boolean", Interval(Real, 0, None, closed="neither")],
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "sampling_temperature": [Interval(Real, 0, None, closed="left")],
         "learn": [tuple, list],
-        "base_url": [str, None],
-        "api_key_env": [str],
-        "extra_body": [Mapping, None],
-        "cache": [str, Path, None],
-        "concurrency": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "timeout": [Interval(Real, 0, None, closed="neither")],
-        "max_retries": [Interval(Integral, 0, None, closed="left")],
-        "requests_per_minute": [Interval(Real, 0, None, closed="neither"), None],
-        "tokens_per_minute": [Interval(Real, 0, None, closed="neither"), None],
-        "prices": [tuple, list, Mapping, None],
-        "budget": [Interval(Real, 0, None, closed="left"), None],
-        "token_budget": [Interval(Integral, 0, None, closed="left"), None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -197,8 +196,11 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         prompts: PromptBank | None = None,
         task: str = "the label",
         definitions: Mapping[Any, str] | None = None,
+        multilabel: bool = False,
         n_examples: int = 0,
         scoring: str = "auto",
+        utterances_per_call: int | str = 1,
+        stop_when_sure: bool | float = False,
         n_samples: int = 5,
         sampling_temperature: float = 1.0,
         learn: Sequence[str] = LEARNABLE,
@@ -211,7 +213,7 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         max_retries: int = 6,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
-        prices: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
+        prices: tuple[float, ...] | Mapping[str, tuple[float, ...]] | None = None,
         budget: float | None = None,
         token_budget: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
@@ -222,8 +224,11 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         self.prompts = prompts
         self.task = task
         self.definitions = definitions
+        self.multilabel = multilabel
         self.n_examples = n_examples
         self.scoring = scoring
+        self.utterances_per_call = utterances_per_call
+        self.stop_when_sure = stop_when_sure
         self.n_samples = n_samples
         self.sampling_temperature = sampling_temperature
         self.learn = learn
@@ -253,8 +258,9 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         ----------
         X : DataFrame, ndarray or sequence of str
             Utterances, as for :meth:`DialoguePreferenceClassifier.fit`, with whole dialogues.
-        y_human : array-like of shape (n,), default=None
-            Human labels; None, NaN or pd.NA where missing.
+        y_human : array-like of shape (n,) or (n, n_classes), default=None
+            Human labels; None, NaN or pd.NA where missing. 2-D where several labels may apply:
+            0, 1 or missing for each.
 
         Returns
         -------
@@ -267,46 +273,78 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         EndpointError
             If there are labels, and the endpoint cannot be used.
         """
-        params = self.get_params(deep=False)
-        validate_parameter_constraints(
-            self._parameter_constraints, params, caller_name=type(self).__name__
-        )
-        models = models_from(params)
-        check_settings(params, models)
+        models = self._start()
         dialogues = check_dialogues(X, precomputed=False)
         n_examples = self.n_examples or sum(prompt.n_examples for prompt in self.prompts or ())
-        labels, self.classes_ = check_labels(y_human, len(dialogues), self.classes, n_examples)
+        labels, self.classes_ = check_labels(
+            y_human, len(dialogues), self.classes, n_examples, self.multilabel
+        )
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        if self.prompts is None:
-            self.prompts_ = PromptBank.default(
-                self.task,
-                self.classes_.tolist(),
-                self.definitions,
-                n_examples=self.n_examples,
-                random_state=seed,
-            )
-        else:
-            check_prompts(self.prompts, self.classes_)
-            self.prompts_ = self.prompts
+        self.prompts_ = self._bank(seed)
         on_disk = self.cache not in (None, "auto")
         check_members(models, self.prompts_, self.scoring, given=self.model, on_disk=on_disk)
         for result in ("scores_", "votes_", "agreement_"):
             self.__dict__.pop(result, None)
-        self._memory: AnswerCache | None = None
-        self._token_ratio: dict[str, float] = {}  # billed for each token counted, by model
         known = labelled_rows(dialogues, labels)
-        self._examples = Examples.drawn_from(dialogues, known, self.classes_[labels[known]], seed)
+        shown = self._examples_among(labels, known)
+        self._examples = Examples.drawn_from(dialogues, *shown, seed)
         self.members_ = self._panel().members
-        self.combination_ = Combination.plain(len(self.members_), len(self.classes_))
-        if len(known) and self.learn:
-            self.combination_ = fit_combination(
-                self._annotate(dialogues, known),
-                labels[known],
-                dialogues.group[known],
-                seed=seed,
-                **{part: part in self.learn for part in LEARNABLE},
-            )
+        self.lead_ = None
+        if self.stop_when_sure is not False:
+            given = self.stop_when_sure
+            self.lead_ = DEFAULT_LEAD if given is True else float(given)
+        self.combination_ = self._ensemble.plain(len(self.members_), len(self.classes_))
+        if len(known) and (self.learn or self.stop_when_sure is True):
+            self._learn(dialogues, known, labels[known], seed)
         return self
+
+    def _bank(self, seed: int) -> PromptBank:
+        if self.prompts is not None:
+            stretches = self.utterances_per_call != 1
+            check_prompts(self.prompts, self.classes_, self.multilabel, stretches)
+            return self.prompts
+        return PromptBank.default(
+            self.task,
+            self.classes_.tolist(),
+            self.definitions,
+            n_examples=self.n_examples,
+            random_state=seed,
+            multilabel=self.multilabel,
+            stretches=self.utterances_per_call != 1,
+        )
+
+    def _examples_among(
+        self, labels: NDArray[Any], known: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], list[Any]]:
+        """Rows that prompts can show as examples, and their labels."""
+        if not self.multilabel:
+            return known, list(self.classes_[labels[known]])
+        whole = known[~np.isnan(labels[known]).any(axis=1)]
+        return whole, [tuple(self.classes_[row == 1].tolist()) for row in labels[whole]]
+
+    def _learn(
+        self, dialogues: Dialogues, rows: NDArray[np.int64], labels: NDArray[Any], seed: int
+    ) -> None:
+        """How answers are combined, and when enough have come, from rows with human labels."""
+        groups = dialogues.group[rows]
+        if self.stop_when_sure is True:
+            scores = self._annotate(dialogues, rows, lead=None)
+            order = asking_order(len(self.members_) // len(self.prompts_), len(self.prompts_))
+            self.lead_ = choose_threshold(
+                scores, labels, groups, order, multilabel=self.multilabel, seed=seed
+            )
+            scores = stopped(scores, self.lead_, order, multilabel=self.multilabel)
+        else:
+            scores = self._annotate(dialogues, rows, self.lead_)
+        parts = {part: part in self.learn for part in LEARNABLE}
+        self.combination_ = self._ensemble.fit_combination(
+            scores, labels, groups, seed=seed, **parts
+        )
+
+    @property
+    def _ensemble(self) -> Any:
+        """How answers become scores: of one label, or of any number."""
+        return several_labels if self.multilabel else ensemble
 
     # -- labelling --------------------------------------------------------------------------
 
@@ -321,8 +359,9 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n, n_classes)
-            Rows sum to 1, columns in the order of ``classes_``; NaN where no prompt got an
-            answer, see ``failures_``.
+            Columns in the order of ``classes_``. Rows sum to 1 or, where several labels may
+            apply, hold the probability of each; NaN where no prompt got an answer, see
+            ``failures_``.
 
         Raises
         ------
@@ -333,10 +372,10 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "combination_")
         dialogues = check_dialogues(X, precomputed=False)
-        self.scores_ = self._annotate(dialogues, np.arange(len(dialogues)))
-        self.votes_ = votes(self.scores_, self.classes_)
-        self.agreement_ = agreement(self.scores_)
-        combined = combine(self.scores_, self.combination_)
+        self.scores_ = self._annotate(dialogues, np.arange(len(dialogues)), self.lead_)
+        self.votes_ = self._ensemble.votes(self.scores_, self.classes_)
+        self.agreement_ = self._ensemble.agreement(self.scores_)
+        combined = self._ensemble.combine(self.scores_, self.combination_)
         if lost := int(np.isnan(combined[:, 0]).sum()):
             warnings.warn(
                 f"{lost} of {len(combined)} utterances got no answer and are NaN; failures_ says "
@@ -356,11 +395,17 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n,)
-            Of the labels' type; of object, with None, where an utterance got no answer.
+        ndarray of shape (n,) or (n, n_classes)
+            Of the labels' type; of object, with None, where an utterance got no answer. Where
+            several labels may apply, 1 for each of at least 0.5, else 0, and NaN without an
+            answer.
         """
         scores = self.predict_proba(X)
         missing = np.isnan(scores[:, 0])
+        if self.multilabel:
+            table = (np.nan_to_num(scores) >= 0.5).astype(float)
+            table[missing] = np.nan
+            return table if missing.any() else table.astype(np.int64)
         labels = self.classes_[np.nan_to_num(scores).argmax(axis=1)]
         if missing.any():
             labels = labels.astype(object)
@@ -374,8 +419,9 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
         ----------
         X : DataFrame, ndarray or sequence of str
             As for :meth:`predict_proba`.
-        y : array-like of shape (n,)
-            Human labels, missing where None, NaN or pd.NA.
+        y : array-like of shape (n,) or (n, n_classes)
+            Human labels, missing where None, NaN or pd.NA. Where several labels may apply, a row
+            is right if all that it has are.
         sample_weight : array-like of shape (n,), default=None
             Weights of the rows.
 
@@ -389,103 +435,51 @@ class LLMAnnotator(ClassifierMixin, BaseEstimator):
             If no row has a label.
         """
         labels = label_array(y)
-        known = ~missing_in(labels)
+        if self.multilabel:
+            labels = indicator_table(labels, "y")
+        missing = np.isnan(labels) if self.multilabel else missing_in(labels)
+        known = ~(missing.all(axis=1) if self.multilabel else missing)
         if not known.any():
             raise ValueError("score needs labels, but all of y is missing")
         right = self.predict(X).astype(object) == labels.astype(object)
+        if self.multilabel:
+            right = (right | missing).all(axis=1)
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
         return float(np.average(right[known], weights=weight))
 
-    def estimate_cost(self, X: Any) -> Bunch:
-        """What labelling would take, without asking anything.
-
-        Tokens are counted without a tokenizer, and corrected by what known answers were billed.
-
-        Parameters
-        ----------
-        X : DataFrame, ndarray or sequence of str
-            As for :meth:`predict_proba`.
-
-        Returns
-        -------
-        Bunch
-            ``calls`` to make, ``cached`` answers, ``tokens_in``, ``tokens_out``, ``cost``.
-        """
-        check_is_fitted(self, "combination_")
-        dialogues = check_dialogues(X, precomputed=False)
-        return estimate(self._panel(), dialogues, self._token_ratio)
-
-    def card(self, format: str = "markdown") -> str:
-        """What was asked, of which models, at what cost, and how far the answers agree.
-
-        Parameters
-        ----------
-        format : {"markdown", "json"}, default="markdown"
-            JSON also has the whole prompts.
-
-        Returns
-        -------
-        str
-
-        Raises
-        ------
-        NotFittedError
-            If nothing was labelled yet.
-        ValueError
-            If the format is another.
-        """
-        check_is_fitted(self, "scores_")
-        if format not in ("markdown", "json"):
-            raise ValueError(f"format must be 'markdown' or 'json', got {format!r}")
-        content = card_content(
+    def _card_content(self) -> dict[str, Any]:
+        return card_content(
             self._panel(),
             date=self._date,
             base_url=self.base_url,
             scores=self.scores_,
             agreement=self.agreement_,
             combination=self.combination_,
+            lead=self.lead_,
             usage=self.usage_,
             failures=self.failures_,
         )
-        if format == "json":
-            return json.dumps(content, indent=1, ensure_ascii=False)
-        return card_markdown(content)
 
     # -- one pass ---------------------------------------------------------------------------
 
-    def _annotate(self, dialogues: Dialogues, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Scores of the rows by each member."""
-        self._date = datetime.now(UTC).isoformat(timespec="seconds")
-        record = Record()
-        try:
-            return label_rows(self._panel(), dialogues, rows, record)
-        finally:  # what was used counts, also where the pass is cut short
-            self.usage_, self.failures_ = asdict(record.usage), record.failures
-            self._token_ratio |= record.token_ratio
-            if record.lost:
-                warnings.warn(
-                    f"{record.lost} answers of the cache were damaged and are lost; they are "
-                    "asked for again",
-                    UserWarning,
-                    stacklevel=3,
-                )
+    def _annotate(
+        self, dialogues: Dialogues, rows: NDArray[np.int64], lead: float | None
+    ) -> NDArray[np.float64]:
+        """Scores of the rows by each member, or by as many as it takes to be ahead by a lead."""
+        panel = self._panel()
+        shown = [prompt.classes for _ in panel.models for prompt in panel.prompts]
+        classes = self.classes_.tolist()
+        answers = Answers(rows, panel.members, classes, shown, panel.settings.scoring)
+        done = None
+        if lead is not None:
+
+            def done(answers: Answers) -> NDArray[np.bool_]:
+                return is_sure(answers.scores, lead, multilabel=self.multilabel)
+
+        self._pass(dialogues, rows, answers, done)
+        return answers.scores
 
     def _panel(self) -> Panel:
-        """Who is asked, how, and within what limits, by the parameters as they are now."""
-        if self._memory is None:
-            self._memory = AnswerCache(":memory:")
         params = self.get_params(deep=False)
-        return Panel.from_params(
-            params, self.prompts_, self._examples, self.classes_, self._memory
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        return {**state, "_memory": None} if "_memory" in state else state
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        tags.target_tags.required = False
-        return tags
+        memory = self._answer_memory()
+        return Panel.from_params(params, self.prompts_, self._examples, self.classes_, memory)

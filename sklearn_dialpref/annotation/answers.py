@@ -57,7 +57,7 @@ class Answers:
         try:
             if isinstance(outcome, str):
                 raise OffList(outcome)
-            scores = label_scores(outcome, question.codes, self.scoring)
+            scores = label_scores(outcome, question.form, self.scoring)
         except OffList as error:
             model, prompt = self.members[question.member]
             self._failures.append(

@@ -24,12 +24,14 @@ class Usage:
     Attributes
     ----------
     calls : int
-        Questions that were asked and answered.
+        Calls that were made and answered.
     cached : int
-        Questions whose answer was there already.
+        Questions, of an utterance by a prompt, whose answer was there already.
     failed : int
         Questions without an answer.
     tokens_in, tokens_out : int
+    tokens_cached : int
+        How many of ``tokens_in`` came from the endpoint's cache of prompts.
     cost : float
         In the currency of the prices; 0 without prices.
     """
@@ -39,6 +41,7 @@ class Usage:
     failed: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_cached: int = 0
     cost: float = 0.0
 
     @property
@@ -63,7 +66,7 @@ class Limits:
         In the currency of ``price``.
     token_budget : int or None
     price : tuple of float
-        Of a million tokens in, and out.
+        Of a million tokens in, out, and in from the endpoint's cache of prompts.
     """
 
     concurrency: int = 16
@@ -71,11 +74,17 @@ class Limits:
     tokens_per_minute: float | None = None
     budget: float | None = None
     token_budget: int | None = None
-    price: tuple[float, float] = (0.0, 0.0)
+    price: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-    def cost(self, tokens_in: float, tokens_out: float) -> float:
+    def cost(self, tokens_in: float, tokens_out: float, tokens_cached: float = 0) -> float:
         """In the currency of ``price``."""
-        return (tokens_in * self.price[0] + tokens_out * self.price[1]) / 1e6
+        new, out, cached = self.price
+        tokens = (tokens_in - tokens_cached) * new + tokens_out * out + tokens_cached * cached
+        return tokens / 1e6
+
+    def most_cost(self, tokens_in: float, tokens_out: float) -> float:
+        """The most that it may be, whatever comes from a cache."""
+        return max(self.cost(tokens_in, tokens_out, part) for part in (0, tokens_in))
 
 
 class Ledger:
@@ -111,7 +120,7 @@ class Ledger:
         """
         limits = self.limits
         tokens_in *= self.excess
-        tokens, cost = tokens_in + tokens_out, limits.cost(tokens_in, tokens_out)
+        tokens, cost = tokens_in + tokens_out, limits.most_cost(tokens_in, tokens_out)
         all_tokens = self.before.tokens + self.usage.tokens + self.reserved_tokens + tokens
         if limits.token_budget is not None and all_tokens > limits.token_budget:
             return None
@@ -135,6 +144,7 @@ class Ledger:
         if answer.tokens_in:
             self.counted += counted
             self.excess = max(self.excess, answer.tokens_in / most_in)
+        self.usage.tokens_cached += min(answer.tokens_cached, answer.tokens_in)
         self._add(answer.tokens_in, answer.tokens_out)
 
     def bill_lost(self, tokens_in: int, tokens_out: int, counted: int) -> None:
@@ -148,7 +158,7 @@ class Ledger:
         usage = self.usage
         usage.tokens_in += tokens_in
         usage.tokens_out += tokens_out
-        usage.cost = self.limits.cost(usage.tokens_in, usage.tokens_out)
+        usage.cost = self.limits.cost(usage.tokens_in, usage.tokens_out, usage.tokens_cached)
 
 
 def count_tokens(messages: Messages) -> int:
@@ -179,7 +189,14 @@ def most_tokens(messages: Messages) -> int:
     return written + TEMPLATE_TOKENS
 
 
-def price_of(model: str, prices: Any) -> tuple[float, float]:
-    """Of a million tokens in and out, by a pair for all models or by name; 0 where unknown."""
+def price_of(model: str, prices: Any) -> tuple[float, float, float]:
+    """Of a million tokens in, out, and in from a cache; 0 where unknown.
+
+    ``prices`` is (in, out) or (in, out, cached), for all models or by name. Without a price of
+    their own cached tokens cost what others do.
+    """
     price = prices.get(model) if isinstance(prices, Mapping) else prices
-    return (0.0, 0.0) if price is None else (float(price[0]), float(price[1]))
+    if price is None:
+        return 0.0, 0.0, 0.0
+    new, out, *cached = (float(one) for one in price)
+    return new, out, cached[0] if cached else new

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,7 +41,7 @@ MISPLACED = """
 SELECT 1 FROM (SELECT key, model, lag(key) OVER () AS before FROM answers NOT INDEXED)
 WHERE key <= before OR model IS NULL LIMIT 1
 """
-PUT = "INTO answers (key, model, prompt_id, answer, checksum) VALUES (?, ?, ?, ?, ?)"
+PUT = "INTO answers (key, model, prompt_id, answer, checksum) VALUES"
 
 
 def default_cache() -> Path:
@@ -221,10 +221,26 @@ class AnswerCache:
         answer : dict
             What JSON can hold.
         """
-        stored = json.dumps(answer, ensure_ascii=False, allow_nan=False)
-        how = "REPLACE" if key in self.lost else "IGNORE"
-        checksum = _checksum(key.encode(), stored.encode())
-        self.execute(f"INSERT OR {how} {PUT}", (key, model, prompt_id, stored, checksum))
+        self.put_many({key: answer}, model, prompt_id)
+
+    def put_many(self, answers: Mapping[str, dict[str, Any]], model: str, prompt_id: str) -> None:
+        """Write a few answers by key at once, as :meth:`put` does.
+
+        Parameters
+        ----------
+        answers : mapping of str to dict
+        model, prompt_id : str
+        """
+        lost = self.lost.intersection(answers)
+        for how, keys in (("REPLACE", lost), ("IGNORE", answers.keys() - lost)):
+            values: list[Any] = []
+            for key in keys:
+                stored = json.dumps(answers[key], ensure_ascii=False, allow_nan=False)
+                checksum = _checksum(key.encode(), stored.encode())
+                values += [key, model, prompt_id, stored, checksum]
+            if values:
+                rows = ", ".join(["(?, ?, ?, ?, ?)"] * len(keys))
+                self.execute(f"INSERT OR {how} {PUT} {rows}", values)
 
     def execute(self, statement: str, values: Any = ()) -> tuple[list[Any], int]:
         """Run one statement, in a transaction of its own.

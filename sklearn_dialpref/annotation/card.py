@@ -22,7 +22,8 @@ def card_content(
     base_url: str | None,
     scores: NDArray[np.float64],
     agreement: NDArray[np.float64],
-    combination: Combination,
+    combination: Combination | list[Combination],
+    lead: float | None,
     usage: dict[str, Any],
     failures: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -39,7 +40,10 @@ def card_content(
         Of that pass.
     agreement : ndarray of shape (n,)
         Of the members in it.
-    combination : Combination
+    combination : Combination or list of Combination
+        A list has one for each of several labels.
+    lead : float or None
+        At which no further member was asked.
     usage : dict
         Of that pass.
     failures : sequence of mapping
@@ -55,16 +59,32 @@ def card_content(
         "models": [model.name for model in panel.models],
         "base_url": base_url,
         "classes": panel.classes.tolist(),
+        "multilabel": panel.prompts.multilabel,
+        "utterances_per_call": panel.settings.utterances_per_call,
+        "lead": lead,
         "settings": panel.settings.to_dict(),
         "prompts": [{"id": prompt.id, **prompt.to_dict()} for prompt in panel.prompts],
         "utterances": len(answered),
         "without_answer": int((~answered.any(axis=1)).sum()),
         "agreement": float(agreement.mean()) if len(agreement) else None,
-        "weights": combination.weights.tolist(),
-        "temperature": combination.temperature,
-        "bias": combination.bias.tolist(),
+        **_learned(combination),
         "usage": usage,
         "failures": dict(Counter(failure["reason"] for failure in failures)),
+    }
+
+
+def _learned(combination: Combination | list[Combination]) -> dict[str, Any]:
+    """Weights, temperature and bias; of several labels, a list of each."""
+    if isinstance(combination, Combination):
+        return {
+            "weights": combination.weights.tolist(),
+            "temperature": combination.temperature,
+            "bias": combination.bias.tolist(),
+        }
+    return {
+        "weights": [one.weights.tolist() for one in combination],
+        "temperature": [one.temperature for one in combination],
+        "bias": [float(one.bias[1] - one.bias[0]) for one in combination],
     }
 
 
@@ -81,7 +101,7 @@ def card_markdown(content: dict[str, Any]) -> str:
     str
     """
     usage, settings = content["usage"], content["settings"]
-    agreement = content["agreement"]
+    agreement, temperature = content["agreement"], np.ravel(content["temperature"])
     lines = [
         "# Labels from language models",
         "",
@@ -89,12 +109,20 @@ def card_markdown(content: dict[str, Any]) -> str:
         f"- Models: {', '.join(content['models'])} at {content['base_url'] or 'OpenAI or own'}",
         f"- Classes: {', '.join(str(label) for label in content['classes'])}",
         "- Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()),
+        f"- Labels of an utterance: {'any number' if content['multilabel'] else 'one'}",
+        f"- Utterances of a call: {content['utterances_per_call']}",
+        f"- Members: all {len(content['prompts']) * len(content['models'])} asked"
+        if content["lead"] is None
+        else f"- Members: asked in turn, until a label is {content['lead']:g} answers ahead",
         f"- Utterances: {content['utterances']}, without an answer: {content['without_answer']}",
         f"- Mean agreement: {'none' if agreement is None else f'{agreement:.3f}'}",
-        f"- Calls: {usage['calls']} made, {usage['cached']} known before, "
+        f"- Calls: {usage['calls']} made; answers: {usage['cached']} known before, "
         f"{usage['failed']} failed",
-        f"- Tokens: {usage['tokens_in']} in, {usage['tokens_out']} out; cost {usage['cost']:.4f}",
-        f"- Temperature: {content['temperature']:.3f}; bias: "
+        f"- Tokens: {usage['tokens_in']} in ({usage['tokens_cached']} of them cached), "
+        f"{usage['tokens_out']} out; cost {usage['cost']:.4f}",
+        "- Temperature: "
+        + ", ".join(f"{value:.3f}" for value in temperature)
+        + "; bias: "
         + ", ".join(f"{value:+.3f}" for value in content["bias"]),
         "",
         "## Prompts",

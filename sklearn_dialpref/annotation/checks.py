@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import is_missing
-from sklearn_dialpref._labels.targets import check_targets
+from sklearn_dialpref._labels.targets import check_targets, class_names
 
 from .bank import PromptBank
 from .models import CallableModel, Model
@@ -66,28 +66,30 @@ def _check_prices(given: Any, budget: float | None, names: set[str]) -> None:
         if price is None:
             continue
         pair = price if isinstance(price, tuple | list | np.ndarray) else ()
-        if len(pair) != 2 or not all(
+        if len(pair) not in (2, 3) or not all(
             isinstance(p, NUMBERS) and 0 <= p <= MOST_PRICE for p in pair
         ):
             raise ValueError(
-                f"prices must be (in, out) of a million tokens, two numbers of at least 0, got "
-                f"{price!r}"
+                f"prices must be (in, out) or (in, out, cached) of a million tokens, numbers of "
+                f"at least 0, got {price!r}"
             )
 
 
 def check_labels(
-    y_human: Any, n_rows: int, classes: Any, n_examples: int
-) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    y_human: Any, n_rows: int, classes: Any, n_examples: int, multilabel: bool = False
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Position of each row's label among the classes, -1 where missing; and the classes.
 
-    ``n_examples`` is how many labelled utterances the prompts show.
+    Where ``multilabel``: 0, 1 or NaN for each row and class. ``n_examples`` is how many labelled
+    utterances the prompts show.
     """
     if y_human is not None and not is_missing(y_human).all():
         targets = check_targets(y_human, None, n_rows, classes)
-        if targets.multilabel:
+        if targets.multilabel != multilabel:
             raise ValueError(
-                "y_human is 2-D (multilabel), but an annotator gives one label per utterance; "
-                "use one annotator for each label, with classes=[0, 1]"
+                "y_human is 2-D, 0 or 1 for each of several labels; set multilabel=True"
+                if targets.multilabel
+                else "multilabel=True takes a 2-D y_human, 0 or 1 for each label, got 1-D labels"
             )
         return targets.human, targets.classes
     if n_examples:
@@ -97,6 +99,9 @@ def check_labels(
         )
     if classes is None:
         raise ValueError("without human labels the classes must be named: classes=[...]")
+    if multilabel:
+        names = class_names(check_classes(classes, fewest=1))
+        return np.full((n_rows, len(names)), np.nan), names
     labels = list(check_classes(classes))
     names = np.unique(np.asarray(labels))
     if set(names.tolist()) != set(labels) or len(names) < 2 or len(names) != len(labels):
@@ -106,12 +111,29 @@ def check_labels(
     return np.full(n_rows, -1), names
 
 
-def check_prompts(prompts: PromptBank, classes: NDArray[Any]) -> None:
-    """Raise a ValueError unless the bank that was given asks for these classes."""
+def check_prompts(
+    prompts: PromptBank, classes: NDArray[Any], multilabel: bool, stretches: bool
+) -> None:
+    """Raise a ValueError unless the bank that was given asks for these classes in this way."""
     if set(prompts.classes) != set(classes.tolist()):
         raise ValueError(
             f"the prompts ask for {prompts.classes} but the classes are {classes.tolist()}; "
             "build the bank for these"
+        )
+    if prompts.multilabel != multilabel:
+        raise ValueError(
+            f"multilabel is {multilabel} but that of the prompts is {prompts.multilabel}; build "
+            "the bank for it"
+        )
+    if prompts.for_stretches and not stretches:
+        raise ValueError(
+            "the prompts show turns, several utterances at once, but utterances_per_call is 1; "
+            "set it to a higher number or 'dialogue'"
+        )
+    if stretches and not prompts.for_stretches:
+        raise ValueError(
+            "utterances_per_call is not 1, but the prompts show one utterance; give prompts with "
+            "the placeholders turns and numbers, or set it to 1"
         )
 
 

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .billing import Ledger, count_tokens, most_tokens
 from .completion import Completion, EndpointError, Messages, NoAnswer
+from .forms import Asked, Form
 from .leases import RENEW_SECONDS, Leases
 from .models import Model, Settings
+from .splitting import split
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
 
     from .cache import AnswerCache
 
-__all__ = ["Question", "ask_all", "run_async"]
+__all__ = ["Call", "Question", "ask_all", "run_async"]
 
 T = TypeVar("T")
 
@@ -30,6 +33,7 @@ LOOK_SECONDS = 0.1  # between two looks for the answers that other processes are
 BROKEN_RETRIES = 4  # of an answer that came, but is of no use; the SDK retries the rest
 DEAD_AT_START = 3  # outages without any answer before: nothing is there
 WRONG_AT_START = 10  # failures of any kind without any answer before
+STRETCH_RETRIES = 2  # of turns that the answer about a stretch leaves out
 MOST_OUTAGES = 20  # in a row, and at least two for each call at once: it is gone
 
 
@@ -47,17 +51,60 @@ class Question:
     key : str
         Of the cache.
     prompt_id : str
-    messages : list of dict
-    codes : tuple of str
+    form : Form
         What may be answered.
+    number : int, default=0
+        Of the turn in its stretch; 0 where it is asked about alone.
     """
 
     row: int
     member: int
     key: str
     prompt_id: str
-    messages: Messages
-    codes: tuple[str, ...]
+    form: Form
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """Questions that are asked at once.
+
+    Attributes
+    ----------
+    questions : tuple of Question
+        By one prompt; one, or turns of a stretch.
+    write : callable
+        Of the numbers that are asked about; the messages.
+    write_alone : callable, default=None
+        Of one number; the messages that show its turn without the rest of the stretch.
+    alone : bool, default=False
+        Whether that is what is shown.
+    """
+
+    questions: tuple[Question, ...]
+    write: Callable[[Sequence[int]], Messages]
+    write_alone: Callable[[int], Messages] | None = None
+    alone: bool = False
+
+    @cached_property
+    def messages(self) -> Messages:
+        """What is sent."""
+        numbers = self.asked.numbers
+        if self.alone and self.write_alone is not None:
+            return self.write_alone(*numbers)
+        return self.write(numbers)
+
+    @cached_property
+    def asked(self) -> Asked:
+        """What is to be answered."""
+        numbers = tuple(question.number for question in self.questions if question.number)
+        return Asked(self.questions[0].form, numbers)
+
+    def about(self, questions: Sequence[Question], alone: bool = False) -> Call:
+        """The call that asks these of its questions."""
+        if len(questions) == len(self.questions) and alone == self.alone:
+            return self  # with the messages that were written already
+        return replace(self, questions=tuple(questions), alone=alone)
 
 
 Deliver = Callable[[Question, Completion | str], None]
@@ -65,7 +112,7 @@ Deliver = Callable[[Question, Completion | str], None]
 
 def ask_all(
     model: Model,
-    questions: Iterable[Question],
+    calls: Iterable[Call],
     settings: Settings,
     ledger: Ledger,
     cache: AnswerCache,
@@ -79,7 +126,7 @@ def ask_all(
     Parameters
     ----------
     model : OpenAIModel or CallableModel
-    questions : iterable of Question
+    calls : iterable of Call
         Taken as they are needed.
     settings : Settings
     ledger : Ledger
@@ -93,11 +140,11 @@ def ask_all(
     EndpointError
         If the endpoint cannot be used at all, or no longer.
     """
-    run_async(_Pass(model, settings, ledger, cache, deliver).run(iter(questions)))
+    run_async(_Pass(model, settings, ledger, cache, deliver).run(iter(calls)))
 
 
 class _Pass:
-    """Workers that take questions from one iterator."""
+    """Workers that take calls from one iterator."""
 
     def __init__(
         self,
@@ -111,11 +158,12 @@ class _Pass:
         self.cache, self.deliver = cache, deliver
         self.leases = Leases(cache.execute)
         self.same: dict[str, list[Question]] = {}  # of those being asked, by key
-        self.elsewhere: deque[Question] = deque()  # that another pass is asking
+        self.elsewhere: deque[Call] = deque()  # that another pass is making
         self.out_of_budget = False
         self.outages = 0  # in a row
+        self.lost_calls = 0
 
-    async def run(self, questions: Iterator[Question]) -> None:
+    async def run(self, calls: Iterator[Call]) -> None:
         limits = self.ledger.limits
         self.requests = _limiter(limits.requests_per_minute)
         self.tokens = _limiter(limits.tokens_per_minute)
@@ -125,7 +173,7 @@ class _Pass:
         async with self.model:
             renewal = asyncio.create_task(self._renew_leases())
             try:
-                await self._ask(questions)
+                await self._ask(calls)
                 # Nothing is claimed and no limit is used while waiting, so that two passes that
                 # wait for each other's last answers both get them.
                 while self.elsewhere:
@@ -141,8 +189,8 @@ class _Pass:
                 self.leases.release_all()
         raise first
 
-    async def _ask(self, questions: Iterator[Question]) -> None:
-        unanswered = self._unanswered(questions)
+    async def _ask(self, calls: Iterator[Call]) -> None:
+        unanswered = self._unanswered(calls)
         async with asyncio.TaskGroup() as group:
             for _ in range(self.ledger.limits.concurrency):
                 group.create_task(self._work(unanswered))
@@ -152,31 +200,44 @@ class _Pass:
             await asyncio.sleep(RENEW_SECONDS)
             self.leases.renew()
 
-    def _unanswered(self, questions: Iterator[Question]) -> Iterator[Question | None]:
-        """Questions that this pass has to ask; the others are delivered on the way.
+    def _unanswered(self, calls: Iterator[Call]) -> Iterator[Call | None]:
+        """Calls that this pass has to make; other answers are delivered on the way.
 
         None between two look-ups, when others should have their turn.
         """
-        while part := list(islice(questions, LOOKUP)):
+        while part := list(islice(calls, LOOKUP)):
             # with some that were asked elsewhere, so that few of them pile up
             part += [self.elsewhere.popleft() for _ in range(min(LOOKUP, len(self.elsewhere)))]
-            known = self._look_up([question.key for question in part])
-            for question in part:
-                key = question.key
-                if key in self.same:
-                    self.same[key].append(question)
-                elif answer := known.get(key):
-                    self._deliver_cached(question, answer)
-                elif not self.leases.claim(key):
-                    self.elsewhere.append(question)
-                # only now is it certain: it may have been answered since the look-up
-                elif answer := self._look_up([key]).get(key):
-                    self.leases.release(key)
-                    self._deliver_cached(question, answer)
-                else:
-                    self.same[key] = []
-                    yield question
+            known = self._look_up([one.key for call in part for one in call.questions])
+            for call in part:
+                mine, others = self._claimed(call.questions, known)
+                if others:
+                    self.elsewhere.append(call.about(others))
+                if mine:
+                    yield call.about(mine)
             yield None
+
+    def _claimed(
+        self, questions: Sequence[Question], known: dict[str, Completion]
+    ) -> tuple[list[Question], list[Question]]:
+        """The questions that this pass is to ask now, and those that another pass is asking."""
+        mine, others = [], []
+        for question in questions:
+            key = question.key
+            if key in self.same:
+                self.same[key].append(question)
+            elif answer := known.get(key):
+                self._deliver_cached(question, answer)
+            elif not self.leases.claim(key):
+                others.append(question)
+            # only now is it certain: it may have been answered since the look-up
+            elif answer := self._look_up([key]).get(key):
+                self.leases.release(key)
+                self._deliver_cached(question, answer)
+            else:
+                self.same[key] = []
+                mine.append(question)
+        return mine, others
 
     def _look_up(self, keys: list[str]) -> dict[str, Completion]:
         """The stored answers that can be read; the others count as lost."""
@@ -190,48 +251,78 @@ class _Pass:
         self.ledger.usage.cached += 1
         self.deliver(question, answer)
 
-    async def _work(self, unanswered: Iterator[Question | None]) -> None:
-        for question in unanswered:
-            if question is None:
+    async def _work(self, unanswered: Iterator[Call | None]) -> None:
+        for call in unanswered:
+            if call is None:
                 await asyncio.sleep(0)
-                continue
-            outcome = await self._outcome(question)
-            self.deliver(question, outcome)
-            if isinstance(outcome, Completion):  # stored once its scores were read
-                content = outcome.to_dict()
-                self.cache.put(question.key, self.model.name, question.prompt_id, content)
-            self.leases.release(question.key)
-            for same in self.same.pop(question.key):
-                if isinstance(outcome, Completion):
-                    self._deliver_cached(same, outcome)
-                else:
-                    self.ledger.usage.failed += 1
-                    self.deliver(same, outcome)
+            else:
+                again = min(self.model.max_retries, STRETCH_RETRIES) if call.asked.numbers else 0
+                await self._make(call, again)
 
-    async def _outcome(self, question: Question) -> Completion | str:
-        """The answer, or the reason why there is none."""
+    async def _make(self, call: Call, again: int) -> None:
+        """Make a call and take in what it answers.
+
+        Turns of a stretch that the answer leaves out are asked about again: together, then each
+        without the others. The latter at once where all was refused, as one turn may be why.
+        """
+        outcomes, refused = await self._outcome(call)
+        pairs = list(zip(call.questions, outcomes, strict=True))
+        left = [question for question, outcome in pairs if _is_none(outcome)]
+        if refused is None or not again:
+            left = []
+        self._take_in([pair for pair in pairs if pair[0] not in left])
+        if left and again == STRETCH_RETRIES and not refused:
+            await self._make(call.about(left), again - 1)
+        else:
+            for question in left:
+                await self._make(call.about([question], alone=True), 0)
+
+    async def _outcome(self, call: Call) -> tuple[list[Completion | str], bool | None]:
+        """The answer about each question, or the reason why there is none.
+
+        And whether all was refused; None if it is not the call that is at fault.
+        """
         try:
-            answer = await self._answer(question)
+            answer = await self._answer(call)
         except NoAnswer as error:
-            self.ledger.usage.failed += 1
-            if not isinstance(error, OutOfBudget):
+            in_budget = not isinstance(error, OutOfBudget)
+            if in_budget:
+                self.lost_calls += 1
                 self._check_alive(error)
-            return str(error)
+            refused = True if in_budget and not error.outage else None
+            return [str(error)] * len(call.questions), refused
         self.outages = 0
-        return answer
+        return split(answer, call.asked), answer.filtered
 
-    async def _answer(self, question: Question) -> Completion:
-        counted = count_tokens(question.messages)
+    def _take_in(self, pairs: Sequence[tuple[Question, Completion | str]]) -> None:
+        """Deliver the outcomes, store those that are answers, and let others have the rest."""
+        for question, outcome in pairs:
+            self.deliver(question, outcome)
+        answered = {q.key: one.to_dict() for q, one in pairs if isinstance(one, Completion)}
+        if answered:  # stored once its scores were read; all at once, so that a kill splits none
+            self.cache.put_many(answered, self.model.name, pairs[0][0].prompt_id)
+        for question, outcome in pairs:
+            self.leases.release(question.key)
+            same = self.same.pop(question.key)
+            if isinstance(outcome, Completion):
+                for other in same:
+                    self._deliver_cached(other, outcome)
+            else:
+                self.ledger.usage.failed += 1 + len(same)
+                for other in same:
+                    self.deliver(other, outcome)
+
+    async def _answer(self, call: Call) -> Completion:
+        messages, asked = call.messages, call.asked
+        counted = count_tokens(messages)
         for attempt in range(BROKEN_RETRIES + 1):
             requests = self.model.most_requests(self.settings)
-            most_in = requests * most_tokens(question.messages)
-            most_out = requests * self.settings.answer_tokens(question.codes)
+            most_in = requests * most_tokens(messages)
+            most_out = requests * self.settings.answer_tokens(asked)
             reserved = await self._reserve(most_in, most_out)
             try:
                 await self._wait(self.ledger.ratio * counted + most_out)
-                answer = await self.model.complete(
-                    question.messages, question.codes, self.settings
-                )
+                answer = await self.model.complete(messages, asked, self.settings)
                 self.ledger.bill(answer, counted, most_in)
                 return answer
             except NoAnswer as error:
@@ -247,9 +338,12 @@ class _Pass:
         """Stop the pass if not this question is at fault, but what is asked."""
         usage, name = self.ledger.usage, self.model.name
         self.outages = self.outages + 1 if error.outage else 0
-        if not usage.calls and (self.outages >= DEAD_AT_START or usage.failed >= WRONG_AT_START):
+        if not usage.calls and (
+            self.outages >= DEAD_AT_START or self.lost_calls >= WRONG_AT_START
+        ):
             raise EndpointError(
-                f"the first {usage.failed} questions to {name} all failed, the last with: {error}"
+                f"the first {self.lost_calls} questions to {name} all failed, the last with: "
+                f"{error}"
             ) from None
         if self.outages >= max(MOST_OUTAGES, 2 * self.ledger.limits.concurrency):
             raise EndpointError(
@@ -293,6 +387,10 @@ def _limiter(per_minute: float | None) -> AsyncLimiter | None:
         return None
     burst = max(1.0, per_minute / 60)
     return AsyncLimiter(burst, 60 * burst / per_minute)
+
+
+def _is_none(outcome: Completion | str) -> bool:
+    return isinstance(outcome, str) or outcome.filtered
 
 
 # -- a loop of one's own --------------------------------------------------------------------

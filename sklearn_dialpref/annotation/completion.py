@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from numbers import Integral, Real
 from typing import Any
@@ -82,6 +82,11 @@ class Completion:
         As in the OpenAI API: "stop", "length", "content_filter".
     tokens_in, tokens_out : int
         As billed, at least 0.
+    tokens_cached : int
+        How many of ``tokens_in`` the endpoint had in its cache of prompts.
+    tokens : list of (str, dict of str to float), or None
+        Each token of the answer, and the logarithms of the probabilities of the likeliest in its
+        place. Needed where an answer holds several codes; not stored.
 
     Raises
     ------
@@ -94,6 +99,8 @@ class Completion:
     finish_reason: str = "stop"
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_cached: int = 0
+    tokens: list[tuple[str, dict[str, float]]] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.texts, list | tuple):
@@ -106,13 +113,18 @@ class Completion:
             "logprobs": None if self.logprobs is None else _checked_logprobs(self.logprobs),
             "tokens_in": _checked_tokens("tokens_in", self.tokens_in),
             "tokens_out": _checked_tokens("tokens_out", self.tokens_out),
+            "tokens_cached": _checked_tokens("tokens_cached", self.tokens_cached),
+            "tokens": None if self.tokens is None else _checked_places(self.tokens),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
         """What is stored of it."""
-        return dict(vars(self))
+        content = {name: value for name, value in vars(self).items() if name != "tokens"}
+        if not self.tokens_cached:  # so that earlier versions read it, too
+            del content["tokens_cached"]
+        return content
 
     @classmethod
     def from_dict(cls, content: Any) -> Completion | None:
@@ -160,6 +172,19 @@ def _checked_logprobs(logprobs: Any) -> dict[str, float]:
     return checked
 
 
+def _checked_places(tokens: Any) -> list[tuple[str, dict[str, float]]]:
+    if not isinstance(tokens, list | tuple):
+        raise BadAnswer(f"tokens must be a list of pairs, got {_described(tokens)}")
+    checked = []
+    for entry in tokens:
+        if not isinstance(entry, list | tuple) or len(entry) != 2:
+            raise BadAnswer(f"tokens must hold pairs of str and dict, got {_described(entry)}")
+        token, likeliest = entry
+        _check_text("a token", token)
+        checked.append((token, _checked_logprobs(likeliest)))
+    return checked
+
+
 def _as_float(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise BadAnswer(f"a log-probability must be a number, got {_described(value)}")
@@ -198,11 +223,10 @@ def read_completion(body: Any, key: str | None = None) -> Completion:
     try:
         choices = body["choices"]
         content = (choices[0].get("logprobs") or {}).get("content") or []
-        logprobs = None
-        if content:
-            likeliest = content[0].get("top_logprobs") or [content[0]]
-            logprobs = {entry["token"]: entry["logprob"] for entry in likeliest}
+        places = [(entry["token"], _likeliest(entry)) for entry in content]
+        logprobs = places[0][1] if places else None
         usage = body.get("usage") or {}
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
         contents = [choice["message"].get("content") for choice in choices]
         finish_reason = choices[0].get("finish_reason") or "stop"
         tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
@@ -211,9 +235,16 @@ def read_completion(body: Any, key: str | None = None) -> Completion:
             f"an answer that is not a whole completion ({type(error).__name__})"
         ) from None
     texts = ["" if text is None else text for text in contents]
-    tokens_in, tokens_out = (0 if number is None else number for number in tokens)
-    answer = Completion(texts, logprobs, finish_reason, tokens_in, tokens_out)
+    tokens_in, tokens_out, tokens_cached = (0 if n is None else n for n in (*tokens, cached))
+    several = places if len(places) > 1 else None
+    answer = Completion(
+        texts, logprobs, finish_reason, tokens_in, tokens_out, tokens_cached, several
+    )
     return answer if key is None else _without_key(answer, key)
+
+
+def _likeliest(entry: Any) -> dict[str, float]:
+    return {one["token"]: one["logprob"] for one in entry.get("top_logprobs") or [entry]}
 
 
 def _without_key(answer: Completion, key: str) -> Completion:
@@ -222,13 +253,15 @@ def _without_key(answer: Completion, key: str) -> Completion:
     def clean(text: str) -> str:
         return redact(text, key, KEY_PART_IN_ANSWERS)
 
-    logprobs = answer.logprobs
-    return Completion(
-        [clean(text) for text in answer.texts],
-        None if logprobs is None else {clean(token): value for token, value in logprobs.items()},
-        clean(answer.finish_reason),
-        answer.tokens_in,
-        answer.tokens_out,
+    def clean_all(logprobs: dict[str, float]) -> dict[str, float]:
+        return {clean(token): value for token, value in logprobs.items()}
+
+    return replace(
+        answer,
+        texts=[clean(text) for text in answer.texts],
+        logprobs=None if answer.logprobs is None else clean_all(answer.logprobs),
+        finish_reason=clean(answer.finish_reason),
+        tokens=answer.tokens and [(clean(token), clean_all(top)) for token, top in answer.tokens],
     )
 
 

@@ -17,6 +17,8 @@ __all__ = [
     "combine",
     "fit_bias",
     "fit_combination",
+    "held_out_losses",
+    "plain",
     "votes",
     "weighted_mean",
 ]
@@ -52,6 +54,9 @@ class Combination:
     def plain(cls, n_members: int, n_classes: int) -> Combination:
         """The mean of the members."""
         return cls(np.full(n_members, 1 / n_members), 1.0, np.zeros(n_classes))
+
+
+plain = Combination.plain
 
 
 def weighted_mean(scores: Scores, weights: Scores) -> Scores:
@@ -164,10 +169,9 @@ def fit_combination(
     if len(y) < FEWEST_ROWS or len(np.unique(groups)) < FEWEST_DIALOGUES:
         return Combination.plain(n_members, n_classes)
     allowed = {"temperature": temperature, "bias": bias, "weights": weights and n_members > 1}
-    folds = list(GroupKFold(FOLDS, shuffle=True, random_state=seed).split(y, y, groups))
-    losses = _held_out_losses(scores, y, folds, chosen)
+    losses = held_out_losses(scores, y, groups, chosen, seed)
     for part in (name for name, on in allowed.items() if on):
-        tried = _held_out_losses(scores, y, folds, (*chosen, part))
+        tried = held_out_losses(scores, y, groups, (*chosen, part), seed)
         gain = losses - tried
         if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
             chosen, losses = (*chosen, part), tried
@@ -192,14 +196,34 @@ def fit_bias(scores: Scores, y: NDArray[np.int64]) -> Combination:
     return _fit(scores, y, ("temperature", "bias"))
 
 
-def _held_out_losses(
+def held_out_losses(
     scores: Scores,
     y: NDArray[np.int64],
-    folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    groups: NDArray[np.int64],
     parts: tuple[str, ...],
+    seed: int,
 ) -> Scores:
+    """Log-loss of each row under a combination that was learned from other dialogues.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, A, K)
+        Each row has an answer.
+    y : ndarray of int, shape (n,)
+        Position of the human label among the classes.
+    groups : ndarray of int, shape (n,)
+        Dialogue of each row, of at least five.
+    parts : tuple of {"temperature", "bias", "weights"}
+        What is learned.
+    seed : int
+        Of the folds.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
     losses = np.empty(len(y))
-    for train, test in folds:
+    for train, test in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(y, y, groups):
         how = _fit(scores[train], y[train], parts)
         losses[test] = _losses(scores[test], y[test], how)
     return losses

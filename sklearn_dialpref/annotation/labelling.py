@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from tqdm.auto import tqdm
 
 from sklearn_dialpref._dialogues.validation import Dialogues
 
-from .answers import Answers
 from .billing import Ledger, Usage
 from .client import Question, ask_all
 from .completion import Completion
@@ -20,6 +20,20 @@ from .panel import Panel
 __all__ = ["Record", "label_rows"]
 
 SHOW_EVERY = 50  # answers, for calls and cost beside the progress bar
+
+
+class Answers(Protocol):
+    """What takes in the outcomes of a pass."""
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """Questions without an answer, and why."""
+
+    def deliver(self, question: Question, outcome: Completion | str) -> None:
+        """Take in an answer, or the reason why there is none."""
+
+
+Done = Callable[[Any], NDArray[np.bool_]]
 
 
 @dataclass
@@ -44,9 +58,14 @@ class Record:
 
 
 def label_rows(
-    panel: Panel, dialogues: Dialogues, rows: NDArray[np.int64], record: Record
-) -> NDArray[np.float64]:
-    """Ask, one model after the other, and take in the answers.
+    panel: Panel,
+    dialogues: Dialogues,
+    rows: NDArray[np.int64],
+    record: Record,
+    answers: Answers,
+    done: Done | None = None,
+) -> None:
+    """Ask, one model after the other, or one member after the other, and take in the answers.
 
     Parameters
     ----------
@@ -57,36 +76,57 @@ def label_rows(
         What is asked about; the other rows are context.
     record : Record
         An empty one, which is filled model by model.
-
-    Returns
-    -------
-    ndarray of shape (len(rows), n_members, n_classes)
-        NaN where a member gave no answer.
+    answers : Answers
+        Empty ones, which are filled.
+    done : callable, default=None
+        Of the answers so far; which rows need no further member. None: all members are asked
+        about all rows.
     """
-    shown = [prompt.classes for _ in panel.models for prompt in panel.prompts]
-    answers = Answers(rows, panel.members, panel.classes.tolist(), shown, panel.settings.scoring)
     total = len(rows) * len(panel.members)
     with tqdm(total=total, unit="answer", disable=not panel.verbose) as bar:
-        for number, model in enumerate(panel.models):
-            ledger = Ledger(panel.limits[number], before=record.usage)
+        for number, prompts in _rounds(panel, in_turn=done is not None):
+            asked = rows if done is None else rows[~done(answers)]
+            _ask(panel, dialogues, asked, record, answers, bar, number, prompts)
+            bar.update((len(rows) - len(asked)) * (done is not None))
 
-            def deliver(
-                question: Question, outcome: Completion | str, ledger: Ledger = ledger
-            ) -> None:
-                answers.deliver(question, outcome)
-                bar.update(1)
-                if panel.verbose and bar.n % SHOW_EVERY == 0:
-                    spent = ledger.before + ledger.usage
-                    bar.set_postfix(calls=spent.calls, cost=f"{spent.cost:.4f}")
 
-            asked = panel.questions(dialogues, rows, number)
-            try:
-                with panel.answers(number) as cache:
-                    ask_all(model, asked, panel.settings, ledger, cache, deliver)
-            finally:
-                record.usage = record.usage + ledger.usage
-                record.failures = answers.failures
-                record.lost += ledger.lost
-                if ledger.counted:
-                    record.token_ratio[model.name] = ledger.ratio
-    return answers.scores
+def _rounds(panel: Panel, in_turn: bool) -> Iterator[tuple[int, Sequence[int] | None]]:
+    """Which model is asked by which prompts; in turn, models alternate."""
+    if not in_turn:
+        yield from ((number, None) for number in range(len(panel.models)))
+        return
+    for prompt in range(len(panel.prompts)):
+        for number in range(len(panel.models)):
+            yield number, [prompt]
+
+
+def _ask(
+    panel: Panel,
+    dialogues: Dialogues,
+    rows: NDArray[np.int64],
+    record: Record,
+    answers: Answers,
+    bar: Any,
+    number: int,
+    prompts: Sequence[int] | None,
+) -> None:
+    model = panel.models[number]
+    ledger = Ledger(panel.limits[number], before=record.usage)
+
+    def deliver(question: Question, outcome: Completion | str) -> None:
+        answers.deliver(question, outcome)
+        bar.update(1)
+        if panel.verbose and bar.n % SHOW_EVERY == 0:
+            spent = ledger.before + ledger.usage
+            bar.set_postfix(calls=spent.calls, cost=f"{spent.cost:.4f}")
+
+    calls = panel.calls(dialogues, rows, number, prompts)
+    try:
+        with panel.answers(number) as cache:
+            ask_all(model, calls, panel.settings, ledger, cache, deliver)
+    finally:
+        record.usage = record.usage + ledger.usage
+        record.failures = answers.failures
+        record.lost += ledger.lost
+        if ledger.counted:
+            record.token_ratio[model.name] = ledger.ratio

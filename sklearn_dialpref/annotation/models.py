@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from .completion import (
     error_text,
     read_completion,
 )
+from .forms import Asked
 from .scoring import SCORINGS, Scoring
 
 __all__ = ["CallableModel", "Model", "OpenAIModel", "Settings", "models_of"]
@@ -43,12 +44,15 @@ class Settings:
         Of samples; the other ways ask at 0.
     extra_body : mapping
         Further entries of each request.
+    utterances_per_call : int or "dialogue"
+        No part of what answers depend on: the messages say it.
     """
 
     scoring: str = "auto"
     n_samples: int = 5
     temperature: float = 1.0
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    utterances_per_call: int | str = 1
 
     @property
     def way(self) -> Scoring:
@@ -64,9 +68,9 @@ class Settings:
             content["extra_body"] = dict(self.extra_body)
         return content
 
-    def answer_tokens(self, codes: tuple[str, ...]) -> int:
+    def answer_tokens(self, asked: Asked) -> int:
         """The most tokens that one answer may take."""
-        return max(way.most_tokens(codes) for way in self.way.ways)
+        return max(way.answer_tokens(asked) for way in self.way.ways)
 
 
 class OpenAIModel:
@@ -146,17 +150,15 @@ class OpenAIModel:
         ways = [settings.way] if self._gives_logprobs else settings.way.ways
         return sum(way.n_answers(settings.n_samples) for way in ways)
 
-    async def complete(
-        self, messages: Messages, codes: tuple[str, ...], settings: Settings
-    ) -> Completion:
+    async def complete(self, messages: Messages, asked: Asked, settings: Settings) -> Completion:
         """Ask, in the way that the settings and the endpoint allow."""
         way = settings.way
         if way.fallback is not None and self._gives_logprobs is False:
             way = way.fallback
         if not way.logprobs:
-            return await self._texts(way, messages, codes, settings)
+            return await self._texts(way, messages, asked, settings)
         try:
-            completion = await self._request(way, messages, codes, settings)
+            completion = await self._request(way, messages, asked, settings)
         except NoAnswer as error:
             if way.fallback is None or "logprobs" not in str(error):
                 raise
@@ -165,7 +167,7 @@ class OpenAIModel:
         if completion.logprobs is not None:
             self._gives_logprobs = True
         elif not completion.filtered:
-            return await self._without(completion, way, messages, codes, settings)
+            return await self._without(completion, way, messages, asked, settings)
         return completion
 
     async def _without(
@@ -173,7 +175,7 @@ class OpenAIModel:
         first: Completion,
         way: Scoring,
         messages: Messages,
-        codes: tuple[str, ...],
+        asked: Asked,
         settings: Settings,
     ) -> Completion:
         """What to do with an answer that lacks log-probabilities."""
@@ -187,49 +189,42 @@ class OpenAIModel:
         self._without_logprobs += 1
         if self._without_logprobs >= WITHOUT_LOGPROBS:
             self._gives_logprobs = False
-        more = await self._texts(way.fallback, messages, codes, settings)
-        return Completion(
-            more.texts,
-            None,
-            more.finish_reason,
-            first.tokens_in + more.tokens_in,
-            first.tokens_out + more.tokens_out,
-        )
+        more = await self._texts(way.fallback, messages, asked, settings)
+        return Completion(more.texts, None, more.finish_reason, *_billed_together([first, more]))
 
     async def _texts(
-        self, way: Scoring, messages: Messages, codes: tuple[str, ...], settings: Settings
+        self, way: Scoring, messages: Messages, asked: Asked, settings: Settings
     ) -> Completion:
         """Ask in a way that needs no log-probabilities."""
         if not way.sampled:
-            return await self._request(way, messages, codes, settings)
+            return await self._request(way, messages, asked, settings)
+        parts: list[Completion] = []
         texts: list[str] = []
-        tokens_in = tokens_out = 0
         while len(texts) < settings.n_samples:  # some servers give one, whatever n is
             wanted = settings.n_samples - len(texts)
             try:
-                part = await self._request(way, messages, codes, settings, n=wanted)
+                part = await self._request(way, messages, asked, settings, n=wanted)
             except NoAnswer as error:
-                error.tokens_in += tokens_in
-                error.tokens_out += tokens_out
+                error.tokens_in += sum(one.tokens_in for one in parts)
+                error.tokens_out += sum(one.tokens_out for one in parts)
                 raise
+            parts.append(part)
             texts += part.texts
-            tokens_in += part.tokens_in
-            tokens_out += part.tokens_out
             if part.filtered:
                 break
-        return Completion(texts, None, part.finish_reason, tokens_in, tokens_out)
+        return Completion(texts, None, part.finish_reason, *_billed_together(parts))
 
     async def _request(
         self,
         way: Scoring,
         messages: Messages,
-        codes: tuple[str, ...],
+        asked: Asked,
         settings: Settings,
         **more: int,
     ) -> Completion:
         import openai
 
-        options = way.request(codes, settings.temperature) | more
+        options = way.request(asked, settings.temperature) | more
         if self.base_url is None:  # OpenAI's newer models refuse the old name
             options["max_completion_tokens"] = options.pop("max_tokens")
         # raised after the handlers, so that no traceback leads to a request with the key
@@ -315,12 +310,14 @@ class CallableModel:
         Of the messages (a list of dict with ``role`` and ``content``); returns the answer as a
         str, or a :class:`Completion`. It may be a coroutine function; one that is not runs in a
         thread. What it raises is the reason why that question has no answer.
+    max_retries : int, default=6
+        How often it is asked again about turns that its answer leaves out, at most.
     """
 
     base_url = None
 
-    def __init__(self, function: Callable[[Messages], Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[[Messages], Any], max_retries: int = 6) -> None:
+        self.function, self.max_retries = function, max_retries
         own = getattr(function, "name", None)
         kind = function if hasattr(function, "__qualname__") else type(function)
         self.name = str(own or f"{kind.__module__}.{kind.__qualname__}")
@@ -341,9 +338,7 @@ class CallableModel:
         """How many times it is asked."""
         return settings.way.n_answers(settings.n_samples)
 
-    async def complete(
-        self, messages: Messages, codes: tuple[str, ...], settings: Settings
-    ) -> Completion:
+    async def complete(self, messages: Messages, asked: Asked, settings: Settings) -> Completion:
         """Ask once, or ``n_samples`` times where samples are wanted."""
         times = self.most_requests(settings)
         completions = [await self._once(messages) for _ in range(times)]
@@ -356,8 +351,7 @@ class CallableModel:
                 [text for one in completions for text in one.texts],
                 None,
                 completions[-1].finish_reason,
-                sum(one.tokens_in for one in completions),
-                sum(one.tokens_out for one in completions),
+                *_billed_together(completions),
             )
         except BadAnswer as error:  # more tokens together than can be
             raise NoAnswer(str(error)) from None
@@ -387,6 +381,15 @@ class CallableModel:
 Model = OpenAIModel | CallableModel
 
 
+def _billed_together(completions: Sequence[Completion]) -> tuple[int, int, int]:
+    """Tokens in, out, and in from a cache, of several completions."""
+    return (
+        sum(one.tokens_in for one in completions),
+        sum(one.tokens_out for one in completions),
+        sum(one.tokens_cached for one in completions),
+    )
+
+
 def models_of(
     given: str | Callable[..., Any] | list[Any],
     base_url: str | None,
@@ -398,6 +401,6 @@ def models_of(
     return [
         OpenAIModel(one, base_url, api_key_env, timeout, max_retries)
         if isinstance(one, str)
-        else CallableModel(one)
+        else CallableModel(one, max_retries)
         for one in (given if isinstance(given, list) else [given])
     ]

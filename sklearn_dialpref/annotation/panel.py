@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,9 @@ from sklearn_dialpref._dialogues.validation import Dialogues
 from .bank import PromptBank
 from .billing import Limits, price_of
 from .cache import AnswerCache, default_cache
-from .client import Question
+from .client import Call
 from .models import Model, OpenAIModel, Settings, models_of
-from .questions import Examples, questions
+from .questions import Examples, calls
 
 __all__ = ["Panel", "models_from"]
 
@@ -70,6 +70,7 @@ class Panel:
             int(params["n_samples"]),
             float(params["sampling_temperature"]),
             dict(params["extra_body"] or {}),
+            params["utterances_per_call"],
         )
         limits = [_limits(params, model) for model in models]
         cache, verbose = params["cache"], bool(params["verbose"])
@@ -80,11 +81,15 @@ class Panel:
         """Model and prompt id of each member, prompts of a model side by side."""
         return [(model.name, prompt.id) for model in self.models for prompt in self.prompts]
 
-    def questions(
-        self, dialogues: Dialogues, rows: NDArray[np.int64], number: int
-    ) -> Iterator[Question]:
-        """What the model of this number is asked about the rows."""
-        return questions(
+    def calls(
+        self,
+        dialogues: Dialogues,
+        rows: NDArray[np.int64],
+        number: int,
+        prompts: Sequence[int] | None = None,
+    ) -> Iterator[Call]:
+        """What the model of this number is asked about the rows, by some of the prompts or all."""
+        return calls(
             dialogues,
             rows,
             self.prompts,
@@ -92,6 +97,7 @@ class Panel:
             self.models[number],
             self.settings,
             number * len(self.prompts),
+            prompts,
         )
 
     def answers(self, number: int) -> AbstractContextManager[AnswerCache]:

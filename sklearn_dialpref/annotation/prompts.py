@@ -1,4 +1,4 @@
-"""One prompt: how a language model is asked for the label of one utterance."""
+"""One prompt: how a language model is asked for the labels of one utterance, or of a stretch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .forms import END, LIST_MARKS, NONE, AnyCodes, Form, OneCode
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -30,7 +32,7 @@ MAX_UTTERANCE = 2000  # characters
 MAX_CONTEXT = 500  # characters of each turn around the utterance
 MOST_EXAMPLES = 1000
 TAIL = 0.3  # share of a shortened text that is kept from its end
-PLACEHOLDERS = ("utterance", "labels", "before", "after", "examples", "task")
+PLACEHOLDERS = ("utterance", "turns", "numbers", "labels", "before", "after", "examples", "task")
 
 # -- data in prompts ------------------------------------------------------------------------
 
@@ -96,7 +98,7 @@ def _compiled(source: str) -> Template:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One way to ask for the label of an utterance.
+    """One way to ask for the label of an utterance, or of each in a stretch of a dialogue.
 
     Parameters
     ----------
@@ -104,7 +106,10 @@ class Prompt:
         Template (jinja2, run in a sandbox) of the user's message. Placeholders: ``utterance``
         (a line of JSON), ``labels`` (each with ``code``, ``name``, ``definition``),
         ``before`` and ``after`` (lists of turns as JSON), ``examples`` (each with
-        ``utterance`` and ``code``), and ``task``. The first two must occur.
+        ``utterance`` and ``code``), and ``task``. The first two must occur. A prompt for
+        several utterances at once has, in place of ``utterance``, ``turns`` (a list of lines
+        ``3: {…}``, numbered turns as JSON) and ``numbers`` (those that are asked about, such as
+        "1 to 20" or "3, 7"); it must ask for a line ``3: A`` for each of them.
     classes : sequence
         The labels, in the order in which they are shown.
     codes : sequence of str, default=None
@@ -120,6 +125,11 @@ class Prompt:
         live: fine for training labels, not for a teacher that the student must match online.
     n_examples : int, default=0
         How many labelled examples are shown, if the annotator has some.
+    multilabel : bool, default=False
+        Whether any number of labels may apply. The template must then ask for all their codes,
+        between spaces and with a semicolon after the last, or for ``none``.
+    backwards : bool, default=False
+        Whether the answers of a stretch are asked for from the last turn to the first.
     axes : mapping of str to str, default=None
         Notes on how this prompt differs from others, shown with the bank.
 
@@ -151,12 +161,14 @@ class Prompt:
     context_turns: int = 0
     look_ahead: int = 0
     n_examples: int = 0
+    multilabel: bool = False
+    backwards: bool = False
     axes: Mapping[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("user", "system", "task"):
             check_writable(name, getattr(self, name))
-        classes = check_classes(self.classes)
+        classes = check_classes(self.classes, fewest=1 if self.multilabel else 2)
         codes = default_codes(len(classes)) if self.codes is None else self.codes
         codes = tuple(codes) if isinstance(codes, Iterable) else (codes,)
         if bad := [code for code in codes if not isinstance(code, str) or code != code.strip()
@@ -168,6 +180,8 @@ class Prompt:
             )
         for code in codes:
             check_writable("codes", code)
+        if self.multilabel:
+            _check_listable(codes)
         if not isinstance(self.definitions, Mapping | None):
             raise ValueError(f"definitions must map classes to str, got {self.definitions!r}")
         definitions = {plain(key): text for key, text in (self.definitions or {}).items()}
@@ -199,7 +213,12 @@ class Prompt:
                 f"the template has the unknown placeholder(s) {sorted(unknown)}; there are "
                 f"{list(PLACEHOLDERS)}"
             )
-        needed = {"utterance", "labels"}
+        needed = {"turns", "numbers", "labels"} if "turns" in used else {"utterance", "labels"}
+        if {"turns", "utterance"} <= used:
+            raise ValueError(
+                "the template shows both utterance and turns; a prompt asks about one utterance "
+                "or about numbered turns"
+            )
         needed |= {"before"} if self.context_turns else set()
         needed |= {"after"} if self.look_ahead else set()
         needed |= {"examples"} if self.n_examples else set()
@@ -208,10 +227,14 @@ class Prompt:
                 f"the template does not show {sorted(missing)}, which its settings need; "
                 "add the placeholder(s), or change the settings"
             )
-        turns, examples = [as_data("…")] * 9, [("…", self.classes[0])] * self.n_examples
+        label = (self.classes[0],) if self.multilabel else self.classes[0]
+        turns, examples = [as_data("…")] * 9, [("…", label)] * self.n_examples
         for around, shown in ((turns, examples), ([], [])):  # a dialogue's first turn has none
             try:
-                self.render_data(as_data("…"), around, around, shown)
+                if self.for_stretches:
+                    self.render_turns({1: as_data("…")}, [1], around, around, shown)
+                else:
+                    self.render_data(as_data("…"), around, around, shown)
             except (TemplateError, TypeError, ArithmeticError, LookupError) as error:
                 without = "" if around else " where there are no turns around and no examples"
                 raise ValueError(f"the template cannot be filled{without}: {error}") from None
@@ -260,7 +283,14 @@ class Prompt:
         -------
         list of dict
             With ``role`` and ``content``.
+
+        Raises
+        ------
+        ValueError
+            If the prompt asks about a stretch of turns.
         """
+        if self.for_stretches:
+            raise ValueError("the prompt asks about numbered turns; use render_turns")
         return self.render_data(
             as_data(utterance, speaker),
             [as_data(text, who, MAX_CONTEXT) for who, text in before],
@@ -276,15 +306,51 @@ class Prompt:
         examples: Sequence[tuple[str, Any]] = (),
     ) -> list[dict[str, str]]:
         """As ``render``, from turns that :func:`as_data` has prepared."""
-        assert self.codes is not None
-        code = dict(zip(self.classes, self.codes, strict=True))
+        return self._messages(before, after, examples, utterance=utterance)
+
+    def render_turns(
+        self,
+        turns: Mapping[int, str],
+        asked: Sequence[int],
+        before: Sequence[str],
+        after: Sequence[str],
+        examples: Sequence[tuple[str, Any]] = (),
+    ) -> list[dict[str, str]]:
+        """The messages that ask about turns of a stretch.
+
+        Parameters
+        ----------
+        turns : mapping of int to str
+            All that are shown, by number, as :func:`as_data` prepares them.
+        asked : sequence of int
+            The numbers that are asked about, rising.
+        before, after : sequence of str
+            Turns around the stretch.
+        examples : sequence of (utterance, class), default=()
+
+        Returns
+        -------
+        list of dict
+        """
+        shown = [f"{number}: {turn}" for number, turn in turns.items()]
+        return self._messages(
+            before, after, examples, turns=shown, numbers=_numbers(asked, self.backwards)
+        )
+
+    def _messages(
+        self,
+        before: Sequence[str],
+        after: Sequence[str],
+        examples: Sequence[tuple[str, Any]],
+        **asked: Any,
+    ) -> list[dict[str, str]]:
         values = {
-            "utterance": utterance,
+            **asked,
             "before": before[len(before) - self.context_turns :] if self.context_turns else [],
             "after": after[: self.look_ahead],
             "labels": self.labels,
             "examples": [
-                {"utterance": as_data(text, limit=MAX_CONTEXT), "code": code[plain(label)]}
+                {"utterance": as_data(text, limit=MAX_CONTEXT), "code": self._code_of(label)}
                 for text, label in examples[: self.n_examples]
             ],
             "task": self.task,
@@ -296,13 +362,52 @@ class Prompt:
             if source
         ]
 
+    def _code_of(self, label: Any) -> str:
+        """The code of a class, or those of several labels."""
+        code = self._code_by_class
+        if not self.multilabel:
+            return code[plain(label)]
+        return f"{' '.join(code[plain(one)] for one in label) or NONE}{END}"
+
+    @cached_property
+    def _code_by_class(self) -> dict[Any, str]:
+        assert self.codes is not None
+        return dict(zip(self.classes, self.codes, strict=True))
+
+    @cached_property
+    def for_stretches(self) -> bool:
+        """Whether it asks about numbered turns, and not about one utterance."""
+        from jinja2 import meta
+
+        texts = (self.system, self.user)
+        return any("turns" in meta.find_undeclared_variables(_sandbox().parse(t)) for t in texts)
+
+    @cached_property
+    def form(self) -> Form:
+        """Of the answer about each utterance."""
+        codes = tuple(self.codes or ())
+        return AnyCodes(codes) if self.multilabel else OneCode(codes)
+
     def to_dict(self) -> dict[str, Any]:
         """The prompt as what JSON can hold."""
         content = asdict(self)
         content["classes"], content["codes"] = list(self.classes), list(self.codes or ())
         content["definitions"] = [[key, text] for key, text in (self.definitions or {}).items()]
         content.pop("axes")
+        for name in ("multilabel", "backwards"):  # without it the ids of old prompts stay
+            if not content[name]:
+                del content[name]
         return content
+
+
+def _check_listable(codes: Sequence[str]) -> None:
+    """Raise a ValueError where a list of codes could be read in two ways."""
+    for code in codes:
+        if code.lower() == NONE or code.strip(LIST_MARKS) != code or set(code) & set(" ,"):
+            raise ValueError(
+                f"where several labels may apply no code may be {NONE!r}, hold a space or a "
+                f"comma, or begin or end with a mark, got {code!r}"
+            )
 
 
 def plain(label: Any) -> Any:
@@ -333,7 +438,16 @@ def check_writable(name: str, text: Any) -> None:
         ) from None
 
 
-def check_classes(classes: Any) -> tuple[Any, ...]:
+def _numbers(asked: Sequence[int], backwards: bool) -> str:
+    """Such as "1 to 20", "20 down to 1", or "3, 7"."""
+    order = list(asked)[::-1] if backwards else list(asked)
+    in_a_row = len(order) > 2 and abs(order[-1] - order[0]) == len(order) - 1
+    if in_a_row:
+        return f"{order[0]} {'down to' if backwards else 'to'} {order[-1]}"
+    return ", ".join(map(str, order))
+
+
+def check_classes(classes: Any, fewest: int = 2) -> tuple[Any, ...]:
     """The labels as Python's own types, if a prompt can show and store them."""
     if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
         raise ValueError(f"classes must be a sequence of labels, got {classes!r}")
@@ -343,8 +457,9 @@ def check_classes(classes: Any) -> tuple[Any, ...]:
             check_writable("classes", label)
         elif not isinstance(label, int | float) or label != label or abs(label) == math.inf:
             raise ValueError(f"classes must be str or finite numbers, got {label!r}")
-    if len(labels) < 2 or len(set(labels)) != len(labels):
-        raise ValueError(f"classes must be at least two distinct labels, got {labels!r}")
+    if len(labels) < fewest or len(set(labels)) != len(labels):
+        number = "two distinct labels" if fewest == 2 else "one label, all distinct"
+        raise ValueError(f"classes must be at least {number}, got {labels!r}")
     return labels
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from itertools import chain, zip_longest
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain, pairwise, zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from sklearn_dialpref._dialogues.validation import Dialogues, codes_of, missing_in
 
 from .bank import PromptBank
-from .client import Question
+from .client import Call, Question
+from .completion import Messages
 from .models import Model, Settings
-from .prompts import MAX_CONTEXT, as_data
+from .prompts import MAX_CONTEXT, Prompt, as_data
 
-__all__ = ["Examples", "Turns", "labelled_rows", "questions"]
+__all__ = ["Examples", "Turns", "calls", "labelled_rows", "stretches"]
+
+MOST_TURNS = 50  # of a dialogue that is asked about at once
 
 
 class Turns:
@@ -86,23 +89,29 @@ class Examples:
 
     @classmethod
     def drawn_from(
-        cls, dialogues: Dialogues, rows: NDArray[np.int64], labels: NDArray[Any], seed: int
+        cls, dialogues: Dialogues, rows: NDArray[np.int64], labels: Sequence[Any], seed: int
     ) -> Examples:
         """The rows with their labels, in random order."""
         assert dialogues.text is not None
         order = np.random.RandomState(seed).permutation(len(rows))
         return cls(
             [
-                (dialogues.dialogue_id[row], str(dialogues.text[row]), label)
-                for row, label in zip(rows[order], labels[order], strict=True)
+                (
+                    dialogues.dialogue_id[rows[index]],
+                    str(dialogues.text[rows[index]]),
+                    labels[index],
+                )
+                for index in order
             ]
         )
 
-    def of_others(self, dialogue: Any, text: str, n_examples: int) -> list[tuple[str, Any]]:
+    def of_others(
+        self, dialogue: Any, texts: Collection[str], n_examples: int
+    ) -> list[tuple[str, Any]]:
         """Examples of other dialogues and other texts, the classes in turn."""
         fitting = (
             ((shown, label) for other, shown, label in entries if other != dialogue
-             and shown != text)
+             and shown not in texts)
             for entries in self.by_class.values()
         )  # fmt: skip
         in_turn = chain.from_iterable(zip_longest(*fitting)) if n_examples else iter(())
@@ -115,14 +124,18 @@ class Examples:
         return examples
 
 
-def labelled_rows(dialogues: Dialogues, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows whose label is not -1, in an order that does not depend on that of all rows."""
+def labelled_rows(dialogues: Dialogues, labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows with a label, in an order that does not depend on that of all rows.
+
+    ``labels`` has -1 where there is none or, of several labels, NaN.
+    """
     assert dialogues.text is not None
     order = np.lexsort((dialogues.turn, codes_of(dialogues.text), dialogues.group))
-    return order[labels[order] >= 0]
+    known = labels >= 0 if labels.ndim == 1 else ~np.isnan(labels).all(axis=1)
+    return order[known[order]]
 
 
-def questions(
+def calls(
     dialogues: Dialogues,
     rows: NDArray[np.int64],
     prompts: PromptBank,
@@ -130,8 +143,9 @@ def questions(
     model: Model,
     settings: Settings,
     first_member: int = 0,
-) -> Iterator[Question]:
-    """The questions about the rows, row by row and prompt by prompt.
+    numbers: Sequence[int] | None = None,
+) -> Iterator[Call]:
+    """The calls that ask about the rows, prompt by prompt, so that equal beginnings follow.
 
     Parameters
     ----------
@@ -144,26 +158,117 @@ def questions(
     settings : Settings
     first_member : int, default=0
         Number of the first prompt in the ensemble.
+    numbers : sequence of int, default=None
+        Of the prompts that ask. None: all.
 
     Yields
     ------
-    Question
-        Its key depends on the model, the settings, the prompt and the rendered text.
+    Call
+        The keys of its questions depend on the model, the settings, the prompt, and the rendered
+        text with all turns of the stretch.
     """
     turns = Turns(dialogues, max(max(p.context_turns, p.look_ahead) for p in prompts))
     asked = json.dumps([model.name, model.base_url, settings.to_dict()], sort_keys=True)
-    for row in rows.tolist():
-        utterance, before, after = turns.utterance(row), turns.before(row), turns.after(row)
-        dialogue, text = dialogues.dialogue_id[row], turns.text[row]
-        for number, prompt in enumerate(prompts):
-            shown = examples.of_others(dialogue, text, prompt.n_examples)
-            messages = prompt.render_data(utterance, before, after, shown)
-            content = json.dumps([asked, prompt.id, messages])
-            yield Question(
-                row,
-                first_member + number,
-                hashlib.sha256(content.encode()).hexdigest(),
-                prompt.id,
-                messages,
-                tuple(prompt.codes or ()),
-            )
+    for number in range(len(prompts)) if numbers is None else numbers:
+        prompt = prompts[number]
+        writer = Writer(turns, dialogues, prompt, examples, asked, first_member + number)
+        if settings.utterances_per_call == 1:
+            yield from map(writer.alone, rows.tolist())
+            continue
+        wanted = set(rows.tolist())
+        shift = number / len(prompts)
+        for stretch in stretches(turns, settings.utterances_per_call, shift):
+            if not wanted.isdisjoint(stretch):
+                yield writer.stretch(stretch, wanted)
+
+
+def stretches(turns: Turns, size: int | str, shift: float) -> Iterator[list[int]]:
+    """The rows of each stretch of each dialogue, in the order of its turns.
+
+    Parameters
+    ----------
+    turns : Turns
+    size : int or "dialogue"
+        Turns of a stretch. "dialogue": all, but equal parts of at most ``MOST_TURNS``.
+    shift : float
+        In [0, 1): which share of a stretch the first one of each dialogue is shorter, so that an
+        utterance is not in the same place of its stretch for all prompts.
+    """
+    starts = np.unique(turns.start)
+    for start, end in zip(starts, [*starts[1:], len(turns.order)], strict=True):
+        length = end - start
+        most = -(-length // -(-length // MOST_TURNS)) if size == "dialogue" else int(size)
+        first = most - int(shift * most) if length > most else most
+        cuts = [start, *range(start + first, end, most), end]
+        for left, right in pairwise(cuts):
+            yield turns.order[left:right].tolist()
+
+
+class Writer:
+    """Puts rows to a model by one prompt.
+
+    Parameters
+    ----------
+    turns : Turns
+    dialogues : Dialogues
+    prompt : Prompt
+    examples : Examples
+    asked : str
+        Model and settings, for the keys.
+    member : int
+        Number of the prompt in the ensemble.
+    """
+
+    def __init__(
+        self,
+        turns: Turns,
+        dialogues: Dialogues,
+        prompt: Prompt,
+        examples: Examples,
+        asked: str,
+        member: int,
+    ) -> None:
+        self.turns, self.dialogues, self.prompt = turns, dialogues, prompt
+        self.examples, self.asked, self.member = examples, asked, member
+
+    def alone(self, row: int) -> Call:
+        """The call about one utterance."""
+        turns, prompt = self.turns, self.prompt
+        around = turns.before(row), turns.after(row)
+        messages = prompt.render_data(turns.utterance(row), *around, self._shown([row]))
+        key = self._key(messages)
+        return Call((Question(row, self.member, key, prompt.id, prompt.form),), lambda _: messages)
+
+    def stretch(self, rows: list[int], wanted: set[int]) -> Call:
+        """The call about those of a stretch that are wanted."""
+        data = {number: self.turns.utterance(row) for number, row in enumerate(rows, 1)}
+        around = self.turns.before(rows[0]), self.turns.after(rows[-1])
+        shown = self._shown(rows)
+
+        def write(numbers: Sequence[int]) -> Messages:
+            return self.prompt.render_turns(data, numbers, *around, shown)
+
+        def write_alone(number: int) -> Messages:
+            row = rows[number - 1]
+            before = self.turns.before(row)
+            return self.prompt.render_turns({number: data[number]}, [number], before, [], shown)
+
+        # whatever is asked for later: all answers about a stretch belong together
+        whole = write(tuple(data))
+        questions = tuple(
+            Question(row, self.member, self._key(whole, number), self.prompt.id,
+                     self.prompt.form, number)
+            for number, row in enumerate(rows, 1) if row in wanted
+        )  # fmt: skip
+        return Call(questions, write, write_alone)
+
+    def _shown(self, rows: list[int]) -> list[tuple[str, Any]]:
+        texts = {self.turns.text[row] for row in rows}
+        dialogue = self.dialogues.dialogue_id[rows[0]]
+        return self.examples.of_others(dialogue, texts, self.prompt.n_examples)
+
+    def _key(self, messages: Messages, number: int | None = None) -> str:
+        content: list[Any] = [self.asked, self.prompt.id, messages]
+        if number is not None:
+            content.append(number)
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()

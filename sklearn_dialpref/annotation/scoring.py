@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .completion import Completion
+from .forms import LIST_MARKS, NONE, AnyCodes, Asked, Form, code_logprobs
 
 __all__ = ["SCORINGS", "OffList", "Scoring", "label_scores", "off_list"]
 
@@ -45,21 +46,14 @@ def _code_scores(answer: Completion, codes: Codes) -> Scores:
         answered = [_code(text, codes) for text in answer.texts]
         mass, least = np.array([answered.count(code) for code in codes], dtype=float), 1.0
     else:
-        mass, least = _code_probabilities(answer.logprobs, codes), LEAST_MASS
+        known = code_logprobs(answer.logprobs, codes)
+        mass, least = (
+            np.array([math.exp(known.get(code, -math.inf)) for code in codes]),
+            LEAST_MASS,
+        )
     if mass.sum() < least:
         raise off_list(answer)
     return mass / mass.sum()
-
-
-def _code_probabilities(logprobs: dict[str, float], codes: Codes) -> Scores:
-    """Of all tokens that are a code, whatever spaces are around it."""
-    mass = np.zeros(len(codes))
-    positions = {code: index for index, code in enumerate(codes)}
-    for token, logprob in logprobs.items():
-        index = positions.get(token.strip(" \n\t▁Ġ"))
-        if index is not None:
-            mass[index] += math.exp(logprob)
-    return mass
 
 
 def _code(text: str, codes: Codes) -> str | None:
@@ -76,6 +70,37 @@ def _code(text: str, codes: Codes) -> str | None:
     return word if word in codes else stripped if stripped in codes else None
 
 
+def _probabilities(logprobs: Mapping[str, float], codes: Codes) -> Scores:
+    return np.array([math.exp(logprobs.get(code, -math.inf)) for code in codes])
+
+
+def _several_scores(answer: Completion, codes: Codes) -> Scores:
+    """Probability of each code, or its share of the answers that can be read."""
+    if answer.logprobs is not None:
+        return _probabilities(answer.logprobs, codes)
+    answered = [found for text in answer.texts if (found := _codes(text, codes)) is not None]
+    if not answered:
+        raise off_list(answer)
+    return np.mean([[code in found for code in codes] for found in answered], axis=0)
+
+
+def _codes(text: str, codes: Codes) -> set[str] | None:
+    """The codes that a text lists, in JSON or between spaces and commas."""
+    stripped = text.strip()
+    listed: list[Any]
+    if stripped.startswith("{"):
+        try:
+            labels = json.loads(stripped).get("labels")
+        except (ValueError, RecursionError):
+            return None
+        listed = labels if isinstance(labels, list) else [None]
+    else:
+        listed = stripped.strip(LIST_MARKS + " ").replace(",", " ").split()
+        listed = [] if [word.lower() for word in listed] == [NONE] else listed or [None]
+    known = all(isinstance(code, str) and code in codes for code in listed)
+    return set(listed) if known else None
+
+
 # -- the ways -------------------------------------------------------------------------------
 
 
@@ -86,14 +111,17 @@ class Scoring:
     Attributes
     ----------
     most_tokens : callable
-        Of the codes; the most tokens that one answer may take.
+        Of the codes; the most tokens that an answer of one code may take.
     typical_tokens : int
-        About how many one answer takes, to estimate the cost.
+        About how many such an answer takes, to estimate the cost.
     options : callable, default=no options
         Of the codes; entries that a request has besides its temperature and ``max_tokens``.
     read : callable, default=the probabilities or shares of the codes
         Of a :class:`Completion` that no content filter kept back, and the codes; returns their
-        scores, which sum to 1, or raises :class:`OffList`.
+        scores, which sum to 1, or raises :class:`OffList`. Not used where an answer holds any
+        number of codes.
+    as_json : bool, default=False
+        Whether the answer is bound by a JSON schema.
     sampled : bool, default=False
         Whether ``n_samples`` answers are asked for at their temperature, and not one at 0.
     logprobs : bool, default=False
@@ -106,6 +134,7 @@ class Scoring:
     typical_tokens: int
     options: Callable[[Codes], dict[str, Any]] = lambda codes: {}
     read: Callable[[Completion, Codes], Scores] = _code_scores
+    as_json: bool = False
     sampled: bool = False
     logprobs: bool = False
     fallback: Scoring | None = None
@@ -124,24 +153,24 @@ class Scoring:
         """How many answers a question takes."""
         return n_samples if self.sampled else 1
 
-    def request(self, codes: Codes, temperature: float) -> dict[str, Any]:
+    def answer_tokens(self, asked: Asked) -> int:
+        """The most tokens that one answer may take."""
+        if asked.plain:
+            return self.most_tokens(asked.form.codes)
+        return asked.most_tokens(self.as_json)
+
+    def usual_tokens(self, asked: Asked) -> int:
+        """About how many tokens one answer takes."""
+        return self.typical_tokens if asked.plain else asked.typical_tokens(self.as_json)
+
+    def request(self, asked: Asked, temperature: float) -> dict[str, Any]:
         """Entries of a request; ``temperature`` is that of samples."""
         return {
             "temperature": temperature if self.sampled else 0,
-            "max_tokens": self.most_tokens(codes),
-            **self.options(codes),
+            "max_tokens": self.answer_tokens(asked),
+            **self.options(asked.form.codes),
+            **(asked.response_format() if self.as_json else {}),
         }
-
-
-def _schema(codes: Codes) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "properties": {"label": {"type": "string", "enum": list(codes)}},
-        "required": ["label"],
-        "additionalProperties": False,
-    }
-    wrapped = {"name": "label", "schema": schema, "strict": True}
-    return {"response_format": {"type": "json_schema", "json_schema": wrapped}}
 
 
 LOGPROBS = Scoring(
@@ -154,7 +183,7 @@ SAMPLES = Scoring(
     most_tokens=lambda codes: 4 + max(map(len, codes)), typical_tokens=2, sampled=True
 )
 SCHEMA = Scoring(
-    most_tokens=lambda codes: 16 + 2 * max(map(len, codes)), typical_tokens=12, options=_schema
+    most_tokens=lambda codes: 16 + 2 * max(map(len, codes)), typical_tokens=12, as_json=True
 )
 
 SCORINGS = {
@@ -166,13 +195,15 @@ SCORINGS = {
 """The ways by name: what ``scoring`` of an annotator may be."""
 
 
-def label_scores(answer: Completion, codes: Codes, scoring: str = "auto") -> Scores:
-    """Scores of the codes, summing to 1.
+def label_scores(answer: Completion, form: Form | Codes, scoring: str = "auto") -> Scores:
+    """Scores of the codes: summing to 1, or each in [0, 1] where any number of codes may apply.
 
     Parameters
     ----------
     answer : Completion
-    codes : tuple of str
+        About one utterance.
+    form : Form or tuple of str
+        What was asked for; a tuple stands for one of these codes.
     scoring : str, default="auto"
         The way in which it was asked for, a name in :data:`SCORINGS`.
 
@@ -188,12 +219,18 @@ def label_scores(answer: Completion, codes: Codes, scoring: str = "auto") -> Sco
     Examples
     --------
     >>> from sklearn_dialpref.annotation.completion import Completion
+    >>> from sklearn_dialpref.annotation.forms import AnyCodes
     >>> from sklearn_dialpref.annotation.scoring import label_scores
     >>> label_scores(Completion(["A"], {"A": -0.7, " B": -1.4, "The": -2.0}), ("A", "B")).round(2)
     array([0.67, 0.33])
     >>> label_scores(Completion(["A", " b.", "A"]), ("A", "b")).round(2)
     array([0.67, 0.33])
+    >>> label_scores(Completion(["A C;", "none", "C;"]), AnyCodes(("A", "B", "C"))).round(2)
+    array([0.33, 0.  , 0.67])
     """
     if answer.filtered:
         raise OffList("content filter")
+    if isinstance(form, AnyCodes):
+        return _several_scores(answer, form.codes)
+    codes = form if isinstance(form, tuple) else form.codes
     return SCORINGS[scoring].read(answer, codes)
