@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn_dialpref._dialogues.validation import Dialogues, label_array
 from sklearn_dialpref.metrics._state_values import (
     CLEARED,
+    UNKNOWN,
     Slots,
     State,
     read_state,
@@ -26,13 +27,11 @@ __all__ = [
     "changes_in",
     "collect_slots",
     "most_probable",
-    "normalise_state",
     "read_states",
     "spans_of",
 ]
 
 SET = "<set>"
-UNKNOWN = object()  # stands for a value that no slot has
 
 States = list[State | None]
 
@@ -96,30 +95,6 @@ def collect_slots(states: Iterable[State | None], dontcare: Any) -> Slots:
         slot: tuple(sorted(values[slot] - {dontcare}, key=sort_key))
         for slot in sorted(values, key=sort_key)
     }
-
-
-def normalise_state(
-    state: State, slots: Slots, dontcare: Any
-) -> tuple[State, list[tuple[Any, Any]]]:
-    """The state in the values of ``slots``, and the (slot, value) pairs that are not among them.
-
-    A categorical slot takes its first known spelling, or ``UNKNOWN``; a free one takes all
-    spellings as a frozenset.
-    """
-    known, unknown = {}, []
-    for slot, value in state.items():
-        options = spellings(value)
-        if slot not in slots:
-            unknown.append((slot, value))
-        elif dontcare in options:
-            known[slot] = dontcare
-        elif (values := slots[slot]) is None:
-            known[slot] = frozenset(options)
-        else:
-            known[slot] = next((option for option in options if option in values), UNKNOWN)
-            if known[slot] is UNKNOWN:
-                unknown.append((slot, value))
-    return known, unknown
 
 
 # -- what utterances changed ----------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn_dialpref._dialogues.validation import label_array, missing_in
 
 CLEARED = "<cleared>"  # stands for a change that clears a slot, never for a value
+UNKNOWN = object()  # stands for a value that no slot has
 NO_VALUE = ("", "not mentioned")  # in MultiWOZ
 
 State = dict[Any, Any]
@@ -112,6 +113,30 @@ def _slot_values(values: Any, slot: Any) -> tuple[Any, ...] | None:
                 f"slots[{slot!r}] must be a list of single values, but holds {option!r}"
             )
     return tuple(options)
+
+
+def normalise_state(
+    state: State, slots: Slots, dontcare: Any
+) -> tuple[State, list[tuple[Any, Any]]]:
+    """The state in the values of ``slots``, and the (slot, value) pairs that are not among them.
+
+    A categorical slot takes its first known spelling, or ``UNKNOWN``; a free one takes all
+    spellings as a frozenset.
+    """
+    known, unknown = {}, []
+    for slot, value in state.items():
+        options = spellings(value)
+        if slot not in slots:
+            unknown.append((slot, value))
+        elif dontcare in options:
+            known[slot] = dontcare
+        elif (values := slots[slot]) is None:
+            known[slot] = frozenset(options)
+        else:
+            known[slot] = next((option for option in options if option in values), UNKNOWN)
+            if known[slot] is UNKNOWN:
+                unknown.append((slot, value))
+    return known, unknown
 
 
 def check_single(value: Any, where: str) -> Any:
