@@ -9,14 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_dialpref._dialogues.validation import check_dialogues
+from sklearn_dialpref.annotation.completion import Completion
+from sklearn_dialpref.annotation.forms import Asked
 from sklearn_dialpref.annotation.scoring import OffList
-from sklearn_dialpref.annotation.state_answers import (
-    add_up,
-    changes_format,
-    read_changes,
-    split_by_number,
-    stretch_format,
-)
+from sklearn_dialpref.annotation.splitting import split
+from sklearn_dialpref.annotation.state_answers import ChangesForm, add_up, read_changes
 from sklearn_dialpref.annotation.state_slots import SlotNames
 from sklearn_dialpref.metrics._state_values import CLEARED
 
@@ -96,7 +93,8 @@ def schema_of(entries):
 
 
 def test_schemas_keep_to_what_strict_mode_admits():
-    for entries in (changes_format(NAMES), stretch_format(NAMES, [3, 5])):
+    form = ChangesForm(NAMES)
+    for entries in (Asked(form).response_format(), Asked(form, (3, 5)).response_format()):
         schema = schema_of(entries)
         assert schema["type"] == "object" and "anyOf" not in schema
         for one in objects(schema):
@@ -115,7 +113,7 @@ def test_schemas_keep_to_what_strict_mode_admits():
 def test_a_schema_holds_no_more_values_than_it_may(others):
     slots = {f"s{n}": [f"v{value}" for value in range(150)] for n in range(others)}
     names = SlotNames({"large": range(300), **slots, "small": ["x"]})
-    changes = schema_of(changes_format(names))["properties"]["changes"]["items"]["anyOf"]
+    changes = ChangesForm(names).schema["items"]["anyOf"]
     values = [next(iter(one["properties"].values())).get("enum", ()) for one in changes]
     assert sum(map(len, values)) <= 1000
     assert not values[0] and len(values[-1]) == 3 and sum(map(bool, values)) == min(others, 6) + 1
@@ -195,7 +193,8 @@ json_like = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=40) | st.lists(pieces, max_size=12).map("".join) | json_like)
 def test_any_text_is_changes_or_a_reason(text):
-    for part in [text, *split_by_number(text, [1, 2]).values()]:
+    parts = [part.texts[0] for part in parts_of(text, (1, 2)) if isinstance(part, Completion)]
+    for part in [text, *parts]:
         for slot, value in changes_or_none(part).items():
             values = NAMES.slots[slot]
             assert value in ("dontcare", CLEARED) or (
@@ -205,42 +204,38 @@ def test_any_text_is_changes_or_a_reason(text):
 
 def changes_or_none(text):
     """The changes, or none with a reason that can be written."""
-    outcome = text
-    if not isinstance(text, OffList):
-        try:
-            return read_changes(text, NAMES)
-        except OffList as error:
-            outcome = error
-    assert str(outcome).encode()
+    try:
+        return read_changes(text, NAMES)
+    except OffList as error:
+        reason = error
+    assert str(reason).encode()
     return {}
 
 
 # -- stretches --------------------------------------------------------------------------------
 
 
-def test_answers_about_a_stretch_are_matched_by_number():
-    text = '{"4": [{"area": "south"}], "2": [], "9": [{"area": "North"}]}'
-    parts = split_by_number(text, [2, 4])
-    assert [read_changes(parts[number], NAMES) for number in (2, 4)] == [{}, {"area": "south"}]
+def parts_of(text, numbers):
+    return split(Completion([text]), Asked(ChangesForm(NAMES), numbers))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"4": [{"area": "south"}], "2": [], "9": [{"area": "North"}]}',
+        '4: [{"area": "south"}]\n2: []\n9: [{"area": "North"}]',
+    ],
+)
+def test_answers_about_a_stretch_are_matched_by_number(text):
+    two, four = parts_of(text, (2, 4))
+    assert read_changes(two.texts[0], NAMES) == {}
+    assert read_changes(four.texts[0], NAMES) == {"area": "south"}
 
 
 def test_missing_and_doubled_numbers_fail_alone():
-    parts = split_by_number('{"1": [], "3": [], "3": [{"area": "south"}]}', [1, 2, 3])
-    assert parts[1] == "[]"
-    assert [str(parts[number]) for number in (2, 3)] == ["number 2 is missing",
-                                                        "number 3 comes twice"]  # fmt: skip
-
-
-def test_slots_that_come_twice_are_seen_through_a_stretch():
-    part = split_by_number('{"1": {"area": "south", "area": "North"}}', [1])[1]
-    with pytest.raises(OffList, match="twice"):
-        read_changes(part, NAMES)
-
-
-@pytest.mark.parametrize("text", ["[]", "1", "oops", "[" * 100_000, '{"1": []'])
-def test_what_is_no_object_by_number(text):
-    parts = split_by_number(text, [1, 2])
-    assert all(isinstance(part, OffList) for part in parts.values()) and list(parts) == [1, 2]
+    one, two, three = parts_of('{"1": [], "3": [], "3": [{"area": "south"}]}', (1, 2, 3))
+    assert read_changes(one.texts[0], NAMES) == {}
+    assert (two, three) == ("no answer about turn 2", "several answers about turn 3")
 
 
 # -- adding up --------------------------------------------------------------------------------

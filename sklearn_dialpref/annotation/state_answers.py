@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,19 @@ from numpy.typing import NDArray
 from sklearn_dialpref._dialogues.validation import Dialogues
 from sklearn_dialpref.metrics._state_values import CLEARED, Slots, State
 
-from .scoring import OffList
+from .answers import BaseAnswers
+from .client import Question
+from .completion import Completion
+from .forms import Tokens
+from .scoring import OffList, off_list
 from .state_slots import CHANGES, CLEAR, DONTCARE, SlotNames, quoted
 
 __all__ = [
+    "ChangeAnswers",
     "Changes",
+    "ChangesForm",
     "add_up",
-    "changes_format",
     "read_changes",
-    "split_by_number",
-    "stretch_format",
 ]
 
 Changes = dict[Any, Any]
@@ -31,37 +35,52 @@ Changes = dict[Any, Any]
 # What OpenAI's strict schemas may hold: 1,000 enum values in all; above 250 in one place other
 # limits count as well.
 MOST_ENUMS, MOST_IN_ONE = 1000, 250
+MOST_CHANGES = 8  # of an utterance, for which tokens are set aside
 
 
-# -- schemas --------------------------------------------------------------------------------
+# -- the form of an answer ------------------------------------------------------------------
 
 
-def changes_format(names: SlotNames) -> dict[str, Any]:
-    """Entries of a request that bind the answer about one utterance.
+class ChangesForm:
+    """A list of objects of one key each, ``[{slot: value}, …]``.
 
-    The answer is ``{"changes": [{slot: value}, …]}``.
-    """
-    return _response_format({CHANGES: _changes(names)})
-
-
-def stretch_format(names: SlotNames, numbers: Sequence[int]) -> dict[str, Any]:
-    """Entries of a request that bind the answer about some turns, with the changes by number."""
-    properties = {str(number): {"$ref": f"#/$defs/{CHANGES}"} for number in numbers}
-    return _response_format(properties, {CHANGES: _changes(names)})
-
-
-def _changes(names: SlotNames) -> dict[str, Any]:
-    """A list of objects of one key each.
-
-    OpenAI takes alternatives only where their first keys differ, as they do here; with
+    OpenAI takes alternatives only where their first keys differ, as they do here. With
     ``{"slot": …, "value": …}`` they would not, and each change would take more tokens.
+
+    Parameters
+    ----------
+    names : SlotNames
     """
-    bound = _bound(names)
-    one = [
-        _object({name: {"type": "string", **({"enum": bound[name]} if name in bound else {})}})
-        for name in names.slot_of
-    ]
-    return {"type": "array", "items": {"anyOf": one}}
+
+    name = CHANGES
+    codes: tuple[str, ...] = ()
+    typical_text = typical_json = 14
+
+    def __init__(self, names: SlotNames) -> None:
+        self.names = names
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """One of the alternatives for each slot."""
+        bound = _bound(self.names)
+        one = [_object(name, bound.get(name)) for name in self.names.slot_of]
+        return {"type": "array", "items": {"anyOf": one}}
+
+    @cached_property
+    def json_tokens(self) -> int:
+        """For ``MOST_CHANGES`` changes with the longest name and value."""
+        slot = max(map(len, self.names.slot_of))
+        values = [len(value) for values in self.names.values_of.values() for value in values]
+        each = 8 + (slot + max(values, default=0)) // 2
+        return 16 + each * min(len(self.names.slots), MOST_CHANGES)
+
+    @property
+    def text_tokens(self) -> int:
+        """As many: unbound answers are JSON as well."""
+        return self.json_tokens
+
+    def logprobs(self, tokens: Tokens) -> None:
+        """None: there are no codes."""
 
 
 def _bound(names: SlotNames) -> dict[str, list[str]]:
@@ -74,21 +93,14 @@ def _bound(names: SlotNames) -> dict[str, list[str]]:
     return bound
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def _object(name: str, values: list[str] | None) -> dict[str, Any]:
+    value = {"type": "string"} | ({} if values is None else {"enum": values})
     return {
         "type": "object",
-        "properties": properties,
-        "required": list(properties),
+        "properties": {name: value},
+        "required": [name],
         "additionalProperties": False,
     }
-
-
-def _response_format(
-    properties: dict[str, Any], definitions: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    schema = _object(properties) | ({"$defs": definitions} if definitions else {})
-    wrapped = {"name": "changes", "schema": schema, "strict": True}
-    return {"response_format": {"type": "json_schema", "json_schema": wrapped}}
 
 
 # -- reading --------------------------------------------------------------------------------
@@ -140,47 +152,6 @@ def read_changes(text: str, names: SlotNames) -> Changes:
     return changes
 
 
-def split_by_number(text: str, numbers: Sequence[int]) -> dict[int, str | OffList]:
-    """The answer about each turn of a stretch, as :func:`read_changes` takes it.
-
-    Parameters
-    ----------
-    text : str
-        A JSON object with the numbers as keys.
-    numbers : sequence of int
-        Which were asked for. Others that the answer has are of no use.
-
-    Returns
-    -------
-    dict of int to str or OffList
-        The reason where a number is missing or comes twice, or where nothing can be read.
-
-    Examples
-    --------
-    >>> from sklearn_dialpref.annotation.state_answers import split_by_number
-    >>> split_by_number('{"2": [], "1": [{"area": "north"}], "3": [], "3": []}', [1, 2, 3, 4])
-    {1: '[{"area": "north"}]', 2: '[]', 3: OffList('number 3 comes twice'),
-    4: OffList('number 4 is missing')}
-    """
-    try:
-        content = _parsed(text)
-        if not isinstance(content, _Pairs):
-            raise OffList(f"not a JSON object by number: {quoted(text)}")
-    except OffList as error:
-        return dict.fromkeys(numbers, error)
-    return {number: _part(content, number) for number in numbers}
-
-
-def _part(content: _Pairs, number: int) -> str | OffList:
-    parts = [value for key, value in content if key.strip() == str(number)]
-    if len(parts) != 1:
-        return OffList(f"number {number} {'comes twice' if parts else 'is missing'}")
-    try:
-        return _as_json(parts[0])
-    except RecursionError:
-        return OffList(f"number {number} has an answer that is nested beyond measure")
-
-
 def _parsed(text: str) -> Any:
     fenced = re.fullmatch(r"\s*```(?:json)?(.*)```\s*", text, re.DOTALL)
     try:
@@ -191,15 +162,6 @@ def _parsed(text: str) -> Any:
         raise OffList(f"not JSON: {quoted(text)}") from None
 
 
-def _as_json(value: Any) -> str:
-    """JSON of what was parsed, keys that come twice among it."""
-    if isinstance(value, _Pairs):
-        return "{" + ", ".join(f"{json.dumps(k)}: {_as_json(v)}" for k, v in value) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_as_json, value)) + "]"
-    return json.dumps(value)
-
-
 def _changed(content: Any, text: str) -> list[tuple[str, Any]]:
     """Pairs of slot and value, not yet read."""
     if isinstance(content, _Pairs) and [key for key, _ in content] == [CHANGES]:
@@ -208,6 +170,30 @@ def _changed(content: Any, text: str) -> list[tuple[str, Any]]:
     if not isinstance(items, list) or not all(isinstance(item, _Pairs) for item in items):
         raise OffList(f"not a list of changes: {quoted(text)}")
     return [pair for item in items for pair in item]
+
+
+class ChangeAnswers(BaseAnswers):
+    """What each member says that each utterance changes.
+
+    Parameters
+    ----------
+    n_rows : int
+        Of the dialogues.
+    members : sequence of (model, prompt id)
+    names : SlotNames
+    """
+
+    def __init__(self, n_rows: int, members: Sequence[tuple[str, str]], names: SlotNames) -> None:
+        super().__init__(members)
+        self.names = names
+        self.changes: list[list[Changes | None]] = [[None] * n_rows for _ in members]
+
+    def _take_in(self, question: Question, answer: Completion) -> None:
+        if answer.filtered:
+            raise OffList("content filter")
+        if not answer.texts:
+            raise off_list(answer)
+        self.changes[question.member][question.row] = read_changes(answer.texts[0], self.names)
 
 
 # -- adding up ------------------------------------------------------------------------------

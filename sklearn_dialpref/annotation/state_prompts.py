@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,9 +14,10 @@ from sklearn.utils import check_random_state
 
 from .completion import Messages
 from .prompts import check_writable
+from .state_answers import ChangesForm
 from .state_slots import CHANGES, CLEAR, DONTCARE, SlotNames
 
-__all__ = ["StatePrompt", "state_prompts"]
+__all__ = ["MOST_PROMPTS", "StatePrompt", "state_prompts"]
 
 ROLES = (
     "You note what speakers ask for in conversations. You answer in JSON and write nothing else.",
@@ -97,6 +98,9 @@ WORDINGS = (
 )
 
 
+MOST_PROMPTS = len(WORDINGS) * len(ROLES) * len(CONTEXTS)
+
+
 @dataclass(frozen=True)
 class StatePrompt:
     """One way to ask what an utterance, or each of several, changes.
@@ -111,12 +115,17 @@ class StatePrompt:
         A list of changes.
     context_turns : int
         How many earlier turns are shown.
+    form : ChangesForm
+        Of the answer about each utterance.
     """
 
     system: str
     wording: Wording
     example: str
     context_turns: int
+    form: ChangesForm
+    look_ahead = 0  # a state must be known at once
+    n_examples = 0
 
     @cached_property
     def id(self) -> str:
@@ -125,9 +134,20 @@ class StatePrompt:
 
     def to_dict(self) -> dict[str, Any]:
         """The prompt as what JSON can hold."""
-        return {**asdict(self), "wording": self.wording._asdict()}
+        return {
+            "system": self.system,
+            "wording": self.wording._asdict(),
+            "example": self.example,
+            "context_turns": self.context_turns,
+        }
 
-    def render(self, utterance: str, before: Sequence[str]) -> Messages:
+    def render_data(
+        self,
+        utterance: str,
+        before: Sequence[str],
+        after: Sequence[str] = (),
+        examples: Sequence[Any] = (),
+    ) -> Messages:
         """The messages that ask about one utterance.
 
         Parameters
@@ -136,28 +156,37 @@ class StatePrompt:
             As :func:`as_data` returns it.
         before : sequence of str
             Earlier turns, prepared so too; the last ``context_turns`` are shown.
+        after, examples : sequence, default=()
+            Not shown.
         """
         request = self._request("this utterance", f'{{"{CHANGES}": {self.example}}}')
         return self._messages(before, f"{self.wording.utterance} {utterance}", request)
 
-    def render_stretch(
-        self, turns: Mapping[int, str], numbers: Sequence[int], before: Sequence[str]
+    def render_turns(
+        self,
+        turns: Mapping[int, str],
+        asked: Sequence[int],
+        before: Sequence[str],
+        after: Sequence[str] = (),
+        examples: Sequence[Any] = (),
     ) -> Messages:
-        """The messages that ask about several turns of a stretch.
+        """The messages that ask about turns of a stretch.
 
         Parameters
         ----------
         turns : mapping of int to str
             All turns of the stretch by number, prepared by :func:`as_data`.
-        numbers : sequence of int
-            The turns that are asked about.
+        asked : sequence of int
+            The numbers that are asked about.
         before : sequence of str
             Turns before the stretch; the last ``context_turns`` are shown.
+        after, examples : sequence, default=()
+            Not shown.
         """
         shown = "\n".join(f"{number}: {turn}" for number, turn in turns.items())
-        first, *others = numbers
+        first, *others = asked
         example = ", ".join([f'"{first}": {self.example}', *(f'"{n}": []' for n in others[:1])])
-        what = f"each of the turns {', '.join(map(str, numbers))}"
+        what = f"each of the turns {', '.join(map(str, asked))}"
         request = self._request(what, f"{{{example}{', …' if others[1:] else ''}}}")
         return self._messages(before, f"{self.wording.turns}\n{shown}", request)
 
@@ -205,14 +234,13 @@ def state_prompts(
         If there are not so many different prompts, or descriptions are of unknown slots or no
         text.
     """
-    most = len(WORDINGS) * len(ROLES) * len(CONTEXTS)
-    if not 1 <= size <= most:
-        raise ValueError(f"there are 1 to {most} different prompts, got {size}")
+    if not 1 <= size <= MOST_PROMPTS:
+        raise ValueError(f"there are 1 to {MOST_PROMPTS} different prompts, got {size}")
     check_writable("task", task)
     lines = _slot_lines(names, descriptions or {})
     rng = check_random_state(random_state)
     wordings, roles = rng.permutation(len(WORDINGS)), rng.permutation(len(ROLES))
-    prompts = []
+    prompts, form = [], ChangesForm(names)
     for n in range(size):
         wording = WORDINGS[wordings[n % 4]]
         role = ROLES[roles[(n + n // 4) % 4]]
@@ -230,6 +258,7 @@ def state_prompts(
                 wording,
                 _example(names, shown[0]),
                 CONTEXTS[(n + n // 4 + n // 16) % 2],
+                form,
             )
         )
     return prompts
