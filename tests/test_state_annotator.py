@@ -245,8 +245,9 @@ def test_a_faulty_endpoint_gives_no_wrong_state(size):
     kinds = [kind for kind in (*FAULTS, *STRETCH_FAULTS) if kind != "hang"]
     with StateLLM(faults=0.5, kinds=kinds) as server:
         teacher = DialogueStateAnnotator(
-            SLOTS, "tiny", base_url=server.base_url, cache=None, utterances_per_call=size
-        ).fit(X)
+            SLOTS, "tiny", base_url=server.base_url, cache=None, utterances_per_call=size,
+            concurrency=1,  # so that the same calls fail each time
+        ).fit(X)  # fmt: skip
         with pytest.warns(UserWarning, match="failures_ says why"):
             states = teacher.predict(X)
     known = states != None  # noqa: E711
@@ -257,7 +258,7 @@ def test_a_faulty_endpoint_gives_no_wrong_state(size):
     groups = X["dialogue_id"].to_numpy()
     for row, member in zip(*np.nonzero(~known), strict=True):
         assert any((one, member) in failed for one in range(row + 1) if groups[one] == groups[row])
-    assert known.mean() > 0.5
+    assert known.mean() > 0.4
 
 
 def test_a_text_cannot_answer_for_its_neighbours():
