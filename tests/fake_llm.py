@@ -30,6 +30,9 @@ FAULTS = (
 UTTERANCE = re.compile(
     r"^(?:Utterance to label|Target utterance|Last utterance|A speaker says): (\{.*\})$", re.M
 )
+TURN = re.compile(r"^(\d+): ([{\"].*[}\"])$", re.M)
+NUMBERS = re.compile(r"turns (?:(\d+) (to|down to) (\d+)|(\d[\d, ]*?)),? in this order")
+STRETCH_FAULTS = ("missing", "doubled", "extra", "shuffled", "cut off")
 LABEL = re.compile(r"^(\w\d?): ([^{\n]+?)(?: - .*)?$", re.M)
 
 
@@ -52,12 +55,14 @@ class FakeLLM:
     refused: str = "\0"
     token_bytes: int = 4
     hang: float = 30.0
+    prefix_tokens: int = 0  # of the smallest beginning that its cache of prompts holds
     seed: int = 0
 
     asked: Counter = field(default_factory=Counter)  # by content, when a request is read
     sent: Counter = field(default_factory=Counter)  # by content, when a full answer is sent
     requests: list = field(default_factory=list)
     faulted: Counter = field(default_factory=Counter)
+    prefixes: set = field(default_factory=set)
     tokens_in: int = 0
     tokens_out: int = 0
     most_at_once: int = 0
@@ -76,27 +81,120 @@ class FakeLLM:
         return (right or list(labels))[0], list(labels), text
 
     def body(self, request, fault):
+        if NUMBERS.search(request["messages"][-1]["content"]):
+            return self.stretch_body(request, fault)
         code, codes, text = self.answer(request)
         filtered = fault == "content filter" or self.refused in text
+        several = "semicolon" in request["messages"][-1]["content"]
+        if several:
+            content = request["messages"][-1]["content"]
+            code = self.codes_for(text, dict(LABEL.findall(content)), several)
         if fault == "off-list":
             code = "I cannot say"
         n_choices = 1 if self.one_sample else request.get("n", 1)
-        message = json.dumps({"label": code}) if "response_format" in request else code
+        as_json = {"labels" if several else "label": self.value(code, several)}
+        message = json.dumps(as_json) if "response_format" in request else code
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": "" if filtered else message},
             "finish_reason": "content_filter" if filtered else "stop",
         }
         if request.get("logprobs") and self.logprobs and fault != "no logprobs" and not filtered:
-            rest = [other for other in codes if other != code]
-            top = [{"token": code, "logprob": math.log(0.9)}]
-            top += [{"token": f" {o}", "logprob": math.log(0.1 / len(rest))} for o in rest]
-            top = [{"token": "I", "logprob": -0.01}] if fault == "off-list" else top
-            choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+            words = code.rstrip(";").split() if several else [code]
+            tokens = [*words, ";"] if several else words
+            content = [self.place(token, codes) for token in tokens]
+            top = {"token": "I", "logprob": -0.01}
+            off = [{**top, "top_logprobs": [top]}]
+            choice["logprobs"] = {"content": off if fault == "off-list" else content}
+        return self.billed(request, [choice] * n_choices, message)
+
+    def stretch_body(self, request, fault):
+        """Lines, or an object, of the turns that are asked about."""
+        content = request["messages"][-1]["content"]
+        labels = dict(LABEL.findall(content))
+        turns = {int(number): text_of(json.loads(turn)) for number, turn in TURN.findall(content)}
+        numbers = numbers_in(content)
+        several = "semicolon" in content
+        given = [(number, self.codes_for(turns[number], labels, several)) for number in numbers]
+        filtered = fault == "content filter" or any(self.refused in t for t in turns.values())
+        if fault == "off-list":
+            given = [(number, "I cannot say") for number, _ in given]
+        given = self.damaged(given, fault, list(labels))
+        if "response_format" in request:
+            as_json = ", ".join(f'"{n}": {json.dumps(self.value(c, several))}' for n, c in given)
+            message, tokens = f"{{{as_json}}}", None
+        else:
+            message = "\n".join(f"{number}: {code}" for number, code in given)
+            tokens = self.line_tokens(given, list(labels))
+        if fault == "cut off":
+            message, tokens = message[: 2 * len(message) // 3], None
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": "" if filtered else message},
+            "finish_reason": "content_filter" if filtered else "stop",
+        }
+        if request.get("logprobs") and self.logprobs and tokens and fault != "no logprobs":
+            choice["logprobs"] = {"content": [] if filtered else tokens}
+        return self.billed(request, [choice] * request.get("n", 1), message)
+
+    def codes_for(self, text, labels, several):
+        right = [code for code, label in labels.items() if label in text]
+        if several:
+            return (" ".join(right) or "none") + ";"
+        return (right or list(labels))[0]
+
+    def value(self, codes, several):
+        codes = codes.rstrip(";")
+        return [code for code in codes.split() if code != "none"] if several else codes
+
+    def damaged(self, given, fault, codes):
+        """Some lines lost, twice there, of turns that do not exist, or in another order."""
+        if fault == "missing":
+            return [line for line in given if self.rng.random() > 0.3]
+        if fault == "doubled":
+            wrong = [(number, self.rng.choice(codes)) for number, _ in given]
+            return [one for pair in zip(given, wrong, strict=True) for one in pair][
+                : len(given) + 1
+            ]
+        if fault == "extra":
+            return [(0, codes[0]), *given, (len(given) + 90, codes[-1])]
+        if fault == "shuffled":
+            return self.rng.sample(given, len(given))
+        return given
+
+    def line_tokens(self, given, codes):
+        """Tokens with log-probabilities: of a code .9, in the place where it stands."""
+        tokens = []
+        for number, words in given:
+            tokens += [("\n" if tokens else "") + str(number), ":"]
+            tokens += [f" {word}" for word in words.rstrip(";").split()]
+            tokens += [";"] * words.endswith(";")
+        return [self.place(token, codes) for token in tokens]
+
+    def place(self, token, codes):
+        """A token of probability .9; the codes share the rest."""
+        rest = [code for code in codes if code != token.strip()]
+        top = [{"token": token, "logprob": math.log(0.9)}]
+        top += [{"token": f" {o}", "logprob": math.log(0.1 / len(rest))} for o in rest]
+        return {**top[0], "top_logprobs": top}
+
+    def billed(self, request, choices, message):
         tokens_in = sum(4 + self.tokens(m["content"]) for m in request["messages"])
-        tokens_out = n_choices * min(self.tokens(message), request.get("max_tokens", 99))
+        tokens_out = len(choices) * min(self.tokens(message), request.get("max_tokens", 99))
         usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}
-        return {"object": "chat.completion", "choices": [choice] * n_choices, "usage": usage}
+        if self.prefix_tokens:
+            usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens(request)}
+        return {"object": "chat.completion", "choices": choices, "usage": usage}
+
+    def cached_tokens(self, request):
+        """Of the longest beginning that an earlier request had, in steps of that size."""
+        text = "".join(f"{m['role']}{m['content']}" for m in request["messages"])
+        step, known = self.prefix_tokens * self.token_bytes, 0
+        for end in range(step, len(text) + 1, step):
+            beginning = hash(text[:end])
+            known = end if beginning in self.prefixes else known
+            self.prefixes.add(beginning)
+        return known // self.token_bytes
 
     # -- HTTP ---------------------------------------------------------------------------------
 
@@ -189,6 +287,19 @@ class FakeLLM:
         self.loop.run_until_complete(asyncio.sleep(0.01))
         self.server.close()
         self.loop.close()
+
+
+def text_of(turn):
+    return turn if isinstance(turn, str) else next(reversed(turn.values()))
+
+
+def numbers_in(content):
+    """The turns that a prompt asks about, in the order in which it asks."""
+    first, how, last, listed = NUMBERS.search(content).groups()
+    if listed:
+        return [int(number) for number in listed.split(", ")]
+    step = 1 if how == "to" else -1
+    return list(range(int(first), int(last) + step, step))
 
 
 async def main(options):

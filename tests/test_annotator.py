@@ -167,7 +167,8 @@ def test_scores_are_the_mean_over_prompts_and_models(chats):
     assert teacher.votes_[bad][0].tolist() == ["bad"] * 3 + ["good"] * 3
     assert_allclose(teacher.agreement_, np.where(bad, 0.5, 1))
     assert teacher.usage_ == {
-        "calls": 720, "cached": 0, "failed": 0, "tokens_in": 0, "tokens_out": 0, "tokens_cached": 0, "cost": 0.0
+        "calls": 720, "cached": 0, "failed": 0,
+        "tokens_in": 0, "tokens_out": 0, "tokens_cached": 0, "cost": 0.0
     }  # fmt: skip
 
 

@@ -37,11 +37,11 @@ def said(text):
 def shown(messages):
     """The texts that are asked about: by number, or one."""
     content = messages[-1]["content"]
-    turns = dict(re.findall(r"^(\d+): (\{.*\})$", content, re.M))
+    turns = dict(re.findall(r"^(\d+): ([\"{].*)$", content, re.M))
     if not turns:
         return json.loads(DATA.findall(content)[-1])["text"]
     numbers = re.search(r"turns? ([\d, ]*\d)", content)[1].split(", ")
-    return {number: json.loads(turns[number])["text"] for number in numbers}
+    return {number: next(iter(json.loads(turns[number]).values())) for number in numbers}
 
 
 class Reader:

@@ -33,7 +33,7 @@ LOOK_SECONDS = 0.1  # between two looks for the answers that other processes are
 BROKEN_RETRIES = 4  # of an answer that came, but is of no use; the SDK retries the rest
 DEAD_AT_START = 3  # outages without any answer before: nothing is there
 WRONG_AT_START = 10  # failures of any kind without any answer before
-STRETCH_RETRIES = 2  # of turns that the answer about a stretch leaves out
+STRETCH_RETRIES = 4  # of turns that the answer about a stretch leaves out
 MOST_OUTAGES = 20  # in a row, and at least two for each call at once: it is gone
 
 
@@ -79,12 +79,15 @@ class Call:
         Of one number; the messages that show its turn without the rest of the stretch.
     alone : bool, default=False
         Whether that is what is shown.
+    again : bool, default=False
+        Whether it asks about turns that an answer has left out.
     """
 
     questions: tuple[Question, ...]
     write: Callable[[Sequence[int]], Messages]
     write_alone: Callable[[int], Messages] | None = None
     alone: bool = False
+    again: bool = False
 
     @cached_property
     def messages(self) -> Messages:
@@ -268,14 +271,14 @@ class _Pass:
         outcomes, refused = await self._outcome(call)
         pairs = list(zip(call.questions, outcomes, strict=True))
         left = [question for question, outcome in pairs if _is_none(outcome)]
-        if refused is None or not again:
+        if refused is None or not again or (refused and call.alone):
             left = []
         self._take_in([pair for pair in pairs if pair[0] not in left])
-        if left and again == STRETCH_RETRIES and not refused:
-            await self._make(call.about(left), again - 1)
+        if left and not (call.alone or call.again or refused):
+            await self._make(replace(call.about(left), again=True), again - 1)
         else:
             for question in left:
-                await self._make(call.about([question], alone=True), 0)
+                await self._make(call.about([question], alone=True), again - 1)
 
     async def _outcome(self, call: Call) -> tuple[list[Completion | str], bool | None]:
         """The answer about each question, or the reason why there is none.

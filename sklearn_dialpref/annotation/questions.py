@@ -16,7 +16,7 @@ from sklearn_dialpref._dialogues.validation import Dialogues, codes_of, missing_
 from .client import Call, Question
 from .completion import Messages
 from .models import Model, Settings
-from .prompts import MAX_CONTEXT, Prompt, as_data
+from .prompts import MAX_CONTEXT, Prompt, as_data, as_turn
 from .state_prompts import StatePrompt
 
 __all__ = ["AnyPrompt", "Examples", "Turns", "calls", "labelled_rows", "stretches"]
@@ -56,6 +56,10 @@ class Turns:
     def utterance(self, row: int) -> str:
         """The utterance itself."""
         return as_data(self.text[row], self.speaker[row])
+
+    def numbered(self, row: int) -> str:
+        """The utterance as a turn of a stretch."""
+        return as_turn(self.text[row], self.speaker[row])
 
     def before(self, row: int) -> list[str]:
         """The turns before it, in order; or its prepared context as one."""
@@ -243,7 +247,7 @@ class Writer:
 
     def stretch(self, rows: list[int], wanted: set[int]) -> Call:
         """The call about those of a stretch that are wanted."""
-        data = {number: self.turns.utterance(row) for number, row in enumerate(rows, 1)}
+        data = {number: self.turns.numbered(row) for number, row in enumerate(rows, 1)}
         around = self.turns.before(rows[0]), self.turns.after(rows[-1])
         shown = self._shown(rows)
 

@@ -14,7 +14,10 @@ from .forms import Asked, Tokens
 __all__ = ["split"]
 
 # A line such as "3: A", "**3.** A" or "[3] = A". Text before the number makes it no answer.
-LINE = re.compile(r"^[^\w\n]*(?:turn +)?(\d{1,6})[^\w\n]*?[:.=)\]|-][ \t]*(\S.*)$", re.M | re.I)
+MARKS = r"[ \t*_`)\].:=|>-]*"
+LINE = re.compile(
+    rf"^[^\w\n]*(?:turn +)?(\d{{1,6}})[ \t*_`]*[)\].:=|-]{MARKS}(\S.*)$", re.M | re.I
+)
 DECODER = json.JSONDecoder()
 SPACES = re.compile(r"\s*")
 

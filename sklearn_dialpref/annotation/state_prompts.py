@@ -175,7 +175,7 @@ class StatePrompt:
         Parameters
         ----------
         turns : mapping of int to str
-            All turns of the stretch by number, prepared by :func:`as_data`.
+            All turns of the stretch by number, prepared by :func:`as_turn`.
         asked : sequence of int
             The numbers that are asked about.
         before : sequence of str
