@@ -188,7 +188,9 @@ def test_only_speakers_with_human_labels_are_asked_about():
     assert annotator().fit(X).speakers_ is None
     missing = X.assign(speaker=X["speaker"].where(X["speaker"] == "agent"))
     assert annotator().fit(missing, y).speakers_ == {None}
-    assert annotator(n_prompts=1).fit(missing, y).predict(missing)[1, 0] is None
+    teacher = annotator(n_prompts=1).fit(missing, y)
+    assert teacher.estimate_cost(missing).calls == 2
+    assert teacher.predict(missing)[1, 0] is None
 
 
 def test_fit_asks_nothing():
@@ -222,6 +224,7 @@ def test_after_a_failure_the_rest_of_the_dialogue_is_unknown():
     [
         (Completion([]), "nothing"),
         (Completion(["[]"], finish_reason="content_filter"), "content filter"),
+        (Completion([""], finish_reason="length"), "cut off after"),
         ("no idea", "not JSON: 'no idea'"),
         ('[{"area": "west"}]', "slot 'area' has no value 'west'; its values are 'north', 'south'"),
         ('[{"area": "north"}, {"AREA": "south"}]', "slot 'AREA' comes twice"),
@@ -388,8 +391,10 @@ def test_human_labels_are_checked(y, error, match):
 
 
 def test_dialogues_are_needed():
-    with pytest.raises(ValueError, match="dialogue_id"):
-        annotator().fit(["area=north"])
+    teacher = annotator()
+    for method in (teacher.fit, teacher.fit(CHATS).predict, teacher.estimate_cost):
+        with pytest.raises(ValueError, match="dialogue_id"):
+            method(["area=north"])
 
 
 def test_an_endpoint_that_is_not_there(monkeypatch):

@@ -232,6 +232,12 @@ def test_answers_about_a_stretch_are_matched_by_number(text):
     assert read_changes(four.texts[0], NAMES) == {"area": "south"}
 
 
+def test_slots_that_come_twice_are_seen_in_a_stretch():
+    (part,) = parts_of('{"1": {"area": "south", "area": "North"}}', (1,))
+    with pytest.raises(OffList, match="twice"):
+        read_changes(part.texts[0], NAMES)
+
+
 def test_missing_and_doubled_numbers_fail_alone():
     one, two, three = parts_of('{"1": [], "3": [], "3": [{"area": "south"}]}', (1, 2, 3))
     assert read_changes(one.texts[0], NAMES) == {}

@@ -125,8 +125,12 @@ class BaseAnnotator(BaseEstimator):
             no call were repeated, and all members were asked about all of them.
         """
         check_is_fitted(self, "prompts_")
-        dialogues = check_dialogues(X, precomputed=False)
+        dialogues = self._dialogues(X)
         return estimate(self._panel(), dialogues, self._asked(dialogues), self._token_ratio)
+
+    def _dialogues(self, X: Any) -> Dialogues:
+        """The utterances, if they can be asked about."""
+        return check_dialogues(X, precomputed=False)
 
     def _asked(self, dialogues: Dialogues) -> NDArray[np.bool_]:
         """Which utterances are asked about."""

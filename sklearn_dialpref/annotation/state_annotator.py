@@ -226,7 +226,7 @@ class DialogueStateAnnotator(BaseAnnotator):
             If ``slots`` is not a dict of lists and None, or a label not a dict.
         """
         models = self._start()
-        dialogues = check_whole_dialogues(X, precomputed=False)
+        dialogues = self._dialogues(X)
         self._names = SlotNames(self.slots, self.dontcare)
         self.slots_ = self._names.slots
         self.speakers_ = self._speakers(dialogues, y_human)
@@ -291,7 +291,7 @@ class DialogueStateAnnotator(BaseAnnotator):
             If the endpoint cannot be used at all, or no longer.
         """
         check_is_fitted(self, "prompts_")
-        dialogues = check_whole_dialogues(X, precomputed=False)
+        dialogues = self._dialogues(X)
         asked = self._asked(dialogues)
         answers = ChangeAnswers(len(dialogues), self.members_, self._names)
         self._pass(dialogues, np.flatnonzero(asked), answers)
@@ -308,6 +308,9 @@ class DialogueStateAnnotator(BaseAnnotator):
                 stacklevel=2,
             )
         return self.votes_
+
+    def _dialogues(self, X: Any) -> Dialogues:
+        return check_whole_dialogues(X, precomputed=False)
 
     def _asked(self, dialogues: Dialogues) -> NDArray[np.bool_]:
         """Utterances that can change a state."""

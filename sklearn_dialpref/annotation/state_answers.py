@@ -35,7 +35,8 @@ Changes = dict[Any, Any]
 # What OpenAI's strict schemas may hold: 1,000 enum values in all; above 250 in one place other
 # limits count as well.
 MOST_ENUMS, MOST_IN_ONE = 1000, 250
-MOST_CHANGES = 8  # of an utterance, for which tokens are set aside
+MOST_CHANGES = 6  # of an utterance, with the longest names, for which tokens are set aside
+FREE_LENGTH = 40  # characters of the value of a free slot, for that
 
 
 # -- the form of an answer ------------------------------------------------------------------
@@ -71,7 +72,7 @@ class ChangesForm:
         """For ``MOST_CHANGES`` changes with the longest name and value."""
         slot = max(map(len, self.names.slot_of))
         values = [len(value) for values in self.names.values_of.values() for value in values]
-        each = 8 + (slot + max(values, default=0)) // 2
+        each = 8 + (slot + max([FREE_LENGTH, *values])) // 3
         return 16 + each * min(len(self.names.slots), MOST_CHANGES)
 
     @property
@@ -193,6 +194,8 @@ class ChangeAnswers(BaseAnswers):
             raise OffList("content filter")
         if not answer.texts:
             raise off_list(answer)
+        if answer.finish_reason == "length":
+            raise OffList(f"an answer that was cut off after {quoted(answer.texts[0])}")
         self.changes[question.member][question.row] = read_changes(answer.texts[0], self.names)
 
 
