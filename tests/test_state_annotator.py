@@ -331,7 +331,7 @@ def test_card():
     text, content = teacher.card(), json.loads(teacher.card("json"))
     for part in (
         "# Dialogue states from language models", "- Models: reader", "- Utterances: 6, without",
-        "without an answer: 3", "- Mean agreement: 1.000", "| Hotels-stars | 3, 4 |",
+        "without an answer: 3", "- Mean agreement: 1.000", "## Slots", "| Hotels-stars | 3, 4 |",
         "| name | a short text |", f"| {teacher.prompts_[0].id} | ", "no value 'a/b'",
     ):  # fmt: skip
         assert part in text
