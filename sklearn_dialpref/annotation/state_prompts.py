@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -35,7 +35,8 @@ CONTEXTS = (1, 3)
 FREE_EXAMPLE = "a short text"
 
 
-class Wording(NamedTuple):
+@dataclass(frozen=True)
+class Wording:
     """The texts of a prompt, which are filled by ``str.format``."""
 
     guide: str
@@ -136,7 +137,7 @@ class StatePrompt:
         """The prompt as what JSON can hold."""
         return {
             "system": self.system,
-            "wording": self.wording._asdict(),
+            "wording": asdict(self.wording),
             "example": self.example,
             "context_turns": self.context_turns,
         }
