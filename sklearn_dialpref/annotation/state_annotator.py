@@ -202,7 +202,7 @@ class DialogueStateAnnotator(BaseAnnotator):
     # -- fitting ----------------------------------------------------------------------------
 
     def fit(self, X: Any, y_human: Any = None) -> DialogueStateAnnotator:
-        """Check the settings, and from human labels whose utterances can change a state.
+        """Check the settings, and learn from human labels whose utterances change states.
 
         Nothing is asked.
 

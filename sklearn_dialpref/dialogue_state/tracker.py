@@ -132,7 +132,8 @@ class DialogueStateTracker(BaseEstimator):
             a slot's value: the slot is then absent. A list or array of values stands for
             different spellings of one value.
         y_llm : sequence of n dict, array-like of dict of shape (n, n_votes), or None, default=None
-            States that an LLM gave, or several of them.
+            States that an LLM gave, or several of them, such as
+            :meth:`DialogueStateAnnotator.predict` returns.
 
         Returns
         -------
