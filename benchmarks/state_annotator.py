@@ -151,9 +151,9 @@ def parse() -> argparse.Namespace:
         prog="python -m benchmarks.state_annotator", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--errors", nargs="+", type=float, default=[0.1, 0.3])
+    parser.add_argument("--errors", nargs="+", type=float, default=[0.0, 0.1, 0.3])
     parser.add_argument("--budgets", nargs="+", type=int, default=[100, 400])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/state_annotator.md"))
     return parser.parse_args()
 
