@@ -427,7 +427,7 @@ def test_models_take_turns_until_they_agree():
 
 
 def test_only_open_turns_of_a_stretch_are_asked_about():
-    """An utterance that names both labels stays open, as prompts have the codes in other orders."""
+    """An utterance that names both labels stays open, as prompts have them in other orders."""
     X = utterances(5)
     X.loc[2, "text"] = "That is good, not bad."
     with FakeLLM() as server:

@@ -36,7 +36,7 @@ from .checks import (
     check_prompts,
 )
 from .panel import Panel
-from .questions import Examples, labelled_rows
+from .questions import Examples, examples_among, labelled_rows
 from .scoring import SCORINGS
 from .stopping import DEFAULT_LEAD, asking_order, choose_threshold, is_sure, stopped
 
@@ -302,7 +302,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         for result in ("scores_", "votes_", "agreement_"):
             self.__dict__.pop(result, None)
         known = labelled_rows(dialogues, labels)
-        shown = self._examples_among(labels, known)
+        shown = examples_among(labels, known, self.classes_)
         self._examples = Examples.drawn_from(dialogues, *shown, seed)
         self.members_ = self._panel().members
         self.lead_ = None
@@ -328,15 +328,6 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
             multilabel=self.multilabel,
             stretches=self.utterances_per_call != 1,
         )
-
-    def _examples_among(
-        self, labels: NDArray[Any], known: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], list[Any]]:
-        """Rows that prompts can show as examples, and their labels."""
-        if not self.multilabel:
-            return known, list(self.classes_[labels[known]])
-        whole = known[~np.isnan(labels[known]).any(axis=1)]
-        return whole, [tuple(self.classes_[row == 1].tolist()) for row in labels[whole]]
 
     def _learn(
         self, dialogues: Dialogues, rows: NDArray[np.int64], labels: NDArray[Any], seed: int
