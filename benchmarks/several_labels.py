@@ -143,8 +143,9 @@ def main() -> None:
     print(text.replace("nan ± nan", "").reset_index().to_markdown(index=False))
     n_rows = int((~np.isnan(mean[:, 0])).sum())
     print(
-        f"\n{n_rows} utterances with labels, {len(options.seeds)} seeds; {MISSED:.0%} of the labels "
-        f"missed, {ADDED:.0%} of the others given; {platform.machine()}, {time.strftime('%Y-%m-%d')}"
+        f"\n{n_rows} utterances with labels, {len(options.seeds)} seeds; {MISSED:.0%} of the "
+        f"labels missed, {ADDED:.0%} of the others given; {platform.machine()}, "
+        f"{time.strftime('%Y-%m-%d')}"
     )
 
 
