@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_dialpref._dialogues.cut_context import checked_summary
 from sklearn_dialpref._labels.fitted import FittedLabels, plain, plain_values
 from sklearn_dialpref._labels.targets import Targets
 from sklearn_dialpref._training.inputs import POOLINGS
@@ -314,7 +315,7 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -
         for record in state["history"]
     ]
     _restore_training(estimator, state.get("training") or {}, folder)
-    estimator.data_summary_ = state["data"]
+    estimator.data_summary_ = checked_summary(state["data"])
 
 
 def _restore_training(estimator: Any, saved: dict[str, Any], folder: Path) -> None:

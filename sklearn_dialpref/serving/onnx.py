@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_dialpref._dialogues.cut_context import checked_summary, warn_of_cut_context
 from sklearn_dialpref._dialogues.texts import check_unicode, distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues
 from sklearn_dialpref._labels.fitted import FittedLabels, HasFittedLabels
@@ -31,6 +32,8 @@ SLOW_FUSIONS = ["SkipLayerNormFusion"]
 class Parts(NamedTuple):
     """What a text goes through: the prompt before it, the tokenizer, padding, the graph.
 
+    ``turns`` is what ``data_summary_`` of the classifier says of the turns of training.
+
     int8 graphs that older versions wrote scale activations by the range of the whole batch. They
     are run ``row_by_row``, as an answer would change with its neighbours.
     """
@@ -41,6 +44,7 @@ class Parts(NamedTuple):
     tokenizer: Any
     session: Any
     row_by_row: bool
+    turns: dict[str, int]
 
 
 class OnnxDialogueClassifier(HasFittedLabels):
@@ -116,6 +120,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
             prompt, special = str(state["prompt"]), bool(state["special_tokens"])
             pad = int(state["pad"])
             row_by_row = state["precision"] == "int8" and not state.get("fixed_scales", False)
+            turns = checked_summary(state.get("turns", {}))  # earlier versions do not tell
         except (
             LookupError,
             TypeError,
@@ -130,7 +135,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
             ) from error
         tokenizer = _tokenizer(folder / TOKENIZER)
         session = open_session(folder / MODEL, threads)
-        model._parts = Parts(prompt, special, pad, tokenizer, session, row_by_row)
+        model._parts = Parts(prompt, special, pad, tokenizer, session, row_by_row, turns)
         model._check(folder)
         return model
 
@@ -180,6 +185,11 @@ class OnnxDialogueClassifier(HasFittedLabels):
         ------
         ValueError
             If ``X`` is not as described.
+
+        Warns
+        -----
+        UserWarning
+            If ``X`` lacks utterances that ``context_turns`` would show.
         """
         return self.fitted_labels_.probabilities(self._logits(X))
 
@@ -204,6 +214,8 @@ class OnnxDialogueClassifier(HasFittedLabels):
             return self._logits_from_texts(*row_of(alone(X[0], self.fitted_labels_.n_texts)))
         dialogues = check_dialogues(X, precomputed=False)
         slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
+        if self.context_turns:
+            warn_of_cut_context(X, dialogues.group, self._parts.turns, self.context_turns)
         logits = self._logits_from_texts(*distinct_texts(slots))
         return self.fitted_labels_.among_possible(logits, dialogues)
 
