@@ -254,13 +254,15 @@ def mutate(folder, rng):
 
 
 def sign(folder):
-    """Make the manifest's sums those of the files, where it has any."""
+    """Make the manifest's sums and sizes those of the files, where it has any."""
     file = folder / MANIFEST
     manifest = json.loads(file.read_text())
     for name in manifest["files"]:
         path = folder / name
         if path.is_file():
-            manifest["files"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            content = path.read_bytes()
+            manifest["files"][name] = hashlib.sha256(content).hexdigest()
+            manifest["bytes"][name] = len(content)
     file.write_text(json.dumps(manifest))
 
 

@@ -41,8 +41,8 @@ def test_another_kind_or_maker(copied):
 
 
 @pytest.mark.parametrize("name", ["student.safetensors", "classifier.json"])
-@pytest.mark.parametrize("change", ["cut", "flip", "swap"])
-def test_damaged_files(copied, name, change):
+@pytest.mark.parametrize(("change", "by"), [("cut", "size"), ("flip", "sha256"), ("swap", "size")])
+def test_damaged_files(copied, name, change, by):
     file = copied / name
     content = bytearray(file.read_bytes())
     if change == "cut":
@@ -52,7 +52,7 @@ def test_damaged_files(copied, name, change):
         file.write_bytes(content)
     else:
         shutil.copy(copied / "README.md", file)
-    with pytest.raises(ValueError, match=rf"damaged: {name} is not what was saved, by its sha256"):
+    with pytest.raises(ValueError, match=rf"damaged: {name} is not what was saved, by its {by}"):
         load(copied)
 
 
@@ -141,6 +141,26 @@ def test_absurdly_long_files(copied, name):
         return
     with pytest.raises(ValueError, match=r"classifier\.json has 1000000000000 bytes"):
         read_json(copied / name)
+
+
+@pytest.mark.parametrize("name", ["README.md", "classifier.json", "student.safetensors"])
+@pytest.mark.parametrize("manifest", ["as it was", "signed", "of an earlier version"])
+def test_absurdly_long_files_are_not_read(copied, monkeypatch, name, manifest):
+    with open(copied / name, "r+b") as file:
+        file.truncate(10**12)
+    sizes = json.loads((copied / "dialpref.json").read_text())["bytes"]
+    changed = {"signed": sizes | {name: 10**12}, "of an earlier version": {}}
+    rewrite(copied, bytes=changed.get(manifest, sizes))
+    monkeypatch.setattr("sklearn_dialpref._persistence.folder._sha256", lambda file: 1 / 0)
+    with pytest.raises(ValueError, match=rf"{name} .*1000000000000 bytes"):
+        load(copied)
+
+
+@pytest.mark.parametrize("sizes", [None, [], {"classifier.json": "1"}, {"classifier.json": 1.5}])
+def test_a_manifest_of_no_sizes(copied, sizes):
+    rewrite(copied, bytes=sizes)
+    with pytest.raises(ValueError, match=r"dialpref\.json"):
+        load(copied)
 
 
 def test_a_hundred_thousand_files_or_tensors(copied):

@@ -1,7 +1,6 @@
 """Exported models answer as the classifier does, alone, and are refused when damaged."""
 
 import copy
-import hashlib
 import json
 import pickle
 import shutil
@@ -17,6 +16,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from signing import resign
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import get_scorer
 
@@ -394,17 +394,6 @@ def test_wrong_input(exported):
 
 
 # -- damaged, foreign, hostile ------------------------------------------------------------------
-
-
-def resign(folder):
-    """What somebody would do who changes files on purpose: correct the sums."""
-    file = folder / "dialpref.json"
-    manifest = json.loads(file.read_text())
-    manifest["files"] = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in manifest["files"]
-    }
-    file.write_text(json.dumps(manifest))
 
 
 class Explosive:
