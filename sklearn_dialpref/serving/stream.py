@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.texts import check_unicode, distinct_texts, row_of
+from sklearn_dialpref._dialogues.texts import check_encodable, distinct_texts, row_of
 from sklearn_dialpref._labels.fitted import TextClassifier
 
 __all__ = ["DialogueStream", "MicroBatcher", "Prediction"]
@@ -164,7 +164,7 @@ class DialogueStream:
         """The texts of the utterance's row."""
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"an utterance must be a str that is not empty, got {text!r}")
-        check_unicode([text], "text")  # JSON may have half a character
+        check_encodable(text, "the utterance")  # JSON may have half a character
         if not self._past.maxlen:
             return (text,)
         with self._lock:
