@@ -118,6 +118,12 @@ def test_numbering_from_one_and_as_text_or_floats(tiny_encoder, chats):
         assert cut_warnings(lambda X=X, some=some: some.predict(X[chats.X["turn"] > 0]))
 
 
+def test_turns_beyond_floats_tell_nothing(tiny_encoder, chats):
+    X = chats.X.assign(turn=[10**400 + turn for turn in chats.X["turn"]])
+    some = student(tiny_encoder, context_turns=1, max_epochs=1).fit(X, chats.y_true)
+    assert not cut_warnings(lambda: some.predict(X[::2]))
+
+
 def test_nothing_is_said_without_context_turns(tiny_encoder, chats):
     X = with_context(chats.X, turns=1)
     column = student(tiny_encoder, max_epochs=1).fit(X, chats.y_true)

@@ -98,7 +98,7 @@ def _whole_turns(X: Any) -> NDArray[np.float64] | None:
         return None
     try:
         numbers = turn.astype(np.float64)
-    except (TypeError, ValueError):  # times as objects
+    except (TypeError, ValueError, OverflowError):  # times as objects, or beyond floats
         return None
     is_whole = np.isfinite(numbers) & (numbers == np.floor(numbers))
     return numbers if is_whole.all() else None
