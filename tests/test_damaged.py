@@ -193,6 +193,38 @@ def test_weights_that_are_not_finite(copied, number):
         load(copied)
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"n_features": 0},
+        {"n_features": 4},
+        {"n_features": None},
+        {"n_features": "3"},
+        {"feature_names": ["a", "b"]},
+        {"feature_names": ["a", "b", 5]},
+        {"feature_names": 5},
+        {"parameters": {"encoder": "precomputee"}},
+    ],
+    ids=str,
+)
+def test_features_that_are_not_those_of_the_weights(copied, lie):
+    file = copied / "classifier.json"
+    state = json.loads(file.read_text())
+    parameters = {**state["parameters"], **lie.get("parameters", {})}
+    file.write_text(json.dumps({**state, **lie, "parameters": parameters}))
+    resign(copied)
+    with pytest.raises(ValueError, match=r"classifier\.json"):
+        load(copied)
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".json", "a/" * 3000 + "b.json", "a\0.json"])
+def test_names_that_no_file_can_have(copied, name):
+    manifest = json.loads((copied / "dialpref.json").read_text())
+    rewrite(copied, files={**manifest["files"], name: "0" * 64})
+    with pytest.raises(ValueError, match=r"dialpref\.json"):
+        load(copied)
+
+
 @pytest.fixture(scope="module")
 def saved_text(tiny_encoder, tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "clf"

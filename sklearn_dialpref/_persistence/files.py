@@ -48,6 +48,16 @@ def check_finite(file: Path, tensors: dict[str, Any]) -> None:
             raise DamagedFile(f"{file} is damaged: {name} has numbers that are not finite")
 
 
+def check_features(n_features: Any, names: Any, width: int | None) -> None:
+    """Raise a ValueError unless they are those of weights for so many, which is None of text."""
+    if n_features != width:
+        raise ValueError(f"n_features is {n_features!r}, but the weights are for {width}")
+    if names is not None and (
+        len(names) != n_features or not all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError(f"feature_names are not the names of {n_features} features")
+
+
 def check_encoder(encoder: Any) -> None:
     """Raise a ValueError unless the encoder's weights and what it makes of a text are sound."""
     check_finite(Path("the encoder"), encoder.state_dict())

@@ -266,7 +266,7 @@ def _check_names(folder: Path, files: dict[str, str]) -> None:
     for name in files:
         try:
             check_name(name, folder)
-        except ValueError as error:
+        except (OSError, ValueError) as error:  # an OSError of a name that is too long
             raise ValueError(f"{MANIFEST} is damaged: {error}") from error
     present = set(islice(_files(folder), MOST_FILES + 2)) - {MANIFEST}
     if unlisted := sorted(present - set(files))[:5]:
@@ -274,8 +274,10 @@ def _check_names(folder: Path, files: dict[str, str]) -> None:
             f"{folder} has files that it was not saved with: {unlisted}; remove them "
             f"({MANIFEST} does not list them)"
         )
-    if missing := sorted(set(files) - present):
-        raise ValueError(f"{folder} is damaged: {missing} are missing; save it anew")
+    if missing := sorted(set(files) - present)[:5]:
+        raise ValueError(
+            f"{folder} is damaged: {missing} are missing, which {MANIFEST} lists; save it anew"
+        )
 
 
 def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from sklearn_dialpref._labels.fitted import FittedLabels, plain, plain_values
 from sklearn_dialpref._labels.targets import Targets
 from sklearn_dialpref._training.inputs import POOLINGS
 
-from .files import check_encoder, naming_encoder, read_tensors
+from .files import check_encoder, check_features, naming_encoder, read_tensors
 from .folder import DamagedFile, new_folder, read_folder, read_json
 
 KIND = "classifier"
@@ -306,8 +306,12 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -
     labels = FittedLabels.from_json(state, folder)
     estimator._frozen, estimator.net_ = _read_student(estimator, folder, labels, device)
     estimator.fitted_labels_ = labels
-    if state["n_features"] is not None:
-        estimator.n_features_in_ = int(state["n_features"])
+    width = None if labels.n_texts else len(estimator.net_.module_.mean)
+    check_features(state["n_features"], state["feature_names"], width)
+    if (estimator.encoder == "precomputed") == bool(labels.n_texts):
+        raise ValueError(f"encoder={estimator.encoder!r} does not fit n_slots={labels.n_texts}")
+    if width is not None:
+        estimator.n_features_in_ = width
     if state["feature_names"] is not None:
         estimator.feature_names_in_ = np.array(state["feature_names"], dtype=object)
     estimator.history_ = [
