@@ -447,7 +447,18 @@ def test_numbers_that_cannot_be(copied, change):
     state = json.loads((copied / "serving.json").read_text())
     (copied / "serving.json").write_text(json.dumps({**state, **change}))
     resign(copied)
-    with pytest.raises(ValueError, match=r"damaged|cannot be read"):
+    with pytest.raises(ValueError, match=r"serving\.json"):
+        OnnxDialogueClassifier.load(copied)
+
+
+@pytest.mark.parametrize("dims", [[0], [1], [2**40]])
+def test_graphs_that_cannot_run(copied, dims):
+    model = onnx.load(copied / "model.onnx")
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    largest.dims[:] = dims
+    (copied / "model.onnx").write_bytes(model.SerializeToString())
+    resign(copied)
+    with pytest.raises(ValueError, match=r"model\.onnx"):
         OnnxDialogueClassifier.load(copied)
 
 
@@ -456,7 +467,9 @@ def test_classes_that_are_not_those_of_the_graph(copied):
     state["classes"]["values"].append("more")
     (copied / "serving.json").write_text(json.dumps(state))
     resign(copied)
-    with pytest.raises(ValueError, match="its graph is not of 4 classes"):
+    with pytest.raises(
+        ValueError, match=r"model\.onnx is not of the 4 classes that serving\.json has"
+    ):
         OnnxDialogueClassifier.load(copied)
 
 

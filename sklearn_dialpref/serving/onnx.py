@@ -143,7 +143,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
         """Whether the parts fit together: one text has to go through."""
         in_range = (
             self.fitted_labels_.n_texts in (1, 2)
-            and 0 <= self.context_turns <= MOST_TURNS
+            and 0 <= self.context_turns <= MOST_TURNS * (self.fitted_labels_.n_texts - 1)
             and 0 <= self._parts.pad < self._parts.tokenizer.get_vocab_size()
         )
         if not in_range:
@@ -151,10 +151,14 @@ class OnnxDialogueClassifier(HasFittedLabels):
         try:
             logits = self._logits_from_texts(*row_of(alone("a", self.fitted_labels_.n_texts)))
         except Exception as error:  # onnxruntime's have no common base
-            raise ValueError(f"{folder} is damaged: its parts do not fit ({error})") from error
+            raise ValueError(
+                f"{folder} is damaged: {SERVED}, {TOKENIZER} and {MODEL} do not fit together "
+                f"({error})"
+            ) from error
         if logits.shape != (1, len(self.classes_)):
             raise ValueError(
-                f"{folder} is damaged: its graph is not of {len(self.classes_)} classes"
+                f"{folder} is damaged: {MODEL} is not of the {len(self.classes_)} classes that "
+                f"{SERVED} has"
             )
         if not np.isfinite(logits).all():
             raise ValueError(f"{folder} is damaged: {MODEL} has numbers that are not finite")
