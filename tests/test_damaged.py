@@ -247,6 +247,8 @@ def panics(tokenizer):
         ("1_Pooling/config.json", lambda value: value.update(embedding_dimension=10**6)),
         ("sentence_bert_config.json", lambda value: value.update(max_seq_length="long")),
         ("modules.json", lambda value: value.append(5)),
+        ("tokenizer_config.json", lambda value: value.update(pad_token="\0")),
+        ("config.json", lambda value: value.update(num_hidden_layers=1)),
     ],
 )
 def test_nonsense_in_the_files_of_the_encoder(saved_text, tmp_path, name, change):

@@ -473,6 +473,39 @@ def test_classes_that_are_not_those_of_the_graph(copied):
         OnnxDialogueClassifier.load(copied)
 
 
+@pytest.mark.parametrize("name", ["input_ids", "index"])
+def test_graphs_of_a_single_text_or_row(copied, name):
+    model = onnx.load(copied / "model.onnx")
+    (given,) = (one for one in model.graph.input if one.name == name)
+    given.type.tensor_type.shape.dim[0].dim_value = 1
+    (copied / "model.onnx").write_bytes(model.SerializeToString())
+    resign(copied)
+    with pytest.raises(ValueError, match=r"model\.onnx"):
+        OnnxDialogueClassifier.load(copied)
+
+
+def test_tokenizers_that_panic(copied):
+    tokenizer = json.loads((copied / "tokenizer.json").read_text())
+    del tokenizer["post_processor"]["special_tokens"]["[SEP]"]
+    (copied / "tokenizer.json").write_text(json.dumps(tokenizer))
+    resign(copied)
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        OnnxDialogueClassifier.load(copied)
+
+
+class Failing:
+    def run(self, outputs, inputs):
+        raise RuntimeError("no")  # not of any common class
+
+
+def test_what_fails_only_on_some_texts(exported):
+    served = OnnxDialogueClassifier.load(exported)
+    served._parts = served._parts._replace(session=Failing())
+    for texts in (["hi"], TEXTS):
+        with pytest.raises(ValueError, match=r"model\.onnx .*\(no\)"):
+            served.predict(texts)
+
+
 @pytest.mark.parametrize("place", ["../outside.bin", "outside.bin"])
 def test_weights_elsewhere(copied, tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)

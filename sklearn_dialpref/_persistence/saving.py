@@ -378,9 +378,9 @@ def _read_student(
                 trained = TextEncoder(load_encoder(saved), layers, pooling)
             encoder = frozen.text_encoder if frozen else trained
             check_encoder(encoder)
-        width = encoder.n_outputs + (labels.n_texts - 1) * encoder.n_context
-        if len(weights["mean"]) != width:
-            raise ValueError(f"the weights are for {len(weights['mean'])} inputs, not {width}")
+            width = encoder.n_outputs + (labels.n_texts - 1) * encoder.n_context
+            if (found := len(weights["mean"])) != width:
+                raise ValueError(f"{WEIGHTS} is for {found} inputs, not {width}")
     return frozen, _ready_net(weights, len(labels.classes), trained, device, folder / WEIGHTS)
 
 

@@ -140,28 +140,31 @@ class OnnxDialogueClassifier(HasFittedLabels):
         return model
 
     def _check(self, folder: Path) -> None:
-        """Whether the parts fit together: one text has to go through."""
+        """Whether the parts fit together: a text has to go through, and two of other lengths."""
+        n_texts = self.fitted_labels_.n_texts
         in_range = (
-            self.fitted_labels_.n_texts in (1, 2)
-            and 0 <= self.context_turns <= MOST_TURNS * (self.fitted_labels_.n_texts - 1)
+            n_texts in (1, 2)
+            and 0 <= self.context_turns <= MOST_TURNS * (n_texts - 1)
             and 0 <= self._parts.pad < self._parts.tokenizer.get_vocab_size()
         )
         if not in_range:
             raise ValueError(f"{folder} is damaged: {SERVED} has numbers that cannot be")
-        try:
-            logits = self._logits_from_texts(*row_of(alone("a", self.fitted_labels_.n_texts)))
-        except Exception as error:  # onnxruntime's have no common base
-            raise ValueError(
-                f"{folder} is damaged: {SERVED}, {TOKENIZER} and {MODEL} do not fit together "
-                f"({error})"
-            ) from error
-        if logits.shape != (1, len(self.classes_)):
-            raise ValueError(
-                f"{folder} is damaged: {MODEL} is not of the {len(self.classes_)} classes that "
-                f"{SERVED} has"
-            )
-        if not np.isfinite(logits).all():
-            raise ValueError(f"{folder} is damaged: {MODEL} has numbers that are not finite")
+        places = np.array([[0, 1], [1, -1]])[:, :n_texts]
+        for texts, index in (row_of(alone("a", n_texts)), (["a", "two words"], places)):
+            try:
+                logits = self._logits_from_texts(texts, index)
+            except Exception as error:  # onnxruntime's have no common base
+                raise ValueError(
+                    f"{folder} is damaged: {SERVED}, {TOKENIZER} and {MODEL} do not fit together "
+                    f"({error})"
+                ) from error
+            if logits.shape != (len(index), len(self.classes_)):
+                raise ValueError(
+                    f"{folder} is damaged: {MODEL} is not of the {len(self.classes_)} classes "
+                    f"that {SERVED} has"
+                )
+            if not np.isfinite(logits).all():
+                raise ValueError(f"{folder} is damaged: {MODEL} has numbers that are not finite")
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -266,14 +269,15 @@ class OnnxDialogueClassifier(HasFittedLabels):
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         parts = self._parts
         special = parts.special_tokens
-        if len(texts) == 1:
-            encodings = [
-                parts.tokenizer.encode(parts.prompt + texts[0], add_special_tokens=special)
-            ]
-        else:
-            encodings = parts.tokenizer.encode_batch_fast(
-                [parts.prompt + text for text in texts], add_special_tokens=special
-            )
+        with naming(Path(TOKENIZER), "a tokenizer that can read these texts"):
+            if len(texts) == 1:
+                encodings = [
+                    parts.tokenizer.encode(parts.prompt + texts[0], add_special_tokens=special)
+                ]
+            else:
+                encodings = parts.tokenizer.encode_batch_fast(
+                    [parts.prompt + text for text in texts], add_special_tokens=special
+                )
         return [encoding.ids for encoding in encodings]
 
     def _run(self, tokens: list[list[int]], index: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -285,7 +289,8 @@ class OnnxDialogueClassifier(HasFittedLabels):
             ids[row, : len(one)] = one
             mask[row, : len(one)] = 1
         inputs = {"input_ids": ids, "attention_mask": mask, "index": index}
-        return self._parts.session.run(None, inputs)[0].astype(np.float64)
+        with naming(Path(MODEL), "a graph that can run on these texts"):
+            return self._parts.session.run(None, inputs)[0].astype(np.float64)
 
     # -- for scikit-learn's scorers and displays --------------------------------------------------
 
