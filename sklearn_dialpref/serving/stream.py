@@ -323,8 +323,10 @@ class MicroBatcher:
             slots = [np.array(column, dtype=object) for column in columns]
             texts, index = distinct_texts(slots)
             logits = self.model._logits_from_texts(texts, index, keep=False)
-        except Exception as error:  # of whatever kind, it is for the one who is to blame
+        except BaseException as error:  # of whatever kind, it is for the one who is to blame
             if len(requests) == 1:
+                if not isinstance(error, Exception):  # a panic of a Rust library
+                    error = RuntimeError(f"the model failed: {error!r}")
                 requests[0].logits.set_exception(error)
             else:
                 for request in requests:
