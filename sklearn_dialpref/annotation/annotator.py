@@ -28,13 +28,7 @@ from .answers import Answers
 from .bank import PromptBank
 from .base import BaseAnnotator
 from .card import card_content
-from .checks import (
-    LEARNABLE,
-    check_label_settings,
-    check_labels,
-    check_members,
-    check_prompts,
-)
+from .checks import LEARNABLE, check_labels, check_members, check_prompts
 from .panel import Panel
 from .questions import Examples, examples_among, labelled_rows
 from .scoring import SCORINGS
@@ -289,7 +283,6 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
             If there are labels, and the endpoint cannot be used.
         """
         models = self._start()
-        check_label_settings(self.get_params(deep=False))
         dialogues = check_dialogues(X, precomputed=False)
         n_examples = self.n_examples or sum(prompt.n_examples for prompt in self.prompts or ())
         labels, self.classes_ = check_labels(
