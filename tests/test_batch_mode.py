@@ -145,20 +145,23 @@ def warned(teacher, X):
         return teacher.predict(X)
 
 
-def test_left_out_turns_get_a_batch_of_their_own(path):
+@pytest.mark.parametrize("n_left_out", [1, 3])
+def test_left_out_turns_get_batches_of_their_own(path, monkeypatch, n_left_out):
     def lines(request, line):
         choice = line["response"]["body"]["choices"][0]
         answered = choice["message"]["content"].split("\n")
-        choice["message"]["content"] = "\n".join(answered[:-1] or answered)
+        choice["message"]["content"] = "\n".join(answered[:-n_left_out] or answered)
         choice.pop("logprobs", None)
         return [line]
 
     X = utterances(20)
+    monkeypatch.setattr(batches, "MOST_REQUESTS", 4)
     with FakeBatches(lines=lines) as server:
         teacher = in_stretches(server, path)
         assert_array_equal(teacher.predict(X), right(X))
         n_requests = [batch["request_counts"]["total"] for batch in server.batches.values()]
-    assert n_requests == [4, 4] and teacher.usage_["calls"] == 8
+    assert n_requests == [4] * (1 + n_left_out)
+    assert teacher.usage_["calls"] == sum(n_requests)
 
 
 def test_a_refused_turn_does_not_take_its_neighbours_along(path):
