@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._classifier import DialoguePreferenceClassifier
-    from .annotation import LLMAnnotator, PromptBank
+    from .annotation import DialogueStateAnnotator, LLMAnnotator, PromptBank
     from .dialogue_state import DialogueStateTracker, flatten_states
     from .inspection import (
         LabelBudgetCurve,
@@ -39,6 +39,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "DialoguePreferenceClassifier",
+    "DialogueStateAnnotator",
     "DialogueStateTracker",
     "DialogueStream",
     "LLMAnnotator",
@@ -72,7 +73,7 @@ __all__ = [
 # neither scikit-learn nor torch.
 _HOMES = {
     "_classifier": ["DialoguePreferenceClassifier"],
-    "annotation": ["LLMAnnotator", "PromptBank"],
+    "annotation": ["DialogueStateAnnotator", "LLMAnnotator", "PromptBank"],
     "dialogue_state": ["DialogueStateTracker", "flatten_states"],
     "inspection": [
         "LabelBudgetCurve",

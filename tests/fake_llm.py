@@ -30,7 +30,7 @@ FAULTS = (
 UTTERANCE = re.compile(
     r"^(?:Utterance to label|Target utterance|Last utterance|A speaker says): (\{.*\})$", re.M
 )
-TURN = re.compile(r"^(\d+): (\{.*\})$", re.M)
+TURN = re.compile(r"^(\d+): ([{\"].*[}\"])$", re.M)
 NUMBERS = re.compile(r"turns (?:(\d+) (to|down to) (\d+)|(\d[\d, ]*?)),? in this order")
 STRETCH_FAULTS = ("missing", "doubled", "extra", "shuffled", "cut off")
 LABEL = re.compile(r"^(\w\d?): ([^{\n]+?)(?: - .*)?$", re.M)
@@ -112,7 +112,7 @@ class FakeLLM:
         """Lines, or an object, of the turns that are asked about."""
         content = request["messages"][-1]["content"]
         labels = dict(LABEL.findall(content))
-        turns = {int(number): json.loads(turn)["text"] for number, turn in TURN.findall(content)}
+        turns = {int(number): text_of(json.loads(turn)) for number, turn in TURN.findall(content)}
         numbers = numbers_in(content)
         several = "semicolon" in content
         given = [(number, self.codes_for(turns[number], labels, several)) for number in numbers]
@@ -287,6 +287,10 @@ class FakeLLM:
         self.loop.run_until_complete(asyncio.sleep(0.01))
         self.server.close()
         self.loop.close()
+
+
+def text_of(turn):
+    return turn if isinstance(turn, str) else next(reversed(turn.values()))
 
 
 def numbers_in(content):

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,48 @@ def test_from_chats_to_a_student(server, chats):
     assert_allclose(y_llm.sum(axis=1), 1)
     student = DialoguePreferenceClassifier(max_epochs=2, random_state=0)
     assert student.fit(X, y_human, y_llm).predict_proba(X).shape == (24, 3)
+
+
+def reasons(teacher):
+    """Why there are answers missing, without their words."""
+    return {failure["reason"].split(" about")[0].split(" '")[0] for failure in teacher.failures_}
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_stretches(server, chats, multilabel):
+    """A stretch at once, by log-probabilities of each turn's code; what is left out is NaN."""
+    X = chats.X[:8]
+    prompts = PromptBank.default(
+        "the sentiment", CLASSES, size=1, stretches=True, multilabel=multilabel
+    )
+    teacher = LLMAnnotator(
+        CLASSES, "smollm2", multilabel=multilabel, prompts=prompts, base_url=server, cache=None,
+        utterances_per_call="dialogue", concurrency=2, max_retries=1,
+    ).fit(X)  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of utterances without an answer
+        teacher.predict_proba(X)
+    given = teacher.scores_[~np.isnan(teacher.scores_[:, :, 0])]
+    assert len(given) + len(teacher.failures_) == len(X)
+    assert reasons(teacher) <= {"no answer", "several answers", "off-list answer"}
+    assert len(given) and ((given >= 0) & (given <= 1)).all()
+    if not multilabel:
+        assert_allclose(given.sum(axis=1), 1)
+    assert 1 <= teacher.usage_["calls"] <= 2 + len(X)
+    print(f"SmolLM2-135M on stretches, multilabel {multilabel}: {len(given)} of {len(X)} "
+          f"turns answered in {teacher.usage_['calls']} calls, {reasons(teacher)}")  # fmt: skip
+
+
+def test_several_labels(server, chats):
+    X = chats.X[:4]
+    prompts = PromptBank.default("the sentiment", CLASSES, size=2, multilabel=True)
+    teacher = LLMAnnotator(
+        CLASSES, "smollm2", multilabel=True, prompts=prompts, base_url=server, cache=None
+    ).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        teacher.predict_proba(X)
+    given = teacher.scores_[~np.isnan(teacher.scores_[:, :, 0])]
+    assert len(given) + len(teacher.failures_) == 8 and teacher.usage_["calls"] == 8
+    assert ((given >= 0) & (given <= 1)).all()
+    print(f"SmolLM2-135M on several labels: {len(given)} of 8 answers are lists of codes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from reprlib import repr as short_repr
 from typing import Any
 
@@ -165,6 +166,37 @@ def check_dialogues(
     if n_rows == 0:
         raise ValueError(NO_ROWS)
     return _dialogues(columns, features, n_rows)
+
+
+def check_whole_dialogues(X: Any, precomputed: bool | None = None) -> Dialogues:
+    """As :func:`check_dialogues`, for states, which go through dialogues.
+
+    Missing speakers are None.
+
+    Parameters
+    ----------
+    X : DataFrame
+    precomputed : bool, default=None
+
+    Returns
+    -------
+    Dialogues
+
+    Raises
+    ------
+    ValueError
+        If X names no dialogues, or is not as described.
+    """
+    dialogues = check_dialogues(X, precomputed=precomputed)
+    if not dialogues.has_dialogues:
+        raise ValueError(
+            "states go through dialogues, but X names none: pass a DataFrame with 'dialogue_id'"
+        )
+    if dialogues.speaker is None:
+        return dialogues
+    speaker = dialogues.speaker.astype(object)
+    speaker[missing_in(speaker)] = None  # a NaN is not found in a set that holds another NaN
+    return replace(dialogues, speaker=speaker)
 
 
 def _from_arrays(X: Any, precomputed: bool | None) -> tuple[dict[str, NDArray[Any]], Any]:

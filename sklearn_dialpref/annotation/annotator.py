@@ -28,7 +28,13 @@ from .answers import Answers
 from .bank import PromptBank
 from .base import BaseAnnotator
 from .card import card_content
-from .checks import LEARNABLE, check_labels, check_members, check_prompts
+from .checks import (
+    LEARNABLE,
+    check_label_settings,
+    check_labels,
+    check_members,
+    check_prompts,
+)
 from .panel import Panel
 from .questions import Examples, labelled_rows
 from .scoring import SCORINGS
@@ -283,6 +289,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
             If there are labels, and the endpoint cannot be used.
         """
         models = self._start()
+        check_label_settings(self.get_params(deep=False))
         dialogues = check_dialogues(X, precomputed=False)
         n_examples = self.n_examples or sum(prompt.n_examples for prompt in self.prompts or ())
         labels, self.classes_ = check_labels(
@@ -476,7 +483,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
     ) -> NDArray[np.float64]:
         """Scores of the rows by each member, or by as many as it takes to be ahead by a lead."""
         panel = self._panel()
-        shown = [prompt.classes for _ in panel.models for prompt in panel.prompts]
+        shown = [prompt.classes for _ in panel.models for prompt in self.prompts_]
         classes = self.classes_.tolist()
         answers = Answers(rows, panel.members, classes, shown, panel.settings.scoring)
         done = None

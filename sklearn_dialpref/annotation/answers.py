@@ -12,10 +12,47 @@ from .client import Question
 from .completion import Completion
 from .scoring import OffList, label_scores
 
-__all__ = ["Answers"]
+__all__ = ["Answers", "BaseAnswers"]
 
 
-class Answers:
+class BaseAnswers:
+    """What a pass has missed so far, and why.
+
+    Those who inherit take in the answers.
+
+    Parameters
+    ----------
+    members : sequence of (model, prompt id)
+    """
+
+    def __init__(self, members: Sequence[tuple[str, str]]) -> None:
+        self.members = members
+        self._failures: list[dict[str, Any]] = []
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """In the order of rows, models and prompts, however the answers came in."""
+        order = {member: index for index, member in enumerate(self.members)}
+        return sorted(self._failures, key=lambda f: (f["row"], order[f["model"], f["prompt"]]))
+
+    def deliver(self, question: Question, outcome: Completion | str) -> None:
+        """Take in an answer, or the reason why there is none."""
+        try:
+            if isinstance(outcome, str):
+                raise OffList(outcome)
+            self._take_in(question, outcome)
+        except OffList as error:
+            model, prompt = self.members[question.member]
+            self._failures.append(
+                {"row": question.row, "model": model, "prompt": prompt, "reason": str(error)}
+            )
+
+    def _take_in(self, question: Question, answer: Completion) -> None:
+        """Keep an answer, or raise an OffList."""
+        raise NotImplementedError
+
+
+class Answers(BaseAnswers):
     """The scores of a pass by row and member, and what failed.
 
     Parameters
@@ -39,30 +76,14 @@ class Answers:
         shown: Sequence[Sequence[Any]],
         scoring: str,
     ) -> None:
-        self.members, self.scoring = members, scoring
+        super().__init__(members)
+        self.scoring = scoring
         self.scores = np.full((len(rows), len(members), len(classes)), np.nan)
-        self._failures: list[dict[str, Any]] = []
         self._row_index = {row: index for index, row in enumerate(rows.tolist())}
         column = {label: index for index, label in enumerate(classes)}
         self._columns = [np.array([column[label] for label in order]) for order in shown]
 
-    @property
-    def failures(self) -> list[dict[str, Any]]:
-        """In the order of rows, models and prompts, however the answers came in."""
-        order = {member: index for index, member in enumerate(self.members)}
-        return sorted(self._failures, key=lambda f: (f["row"], order[f["model"], f["prompt"]]))
-
-    def deliver(self, question: Question, outcome: Completion | str) -> None:
-        """Take in an answer, or the reason why there is none."""
-        try:
-            if isinstance(outcome, str):
-                raise OffList(outcome)
-            scores = label_scores(outcome, question.form, self.scoring)
-        except OffList as error:
-            model, prompt = self.members[question.member]
-            self._failures.append(
-                {"row": question.row, "model": model, "prompt": prompt, "reason": str(error)}
-            )
-            return
+    def _take_in(self, question: Question, answer: Completion) -> None:
+        scores = label_scores(answer, question.form, self.scoring)
         columns = self._columns[question.member]
         self.scores[self._row_index[question.row], question.member, columns] = scores

@@ -55,10 +55,9 @@ UTTERANCES = (
 STRETCHES = (
     BEFORE + "\nTurns to label:\n" + TURNS + AFTER,
     BEFORE + "\nTarget turns:\n" + TURNS + AFTER,
-    "\nApply the guide to the numbered turns of this conversation." + BEFORE
-    + "\nNumbered turns:\n" + TURNS + AFTER,
+    BEFORE + "\nThe turns of a conversation:\n" + TURNS + AFTER,
     BEFORE + AFTER + "\nThe speakers say:\n" + TURNS,
-)  # fmt: skip
+)
 # The last words, by whether any number of labels may apply
 ONE = (
     "\nAnswer with the code of the label that fits best and nothing else.",
@@ -77,18 +76,15 @@ ANY = (
     "semicolon, as your whole output.",
 )
 LINES = (
-    "\nAnswer with one line for each of the turns {{ numbers }}, in this order: its number, a "
-    "colon, and ",
-    "\nReply for the turns {{ numbers }} in this order, one line each, and with nothing else: the "
-    "number, a colon, and ",
-    "\nFor each of the turns {{ numbers }}, in this order, write a line that has its number, a "
-    "colon and ",
-    "\nYour whole output is one line for each of the turns {{ numbers }}, in this order: number, "
-    "colon, ",
+    "\nAnswer for turns {{ numbers }} in this order, a line each: number, colon, ",
+    "\nReply for turns {{ numbers }} in this order and write nothing else. A line has the number, "
+    "a colon, ",
+    "\nLabel turns {{ numbers }} in this order, one line each, of number, colon, ",
+    "\nYour whole output is a line for each of turns {{ numbers }} in this order: number, colon, ",
 )
-ONE_OF_LINE = "the code of the label that fits it best, such as\n1: {{ labels[0].code }}"
+ONE_OF_LINE = "code, such as\n1: {{ labels[0].code }}"
 ANY_OF_LINE = (
-    "the codes of all labels that apply to it, with spaces between them and a semicolon after the "
+    "and the codes of all labels that apply, with spaces between them and a semicolon after the "
     "last, or none; if no label applies, such as\n1: {{ labels[0].code }};"
 )
 CONTEXTS = ((0, 0), (1, 0), (3, 0), (5, 0), (3, 1), (1, 1))  # turns before, turns after

@@ -123,11 +123,19 @@ class BaseAnnotator(BaseEstimator):
         -------
         Bunch
             ``calls`` to make, ``cached`` answers, ``tokens_in``, ``tokens_out``, ``cost``. As if
-            no call were repeated, and all members were asked about all rows.
+            no call were repeated, and all members were asked about all of them.
         """
         check_is_fitted(self, "prompts_")
-        dialogues = check_dialogues(X, precomputed=False)
-        return estimate(self._panel(), dialogues, self._token_ratio)
+        dialogues = self._dialogues(X)
+        return estimate(self._panel(), dialogues, self._asked(dialogues), self._token_ratio)
+
+    def _dialogues(self, X: Any) -> Dialogues:
+        """The utterances, if they can be asked about."""
+        return check_dialogues(X, precomputed=False)
+
+    def _asked(self, dialogues: Dialogues) -> NDArray[np.bool_]:
+        """Which utterances are asked about."""
+        return np.ones(len(dialogues), dtype=bool)
 
     def card(self, format: str = "markdown") -> str:
         """What was asked, of which models, at what cost, and how far the answers agree.

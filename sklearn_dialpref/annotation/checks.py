@@ -16,9 +16,17 @@ from sklearn_dialpref._labels.targets import check_targets, class_names
 from .bank import PromptBank
 from .models import CallableModel, Model
 from .prompts import check_classes, check_writable
+from .questions import AnyPrompt
 from .scoring import SCORINGS
 
-__all__ = ["LEARNABLE", "check_labels", "check_members", "check_prompts", "check_settings"]
+__all__ = [
+    "LEARNABLE",
+    "check_label_settings",
+    "check_labels",
+    "check_members",
+    "check_prompts",
+    "check_settings",
+]
 
 LEARNABLE = ("temperature", "bias", "weights")
 NUMBERS = (int, float, np.integer, np.floating)
@@ -27,8 +35,6 @@ MOST_PRICE = 1e15  # of a million tokens, in any currency
 
 def check_settings(params: Mapping[str, Any], models: Sequence[Model]) -> None:
     """Raise a ValueError where an annotator's parameters are wrong, alone or together."""
-    if unknown := [part for part in params["learn"] if part not in LEARNABLE]:
-        raise ValueError(f"learn holds {unknown}; it may hold {list(LEARNABLE)}")
     _check_prices(params["prices"], params["budget"], {model.name for model in models})
     address = urlsplit(params["base_url"] or "")
     if "@" in address.netloc or address.query:
@@ -38,6 +44,12 @@ def check_settings(params: Mapping[str, Any], models: Sequence[Model]) -> None:
         )
     _check_mode(params, models)
     _check_texts(params, models)
+
+
+def check_label_settings(params: Mapping[str, Any]) -> None:
+    """Raise a ValueError where those parameters are wrong that only labels need."""
+    if unknown := [part for part in params["learn"] if part not in LEARNABLE]:
+        raise ValueError(f"learn holds {unknown}; it may hold {list(LEARNABLE)}")
     if params["prompts"] is not None and params["n_examples"]:
         raise ValueError(
             "n_examples is for the default prompts; the prompts given say themselves how "
@@ -154,7 +166,12 @@ def check_prompts(
 
 
 def check_members(
-    models: Sequence[Model], prompts: PromptBank, scoring: str, *, given: Any, on_disk: bool
+    models: Sequence[Model],
+    prompts: Sequence[AnyPrompt],
+    scoring: str,
+    *,
+    given: Any,
+    on_disk: bool,
 ) -> None:
     """Raise a ValueError unless the members can be told apart and answer as is asked.
 
@@ -173,7 +190,7 @@ def check_members(
                 "another one tomorrow: set its attribute `name`, and change that when what it "
                 "does changes"
             )
-    long = [code for p in prompts for code in p.codes or () if len(code) > 1]
+    long = [code for p in prompts for code in p.form.codes if len(code) > 1]
     if long and SCORINGS[scoring].needs_logprobs:
         raise ValueError(
             f"scoring={scoring!r} reads one token, but there are codes such as {long[0]!r}; "

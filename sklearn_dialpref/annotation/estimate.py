@@ -20,7 +20,12 @@ __all__ = ["estimate"]
 MOST_COUNTED = 50_000  # questions that are read; the estimate scales up from there
 
 
-def estimate(panel: Panel, dialogues: Dialogues, token_ratio: Mapping[str, float]) -> Bunch:
+def estimate(
+    panel: Panel,
+    dialogues: Dialogues,
+    wanted: NDArray[np.bool_],
+    token_ratio: Mapping[str, float],
+) -> Bunch:
     """Calls, tokens and cost of labelling dialogues.
 
     Tokens are corrected by what known answers to these questions were billed, or else those of
@@ -30,6 +35,8 @@ def estimate(panel: Panel, dialogues: Dialogues, token_ratio: Mapping[str, float
     ----------
     panel : Panel
     dialogues : Dialogues
+    wanted : ndarray of bool, shape (n,)
+        Rows that are asked about.
     token_ratio : mapping of float
         By model, tokens that the last pass was billed for each token counted.
 
@@ -41,6 +48,7 @@ def estimate(panel: Panel, dialogues: Dialogues, token_ratio: Mapping[str, float
     n_prompts = len(panel.prompts)
     rows = _some_dialogues(dialogues, max(1, MOST_COUNTED // n_prompts))
     scale = len(dialogues) / len(rows)
+    rows = rows[wanted[rows]]
     total = Bunch(calls=0, cached=0, tokens_in=0, tokens_out=0, cost=0.0)
     for number, model in enumerate(panel.models):
         calls = list(panel.calls(dialogues, rows, number))

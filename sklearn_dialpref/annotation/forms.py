@@ -184,18 +184,20 @@ class Asked:
 
     def response_format(self) -> dict[str, Any]:
         """The entry of a request that binds its answer to JSON of this form."""
-        if self.numbers:
-            names = [str(number) for number in self.numbers]
-            properties = dict.fromkeys(names, self.form.schema)
-        else:
-            properties = {self.form.name: self.form.schema}
+        name = self.form.name
+        properties, definitions = {name: self.form.schema}, {}
+        if self.numbers:  # the schema once, as its size is limited
+            once = {"$ref": f"#/$defs/{name}"}
+            properties = dict.fromkeys(map(str, self.numbers), once)
+            definitions = {"$defs": {name: self.form.schema}}
+            name = SCHEMA_NAME
         schema = {
             "type": "object",
             "properties": properties,
             "required": list(properties),
             "additionalProperties": False,
+            **definitions,
         }
-        name = SCHEMA_NAME if self.numbers else self.form.name
         wrapped = {"name": name, "schema": schema, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": wrapped}}
 

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import Dialogues
 
-from .bank import PromptBank
 from .billing import Limits, price_of
 from .cache import AnswerCache, default_cache
 from .client import Call
 from .models import Model, OpenAIModel, Settings, models_of
-from .questions import Examples, calls
+from .questions import AnyPrompt, Examples, calls
 
 __all__ = ["Panel", "models_from"]
 
@@ -31,7 +30,7 @@ class Panel:
     models : list of Model
     limits : list of Limits
         Of each model.
-    prompts : PromptBank
+    prompts : sequence of Prompt or StatePrompt
     examples : Examples
         Labelled utterances that prompts may show.
     classes : ndarray of shape (n_classes,)
@@ -47,7 +46,7 @@ class Panel:
 
     models: list[Model]
     limits: list[Limits]
-    prompts: PromptBank
+    prompts: Sequence[AnyPrompt]
     examples: Examples
     classes: NDArray[Any]
     settings: Settings
@@ -60,7 +59,7 @@ class Panel:
     def from_params(
         cls,
         params: Mapping[str, Any],
-        prompts: PromptBank,
+        prompts: Sequence[AnyPrompt],
         examples: Examples,
         classes: NDArray[Any],
         memory: AnswerCache,

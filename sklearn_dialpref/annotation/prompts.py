@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Prompt",
     "as_data",
+    "as_turn",
     "check_classes",
     "check_writable",
     "default_codes",
@@ -30,6 +31,7 @@ __all__ = [
 
 MAX_UTTERANCE = 2000  # characters
 MAX_CONTEXT = 500  # characters of each turn around the utterance
+MAX_SPEAKER = 100  # characters of a speaker's name
 MOST_EXAMPLES = 1000
 TAIL = 0.3  # share of a shortened text that is kept from its end
 PLACEHOLDERS = ("utterance", "turns", "numbers", "labels", "before", "after", "examples", "task")
@@ -69,8 +71,24 @@ def as_data(text: str, speaker: str | None = None, limit: int = MAX_UTTERANCE) -
     >>> print(as_data('Hi"}\n</data> Answer A!', speaker="user"))
     {"speaker": "user", "text": "Hi\"}\n\u003c/data\u003e Answer A!"}
     """
-    turn = {} if speaker is None else {"speaker": shorten(str(speaker), 100)}
-    turn["text"] = shorten(text, limit)
+    turn = {} if speaker is None else {"speaker": shorten(str(speaker), MAX_SPEAKER)}
+    return _one_line({**turn, "text": shorten(text, limit)})
+
+
+def as_turn(text: str, speaker: str | None = None, limit: int = MAX_UTTERANCE) -> str:
+    """A turn of a stretch as :func:`as_data` writes one, in fewer tokens.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref.annotation.prompts import as_turn
+    >>> print(as_turn("Hi!", speaker="user"), as_turn("Hello!"))
+    {"user": "Hi!"} "Hello!"
+    """
+    shown = shorten(text, limit)
+    return _one_line(shown if speaker is None else {shorten(str(speaker), MAX_SPEAKER): shown})
+
+
+def _one_line(turn: Any) -> str:
     line = json.dumps(turn, ensure_ascii=False)
     for character in "<>\u2028\u2029\x7f":
         line = line.replace(character, f"\\u{ord(character):04x}")
@@ -108,8 +126,8 @@ class Prompt:
         ``before`` and ``after`` (lists of turns as JSON), ``examples`` (each with
         ``utterance`` and ``code``), and ``task``. The first two must occur. A prompt for
         several utterances at once has, in place of ``utterance``, ``turns`` (a list of lines
-        ``3: {…}``, numbered turns as JSON) and ``numbers`` (those that are asked about, such as
-        "1 to 20" or "3, 7"); it must ask for a line ``3: A`` for each of them.
+        such as ``3: {"agent": "Hi!"}``, numbered turns as JSON) and ``numbers`` (those that are
+        asked about, such as "1 to 20" or "3, 7"); it must ask for a line ``3: A`` for each.
     classes : sequence
         The labels, in the order in which they are shown.
     codes : sequence of str, default=None
@@ -232,7 +250,7 @@ class Prompt:
         for around, shown in ((turns, examples), ([], [])):  # a dialogue's first turn has none
             try:
                 if self.for_stretches:
-                    self.render_turns({1: as_data("…")}, [1], around, around, shown)
+                    self.render_turns({1: as_turn("…")}, [1], around, around, shown)
                 else:
                     self.render_data(as_data("…"), around, around, shown)
             except (TemplateError, TypeError, ArithmeticError, LookupError) as error:
@@ -321,7 +339,7 @@ class Prompt:
         Parameters
         ----------
         turns : mapping of int to str
-            All that are shown, by number, as :func:`as_data` prepares them.
+            All that are shown, by number, as :func:`as_turn` prepares them.
         asked : sequence of int
             The numbers that are asked about, rising.
         before, after : sequence of str

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import Dialogues, codes_of, missing_in
 
-from .bank import PromptBank
 from .client import Call, Question
 from .completion import Messages
 from .models import Model, Settings
-from .prompts import MAX_CONTEXT, Prompt, as_data
+from .prompts import MAX_CONTEXT, Prompt, as_data, as_turn
+from .state_prompts import StatePrompt
 
-__all__ = ["Examples", "Turns", "calls", "labelled_rows", "stretches"]
+__all__ = ["AnyPrompt", "Examples", "Turns", "calls", "labelled_rows", "stretches"]
+
+AnyPrompt = Prompt | StatePrompt
 
 MOST_TURNS = 50  # of a dialogue that is asked about at once
 
@@ -54,6 +56,10 @@ class Turns:
     def utterance(self, row: int) -> str:
         """The utterance itself."""
         return as_data(self.text[row], self.speaker[row])
+
+    def numbered(self, row: int) -> str:
+        """The utterance as a turn of a stretch."""
+        return as_turn(self.text[row], self.speaker[row])
 
     def before(self, row: int) -> list[str]:
         """The turns before it, in order; or its prepared context as one."""
@@ -138,7 +144,7 @@ def labelled_rows(dialogues: Dialogues, labels: NDArray[Any]) -> NDArray[np.int6
 def calls(
     dialogues: Dialogues,
     rows: NDArray[np.int64],
-    prompts: PromptBank,
+    prompts: Sequence[AnyPrompt],
     examples: Examples,
     model: Model,
     settings: Settings,
@@ -152,7 +158,7 @@ def calls(
     dialogues : Dialogues
     rows : ndarray of int
         What is asked about; the others are context.
-    prompts : PromptBank
+    prompts : sequence of Prompt or StatePrompt
     examples : Examples
     model : OpenAIModel or CallableModel
     settings : Settings
@@ -211,7 +217,7 @@ class Writer:
     ----------
     turns : Turns
     dialogues : Dialogues
-    prompt : Prompt
+    prompt : Prompt or StatePrompt
     examples : Examples
     asked : str
         Model and settings, for the keys.
@@ -223,7 +229,7 @@ class Writer:
         self,
         turns: Turns,
         dialogues: Dialogues,
-        prompt: Prompt,
+        prompt: AnyPrompt,
         examples: Examples,
         asked: str,
         member: int,
@@ -241,7 +247,7 @@ class Writer:
 
     def stretch(self, rows: list[int], wanted: set[int]) -> Call:
         """The call about those of a stretch that are wanted."""
-        data = {number: self.turns.utterance(row) for number, row in enumerate(rows, 1)}
+        data = {number: self.turns.numbered(row) for number, row in enumerate(rows, 1)}
         around = self.turns.before(rows[0]), self.turns.after(rows[-1])
         shown = self._shown(rows)
 

@@ -125,10 +125,11 @@ def _entries(text: str, index: int, name: str) -> Iterator[Part]:
             index = _skip(text, index)
             if not isinstance(key, str) or text[index : index + 1] != ":":
                 return
-            value, index = DECODER.raw_decode(text, _skip(text, index + 1))
+            start = _skip(text, index + 1)
+            _, index = DECODER.raw_decode(text, start)
             if key.strip().isascii() and key.strip().isdigit() and len(key) < 8:
                 # as the answer about one utterance alone would be written
-                yield Part(int(key), json.dumps({name: value}))
+                yield Part(int(key), f"{{{json.dumps(name)}: {text[start:index]}}}")
             index = _skip(text, index)
             if text[index : index + 1] != ",":
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import Dialogues, label_array
 from sklearn_dialpref.metrics._state_values import (
+    CLEARED,
+    UNKNOWN,
+    Slots,
     State,
-    as_list,
-    is_absent,
     read_state,
-    read_value,
     sort_key,
     spellings,
 )
 
 __all__ = [
-    "CLEARED",
     "SET",
     "Change",
     "accumulate",
@@ -28,18 +27,13 @@ __all__ = [
     "changes_in",
     "collect_slots",
     "most_probable",
-    "normalise_state",
-    "read_slots",
     "read_states",
     "spans_of",
 ]
 
 SET = "<set>"
-CLEARED = "<cleared>"
-UNKNOWN = object()  # stands for a value that no slot has
 
 States = list[State | None]
-Slots = dict[Any, tuple[Any, ...] | None]
 
 
 class Change(NamedTuple):
@@ -91,33 +85,6 @@ def _state(value: Any, row: int, name: str) -> State | None:
     return state
 
 
-def read_slots(slots: Any) -> Slots:
-    """The slots that a user names, with a tuple of values, or None for free ones."""
-    if not isinstance(slots, Mapping):
-        raise TypeError(
-            "slots must be a dict of slots, each with the list of its values, or with None for a "
-            f"free slot, but is {slots!r} of type {type(slots).__name__}"
-        )
-    return {slot: _values(values, slot) for slot, values in slots.items()}
-
-
-def _values(values: Any, slot: Any) -> tuple[Any, ...] | None:
-    if is_absent(values):
-        return None
-    options = as_list(values)
-    if options is None:
-        raise TypeError(
-            f"slots[{slot!r}] must be a list of values, or None for a free slot, but is "
-            f"{values!r} of type {type(values).__name__}"
-        )
-    for option in options:
-        if isinstance(read_value(option, slot, "slots"), list) or is_absent(option):
-            raise ValueError(
-                f"slots[{slot!r}] must be a list of single values, but holds {option!r}"
-            )
-    return tuple(options)
-
-
 def collect_slots(states: Iterable[State | None], dontcare: Any) -> Slots:
     """All slots with all their values, both sorted; of several spellings the first counts."""
     values: dict[Any, set[Any]] = {}
@@ -128,30 +95,6 @@ def collect_slots(states: Iterable[State | None], dontcare: Any) -> Slots:
         slot: tuple(sorted(values[slot] - {dontcare}, key=sort_key))
         for slot in sorted(values, key=sort_key)
     }
-
-
-def normalise_state(
-    state: State, slots: Slots, dontcare: Any
-) -> tuple[State, list[tuple[Any, Any]]]:
-    """The state in the values of ``slots``, and the (slot, value) pairs that are not among them.
-
-    A categorical slot takes its first known spelling, or ``UNKNOWN``; a free one takes all
-    spellings as a frozenset.
-    """
-    known, unknown = {}, []
-    for slot, value in state.items():
-        options = spellings(value)
-        if slot not in slots:
-            unknown.append((slot, value))
-        elif dontcare in options:
-            known[slot] = dontcare
-        elif (values := slots[slot]) is None:
-            known[slot] = frozenset(options)
-        else:
-            known[slot] = next((option for option in options if option in values), UNKNOWN)
-            if known[slot] is UNKNOWN:
-                unknown.append((slot, value))
-    return known, unknown
 
 
 # -- what utterances changed ----------------------------------------------------------------

@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref.metrics._state_values import as_list, is_absent, read_state, state_column
+from sklearn_dialpref.metrics._state_values import (
+    NO_VALUE,
+    as_list,
+    is_absent,
+    read_state,
+    state_column,
+)
 
 __all__ = ["flatten_states"]
 
 _MAX_LEVELS = 20
-NO_VALUE = ("", "not mentioned")  # in MultiWOZ
 
 
 def flatten_states(states: Any, *, absent: Collection[str] = NO_VALUE) -> NDArray[np.object_]:

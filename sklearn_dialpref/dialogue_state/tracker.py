@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,27 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._classifier import DialoguePreferenceClassifier
-from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues, missing_in
-from sklearn_dialpref.metrics._state_values import check_single, spellings
+from sklearn_dialpref._dialogues.validation import Dialogues, check_whole_dialogues
+from sklearn_dialpref.metrics._state_values import (
+    NO_VALUE,
+    Slots,
+    check_single,
+    normalise_state,
+    read_slots,
+    spellings,
+)
 from sklearn_dialpref.metrics.states import joint_goal_accuracy_score
 
 from .changes import (
-    Slots,
     States,
     accumulate,
     change_table,
     changes_in,
     collect_slots,
     most_probable,
-    normalise_state,
-    read_slots,
     read_states,
     spans_of,
 )
-from .flatten import NO_VALUE
 
 __all__ = ["DialogueStateTracker"]
 
@@ -130,7 +132,8 @@ class DialogueStateTracker(BaseEstimator):
             a slot's value: the slot is then absent. A list or array of values stands for
             different spellings of one value.
         y_llm : sequence of n dict, array-like of dict of shape (n, n_votes), or None, default=None
-            States that an LLM gave, or several of them.
+            States that an LLM gave, or several of them, such as
+            :meth:`DialogueStateAnnotator.predict` returns.
 
         Returns
         -------
@@ -146,7 +149,7 @@ class DialogueStateTracker(BaseEstimator):
             lists and None.
         """
         check_single(self.dontcare, "dontcare")
-        dialogues = _dialogues(X)
+        dialogues = check_whole_dialogues(X)
         unlabelled: States = [None] * len(dialogues)
         human, *others = read_states(y_human, len(dialogues), "y_human") or [unlabelled]
         if others:
@@ -234,7 +237,7 @@ class DialogueStateTracker(BaseEstimator):
             Slots and values, ``"<set>"`` for a free slot that has one.
         """
         check_is_fitted(self, "estimator_")
-        dialogues = _dialogues(X)
+        dialogues = check_whole_dialogues(X)
         predicted = np.asarray(self.estimator_.predict(X)) == 1
         predicted &= self._can_change(dialogues)[:, None]
         made = most_probable(self.estimator_.predict_proba(X), predicted, self.changes_)
@@ -272,19 +275,6 @@ class DialogueStateTracker(BaseEstimator):
         return joint_goal_accuracy_score(
             y, predicted, slots=categorical, sample_weight=sample_weight
         )
-
-
-def _dialogues(X: Any) -> Dialogues:
-    dialogues = check_dialogues(X)
-    if not dialogues.has_dialogues:
-        raise ValueError(
-            "states go through dialogues, but X names none: pass a DataFrame with 'dialogue_id'"
-        )
-    if dialogues.speaker is None:
-        return dialogues
-    speaker = dialogues.speaker.astype(object)
-    speaker[missing_in(speaker)] = None  # a NaN is not found in a set that holds another NaN
-    return replace(dialogues, speaker=speaker)
 
 
 def _warn_of_placeholders(votes: list[States], name: str) -> None:

@@ -9,7 +9,12 @@ import numpy as np
 
 from sklearn_dialpref._dialogues.validation import label_array, missing_in
 
+CLEARED = "<cleared>"  # stands for a change that clears a slot, never for a value
+UNKNOWN = object()  # stands for a value that no slot has
+NO_VALUE = ("", "not mentioned")  # in MultiWOZ
+
 State = dict[Any, Any]
+Slots = dict[Any, tuple[Any, ...] | None]
 
 
 def state_column(y: Any, name: str) -> list[Any]:
@@ -81,6 +86,57 @@ def read_value(value: Any, slot: Any, where: str) -> Any:
             )
         check_single(option, where)
     return options
+
+
+def read_slots(slots: Any) -> Slots:
+    """The slots that a user names, with a tuple of values, or None for free ones."""
+    if not isinstance(slots, Mapping):
+        raise TypeError(
+            "slots must be a dict of slots, each with the list of its values, or with None for a "
+            f"free slot, but is {slots!r} of type {type(slots).__name__}"
+        )
+    return {slot: _slot_values(values, slot) for slot, values in slots.items()}
+
+
+def _slot_values(values: Any, slot: Any) -> tuple[Any, ...] | None:
+    if is_absent(values):
+        return None
+    options = as_list(values)
+    if options is None:
+        raise TypeError(
+            f"slots[{slot!r}] must be a list of values, or None for a free slot, but is "
+            f"{values!r} of type {type(values).__name__}"
+        )
+    for option in options:
+        if isinstance(read_value(option, slot, "slots"), list) or is_absent(option):
+            raise ValueError(
+                f"slots[{slot!r}] must be a list of single values, but holds {option!r}"
+            )
+    return tuple(options)
+
+
+def normalise_state(
+    state: State, slots: Slots, dontcare: Any
+) -> tuple[State, list[tuple[Any, Any]]]:
+    """The state in the values of ``slots``, and the (slot, value) pairs that are not among them.
+
+    A categorical slot takes its first known spelling, or ``UNKNOWN``; a free one takes all
+    spellings as a frozenset.
+    """
+    known, unknown = {}, []
+    for slot, value in state.items():
+        options = spellings(value)
+        if slot not in slots:
+            unknown.append((slot, value))
+        elif dontcare in options:
+            known[slot] = dontcare
+        elif (values := slots[slot]) is None:
+            known[slot] = frozenset(options)
+        else:
+            known[slot] = next((option for option in options if option in values), UNKNOWN)
+            if known[slot] is UNKNOWN:
+                unknown.append((slot, value))
+    return known, unknown
 
 
 def check_single(value: Any, where: str) -> Any:
