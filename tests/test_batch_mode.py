@@ -10,8 +10,9 @@ from batching import stored
 from fake_batches import FakeBatches
 from fake_llm import FakeLLM
 from numpy.testing import assert_allclose, assert_array_equal
+from test_state_annotator import CHATS, SLOTS, STATES, StateLLM
 
-from sklearn_dialpref import LLMAnnotator, PromptBank
+from sklearn_dialpref import DialogueStateAnnotator, LLMAnnotator, PromptBank
 from sklearn_dialpref.annotation import EndpointError, batches, labelling
 from sklearn_dialpref.annotation.cache import AnswerCache
 
@@ -186,6 +187,20 @@ def test_part_of_a_stretch_that_waits_in_a_batch(path, monkeypatch):
         assert len(stored(path)) == 5
         assert_array_equal(teacher.predict(X), right(X))
     assert set(server.executed.values()) == {1} and len(server.executed) == 2
+
+
+class StateBatches(FakeBatches, StateLLM):
+    """Batches about the states of dialogues."""
+
+
+@pytest.mark.parametrize("size", [1, "dialogue"])
+def test_states(path, size):
+    with StateBatches() as server:
+        options = {"base_url": server.base_url, "cache": path, "n_prompts": 2, "mode": "batch"}
+        teacher = DialogueStateAnnotator(SLOTS, "tiny", utterances_per_call=size, **options)
+        assert teacher.fit(CHATS).predict(CHATS)[:, 0].tolist() == STATES
+        assert teacher.usage_["calls"] == (12 if size == 1 else 4)
+    assert len(server.batches) == 1 and len(stored(path)) == 12
 
 
 # -- what goes wrong ------------------------------------------------------------------------
