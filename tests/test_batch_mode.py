@@ -10,8 +10,9 @@ from batching import stored
 from fake_batches import FakeBatches
 from fake_llm import FakeLLM
 from numpy.testing import assert_allclose, assert_array_equal
+from test_state_annotator import CHATS, SLOTS, STATES, StateLLM
 
-from sklearn_dialpref import LLMAnnotator, PromptBank
+from sklearn_dialpref import DialogueStateAnnotator, LLMAnnotator, PromptBank
 from sklearn_dialpref.annotation import EndpointError, batches, labelling
 from sklearn_dialpref.annotation.cache import AnswerCache
 
@@ -145,20 +146,23 @@ def warned(teacher, X):
         return teacher.predict(X)
 
 
-def test_left_out_turns_get_a_batch_of_their_own(path):
+@pytest.mark.parametrize("n_left_out", [1, 3])
+def test_left_out_turns_get_batches_of_their_own(path, monkeypatch, n_left_out):
     def lines(request, line):
         choice = line["response"]["body"]["choices"][0]
         answered = choice["message"]["content"].split("\n")
-        choice["message"]["content"] = "\n".join(answered[:-1] or answered)
+        choice["message"]["content"] = "\n".join(answered[:-n_left_out] or answered)
         choice.pop("logprobs", None)
         return [line]
 
     X = utterances(20)
+    monkeypatch.setattr(batches, "MOST_REQUESTS", 4)
     with FakeBatches(lines=lines) as server:
         teacher = in_stretches(server, path)
         assert_array_equal(teacher.predict(X), right(X))
         n_requests = [batch["request_counts"]["total"] for batch in server.batches.values()]
-    assert n_requests == [4, 4] and teacher.usage_["calls"] == 8
+    assert n_requests == [4] * (1 + n_left_out)
+    assert teacher.usage_["calls"] == sum(n_requests)
 
 
 def test_a_refused_turn_does_not_take_its_neighbours_along(path):
@@ -183,6 +187,20 @@ def test_part_of_a_stretch_that_waits_in_a_batch(path, monkeypatch):
         assert len(stored(path)) == 5
         assert_array_equal(teacher.predict(X), right(X))
     assert set(server.executed.values()) == {1} and len(server.executed) == 2
+
+
+class StateBatches(FakeBatches, StateLLM):
+    """Batches about the states of dialogues."""
+
+
+@pytest.mark.parametrize("size", [1, "dialogue"])
+def test_states(path, size):
+    with StateBatches() as server:
+        options = {"base_url": server.base_url, "cache": path, "n_prompts": 2, "mode": "batch"}
+        teacher = DialogueStateAnnotator(SLOTS, "tiny", utterances_per_call=size, **options)
+        assert teacher.fit(CHATS).predict(CHATS)[:, 0].tolist() == STATES
+        assert teacher.usage_["calls"] == (12 if size == 1 else 4)
+    assert len(server.batches) == 1 and len(stored(path)) == 12
 
 
 # -- what goes wrong ------------------------------------------------------------------------

@@ -260,6 +260,23 @@ def test_an_endpoint_that_is_gone_for_long(path, monkeypatch):
     assert set(server.executed.values()) == {1} and stored(path) == keys(3)
 
 
+def test_an_endpoint_that_creates_no_batch_for_long(path, monkeypatch):
+    monkeypatch.setattr(batches, "MOST_OUTAGES", 3)
+    with FakeBatches(script={"create": [503] * 3}) as server:
+        with pytest.raises(EndpointError, match=r"no batch was created in 3 tries.*HTTP 503"):
+            ask(server.base_url, path, keys(3))
+        assert ask(server.base_url, path, keys(3)).failures == {}
+    assert set(server.executed.values()) == {1} and stored(path) == keys(3)
+
+
+def test_more_batches_than_the_endpoint_takes_at_once(path, few_requests, monkeypatch):
+    monkeypatch.setattr(batches, "MOST_OUTAGES", 3)
+    with FakeBatches(script={"create": [None, 429, None, 429, None]}, polls=9) as server:
+        assert ask(server.base_url, path, keys(9)).failures == {}
+        assert server.calls["create"] == 5 and server.calls["list"] == 1
+    assert set(server.executed.values()) == {1} and stored(path) == keys(9)
+
+
 def test_an_upload_that_breaks_off(path):
     with FakeBatches(script={"upload": ["drop before", "drop after"]}) as server:
         for _ in range(2):

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from .batches import BatchRun
@@ -102,16 +102,20 @@ class _BatchPass(Pass):
         while part := list(islice(calls, LOOKUP)):
             await asyncio.sleep(0)
             known = self._look_up([one.key for call in part for one in call.questions])
-            for call in part:
+            for call in chain.from_iterable(map(self._parts, part)):
                 mine, others = self._claimed(call.questions, known)
                 if others:
-                    self._expect(call.about(others), forced=True)
-                alone = [question for question in mine if question.key in self.alone]
-                together = [question for question in mine if question.key not in self.alone]
-                if together:
-                    await self._add(call.about(together))
-                for question in alone:
-                    await self._add(call.about([question], alone=True))
+                    self._expect(call.about(others, call.alone), forced=True)
+                if mine:  # before any other is claimed
+                    await self._add(call.about(mine, call.alone))
+
+    def _parts(self, call: Call) -> Iterator[Call]:
+        """The call without the turns that are asked about alone, and the calls about these."""
+        if together := [question for question in call.questions if question.key not in self.alone]:
+            yield call.about(together)
+        for question in call.questions:
+            if question.key in self.alone:
+                yield call.about([question], alone=True)
 
     def _claimed(
         self, questions: Sequence[Question], known: dict[str, Completion]

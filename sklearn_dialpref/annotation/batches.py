@@ -102,7 +102,8 @@ class BatchRun:
         self.looks: dict[str, int] = {}  # still to be made, before a batch is created
         self.left: dict[str, dict[str, list[str]]] = {}  # requests that are not taken in
         self.refusals: Counter[str] = Counter()  # by submission
-        self.outages: Counter[str] = Counter()  # by submission, in a row
+        self.failures: Counter[str] = Counter()  # to create a batch, by submission
+        self.outages: Counter[str] = Counter()  # looks without an answer, in a row
         self.share: dict[str, float] = {}  # of a submission's requests that are answered
 
     async def __aenter__(self) -> BatchRun:
@@ -314,20 +315,33 @@ class BatchRun:
             try:
                 batch = await self.api.create(file)
             except NoAnswer as error:
-                if error.outage:
-                    raise
-                self.looks[name] = 0
-                await self._refused(name, file, error)
+                await self._not_created(name, file, error)
                 return
         if batch is not None:
             self.store.set_batch(name, batch.id)
             self._disown(name)
 
-    async def _refused(self, name: str, file: str, error: NoAnswer) -> None:
-        self.refusals[name] += 1
-        if self.refusals[name] >= MOST_REFUSALS:
-            self._give_up(name, f"the endpoint takes no such batch: {error}")
-            await self.api.delete(file)
+    async def _not_created(self, name: str, file: str, error: NoAnswer) -> None:
+        """Decide when to try again, if at all."""
+        if str(error).startswith("HTTP 429") and self._others_run(name):
+            self.looks[name] = 0
+            self.full.add(name)
+        elif error.outage:
+            self.failures[name] += 1
+            if self.failures[name] >= MOST_OUTAGES:
+                raise self._stopped(
+                    f"no batch was created in {MOST_OUTAGES} tries, the last with: {error}"
+                ) from None
+        else:
+            self.looks[name] = 0
+            self.refusals[name] += 1
+            if self.refusals[name] >= MOST_REFUSALS:
+                self._give_up(name, f"the endpoint takes no such batch: {error}")
+                await self.api.delete(file)
+
+    def _others_run(self, name: str) -> bool:
+        """Whether this run waits for others, which take up the provider's room."""
+        return bool(self.keys.keys() - self.full - {name})
 
     async def _retrieve(self, submission: Submission, batch: str) -> Batch:
         try:
@@ -341,7 +355,7 @@ class BatchRun:
 
     def _is_held_back(self, name: str, batch: Batch) -> bool:
         """Whether a batch has to wait until the provider has worked off others of this run."""
-        if not batch.queue_full or not self.keys.keys() - self.full - {name}:
+        if not batch.queue_full or not self._others_run(name):
             return False
         if self._own(name):
             self.store.unset_batch(name, batch.id)
