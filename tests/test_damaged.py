@@ -262,6 +262,22 @@ def test_nonsense_in_the_files_of_the_encoder(saved_text, tmp_path, name, change
         load(folder)
 
 
+def test_state_and_weights_that_are_not_those_of_the_encoder(saved_text, tmp_path):
+    folder = shutil.copytree(saved_text, tmp_path / "copy")
+    file = folder / "classifier.json"
+    state = json.loads(file.read_text())
+    for n_slots in (-2, 2, 10**6):
+        file.write_text(json.dumps({**state, "n_slots": n_slots}))
+        resign(folder)
+        with pytest.raises(ValueError, match=r"classifier\.json"):
+            load(folder)
+    file.write_text(json.dumps(state))
+    save_file({"more": torch.zeros(2)}, folder / "student.safetensors")
+    resign(folder)
+    with pytest.raises(ValueError, match=r"student\.safetensors"):
+        load(folder)
+
+
 def test_nonsense_in_the_state(copied):
     file = copied / "classifier.json"
     state = json.loads(file.read_text())

@@ -366,6 +366,7 @@ def _read_student(
 
     saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling_
     weights = read_tensors(folder / WEIGHTS)
+    n_inputs = len(weights["mean"])
     encoder: Any
     frozen = trained = None
     if labels.n_texts:
@@ -379,8 +380,8 @@ def _read_student(
             encoder = frozen.text_encoder if frozen else trained
             check_encoder(encoder)
             width = encoder.n_outputs + (labels.n_texts - 1) * encoder.n_context
-            if (found := len(weights["mean"])) != width:
-                raise ValueError(f"{WEIGHTS} is for {found} inputs, not {width}")
+            if n_inputs != width:
+                raise ValueError(f"{WEIGHTS} has {n_inputs} inputs, but by {STATE} it is {width}")
     return frozen, _ready_net(weights, len(labels.classes), trained, device, folder / WEIGHTS)
 
 
