@@ -87,7 +87,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         weights of the members.
     mode : {"live", "batch"}, default="live"
         How endpoints are asked. "batch": through ``/files`` and ``/batches``, which providers
-        work off within a day, many at half the price. A pass waits for its batches; what was
+        process within a day, many at half the price. A pass waits for its batches; what was
         killed meanwhile is taken in by the next pass with the same ``cache``. Models must be
         given by name. "live" asks at once, even what still waits in a batch.
     base_url : str, default=None
