@@ -380,9 +380,9 @@ def test_prompts_and_settings_must_fit():
 
 def test_whole_dialogues_take_far_fewer_tokens():
     X = pd.DataFrame({
-        "dialogue_id": np.arange(200) // 20,
+        "dialogue_id": np.arange(80) // 20,
         "text": [f"Well, that sounds {CLASSES[row % 2]} to me, said number {row}, "
-                 "and then we went on to talk about something else." for row in range(200)],
+                 "and then we went on to talk about something else." for row in range(80)],
     })  # fmt: skip
     used = {}
     for per_call in (1, "dialogue"):
