@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain, pairwise, zip_longest
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = ["AnyPrompt", "Examples", "Turns", "calls", "labelled_rows", "stretche
 
 AnyPrompt = Prompt | StatePrompt
 
+NEAR = 256  # turns whose text stays written
 MOST_TURNS = 50  # of a dialogue that is asked about at once
 
 
@@ -33,11 +35,9 @@ class Turns:
     ----------
     dialogues : Dialogues
         With text.
-    most : int
-        Turns wanted on each side, at most.
     """
 
-    def __init__(self, dialogues: Dialogues, most: int) -> None:
+    def __init__(self, dialogues: Dialogues) -> None:
         assert dialogues.text is not None
         self.text, self.context = dialogues.text, dialogues.context
         self.speaker: list[str | None] = [None] * len(dialogues)
@@ -45,12 +45,13 @@ class Turns:
             known = ~missing_in(dialogues.speaker)
             for row in np.flatnonzero(known):
                 self.speaker[row] = str(dialogues.speaker[row])
-        self.most = most
         self.order = np.lexsort((dialogues.turn, dialogues.group))
         self.position = np.empty_like(self.order)
         self.position[self.order] = np.arange(len(self.order))
         group = dialogues.group[self.order]
         self.start = np.searchsorted(group, group)
+        # a turn is in the context of those near it, which are asked about one after the other
+        self._as_context = lru_cache(NEAR)(self._write_context)
         self.end = np.searchsorted(group, group, side="right")
 
     def utterance(self, row: int) -> str:
@@ -61,22 +62,24 @@ class Turns:
         """The utterance as a turn of a stretch."""
         return as_turn(self.text[row], self.speaker[row])
 
-    def before(self, row: int) -> list[str]:
-        """The turns before it, in order; or its prepared context as one."""
+    def before(self, row: int, most: int) -> list[str]:
+        """The turns before it, in order, at most so many; or its prepared context as one."""
         if self.context is not None:
-            ready = self.context[row]
+            ready = self.context[row] if most else ""
             return [as_data(ready, limit=MAX_CONTEXT)] if ready else []
         index = self.position[row]
-        return self._data(max(self.start[index], index - self.most), index)
+        return self._data(max(self.start[index], index - most), index)
 
-    def after(self, row: int) -> list[str]:
-        """The turns after it, in order."""
+    def after(self, row: int, most: int) -> list[str]:
+        """The turns after it, in order, at most so many."""
         index = self.position[row]
-        return self._data(index + 1, min(self.end[index], index + 1 + self.most))
+        return self._data(index + 1, min(self.end[index], index + 1 + most))
 
     def _data(self, start: int, end: int) -> list[str]:
-        rows = self.order[start:end].tolist()
-        return [as_data(self.text[row], self.speaker[row], MAX_CONTEXT) for row in rows]
+        return [self._as_context(row) for row in self.order[start:end].tolist()]
+
+    def _write_context(self, row: int) -> str:
+        return as_data(self.text[row], self.speaker[row], MAX_CONTEXT)
 
 
 class Examples:
@@ -183,7 +186,7 @@ def calls(
         The keys of its questions depend on the model, the settings, the prompt, and the rendered
         text with all turns of the stretch.
     """
-    turns = Turns(dialogues, max(max(p.context_turns, p.look_ahead) for p in prompts))
+    turns = Turns(dialogues)
     asked = json.dumps([model.name, model.base_url, settings.to_dict()], sort_keys=True)
     for number in range(len(prompts)) if numbers is None else numbers:
         prompt = prompts[number]
@@ -250,7 +253,7 @@ class Writer:
     def alone(self, row: int) -> Call:
         """The call about one utterance."""
         turns, prompt = self.turns, self.prompt
-        around = turns.before(row), turns.after(row)
+        around = turns.before(row, prompt.context_turns), turns.after(row, prompt.look_ahead)
         messages = prompt.render_data(turns.utterance(row), *around, self._shown([row]))
         key = self._key(messages)
         return Call((Question(row, self.member, key, prompt.id, prompt.form),), lambda _: messages)
@@ -258,7 +261,8 @@ class Writer:
     def stretch(self, rows: list[int], wanted: set[int]) -> Call:
         """The call about those of a stretch that are wanted."""
         data = {number: self.turns.numbered(row) for number, row in enumerate(rows, 1)}
-        around = self.turns.before(rows[0]), self.turns.after(rows[-1])
+        n_before, n_after = self.prompt.context_turns, self.prompt.look_ahead
+        around = self.turns.before(rows[0], n_before), self.turns.after(rows[-1], n_after)
         shown = self._shown(rows)
 
         def write(numbers: Sequence[int]) -> Messages:
@@ -266,7 +270,7 @@ class Writer:
 
         def write_alone(number: int) -> Messages:
             row = rows[number - 1]
-            before = self.turns.before(row)
+            before = self.turns.before(row, n_before)
             return self.prompt.render_turns({number: data[number]}, [number], before, [], shown)
 
         # whatever is asked for later: all answers about a stretch belong together
