@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sklearn_dialpref._dialogues.texts import check_encodable
+
 from .forms import END, LIST_MARKS, NONE, AnyCodes, Form, OneCode
 
 if TYPE_CHECKING:
@@ -446,14 +448,7 @@ def check_writable(name: str, text: Any) -> None:
     """Raise a ValueError unless it is a text that UTF-8 can write, as requests need it."""
     if not isinstance(text, str):
         raise ValueError(f"{name} must be str, got {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        around = ascii(text[max(0, error.start - 20) : error.end + 20])
-        raise ValueError(
-            f"{name} has a lone surrogate, half of a character, at position {error.start}: "
-            f"{around}; decode the text from where it comes from again, or replace it"
-        ) from None
+    check_encodable(text, name)
 
 
 def _numbers(asked: Sequence[int], backwards: bool) -> str:
