@@ -334,7 +334,7 @@ def test_what_another_pass_removed_is_set_aside_once(path):
                 store.forget(*removed)
 
         server.watch = watch
-        teacher = annotator(server, path, size=1, token_budget=1000)
+        teacher = annotator(server, path, size=1, token_budget=800)
         assert_array_equal(teacher.predict(X), right(X))
     assert removed and set(server.executed.values()) == {1}
 
