@@ -141,9 +141,12 @@ def main() -> None:
     table = pd.DataFrame(rows).groupby(["human labels", "scores"], sort=False)
     text = table.mean().map("{:.3f}".format) + " ± " + table.std().map("{:.3f}".format)
     print(text.replace("nan ± nan", "").reset_index().to_markdown(index=False))
-    print(f"\n{(~np.isnan(mean[:, 0])).sum()} utterances with labels, {len(options.seeds)} seeds; {MISSED:.0%} of the labels "
-          f"missed, {ADDED:.0%} of the others given; {platform.machine()}, "
-          f"{time.strftime('%Y-%m-%d')}")  # fmt: skip
+    n_rows = int((~np.isnan(mean[:, 0])).sum())
+    print(
+        f"\n{n_rows} utterances with labels, {len(options.seeds)} seeds; {MISSED:.0%} of the "
+        f"labels missed, {ADDED:.0%} of the others given; {platform.machine()}, "
+        f"{time.strftime('%Y-%m-%d')}"
+    )
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ chats = load_support_chats()
 X, y = chats.X, chats.y
 
 # %%
-# The stand-in reads a prompt as a model does: it finds the labels with their codes, and answers for
-# one utterance with a code, for numbered turns with a line for each.
+# The stand-in reads a prompt as a model does: it finds the labels with their codes, and answers
+# for one utterance with a code, for numbered turns with a line for each.
 
 WORDS = {
     "positive": r"thank|great|perfect|love|glad|happy|welcome|nice|good|pleasure|excellent|!",

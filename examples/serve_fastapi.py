@@ -64,6 +64,7 @@ MAX_UNFINISHED = 2_500  # requests that have not arrived whole
 MAX_CONNECTIONS = 4_000
 MAX_MESSAGE = 12 * MAX_TEXT + 2_000  # bytes of a message of a WebSocket; JSON has up to 12 for one
 MAX_DIALOGUES = 1_000  # at once
+MAX_BAD = 20  # messages in a row until a dialogue is closed
 ARRIVAL = 10.0  # seconds until a request has to be there
 PATIENCE = 10.0  # seconds until an answer, or a reader, is given up
 SILENCE = 600.0  # seconds until a dialogue that says nothing is closed
@@ -235,15 +236,20 @@ def make_app(model: Any, hosts: Sequence[str] = LOCAL_HOSTS) -> FastAPI:
             metrics.n_dialogues -= 1
 
     async def talk(socket: WebSocket, stream: DialogueStream) -> None:
-        while (message := await heard(socket)) is not None:
+        n_bad = 0
+        while n_bad < MAX_BAD and (message := await heard(socket)) is not None:
             async with asyncio.timeout(PATIENCE):
                 try:
                     utterance = Utterance.model_validate_json(message)
                 except ValidationError as error:
+                    n_bad += 1
                     metrics.refused.labels("input").inc()
                     await socket.send_json({"error": explained(error.errors())})
                 else:
+                    n_bad = 0
                     await socket.send_json(await answer(stream, utterance))
+        if n_bad == MAX_BAD:
+            await end(socket, 1008, "too many bad messages in a row")
 
     return app
 
@@ -301,6 +307,7 @@ def make_server(model: Any, hosts: Sequence[str] = LOCAL_HOSTS, **options: Any) 
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=5,
         ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,  # few bytes could hold many long messages
         **options,
     )
     return uvicorn.Server(config)

@@ -29,9 +29,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 MANIFEST = "dialpref.json"
 TEXTS = ["hi", "where is my parcel", "thanks", "x y z late", "hello hello refund", "is the"]
+DIALOGUES = pd.DataFrame({"dialogue_id": [*"aabbcc"], "turn": [0, 1] * 3, "text": TEXTS})
 FEATURES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 LIMIT = 1.0  # seconds of the processor, to refuse or to load
 PATIENCE = 30.0
@@ -254,13 +256,15 @@ def mutate(folder, rng):
 
 
 def sign(folder):
-    """Make the manifest's sums those of the files, where it has any."""
+    """Make the manifest's sums and sizes those of the files, where it has any."""
     file = folder / MANIFEST
     manifest = json.loads(file.read_text())
     for name in manifest["files"]:
         path = folder / name
         if path.is_file():
-            manifest["files"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            content = path.read_bytes()
+            manifest["files"][name] = hashlib.sha256(content).hexdigest()
+            manifest["bytes"][name] = len(content)
     file.write_text(json.dumps(manifest))
 
 
@@ -276,7 +280,7 @@ def load(kind, folder):
 
 
 def answers(model, kind):
-    X = FEATURES if kind == "classifier" else TEXTS
+    X = FEATURES if kind == "classifier" else DIALOGUES
     return model.predict_proba(X), model.predict(X)
 
 
@@ -369,7 +373,7 @@ def tiny_encoder(folder):
 
 
 def make_folders(scratch):
-    """A saved classifier of features, one of text, and that one exported."""
+    """A saved classifier of features, one of text with context, and that one exported."""
     import torch
 
     from sklearn_dialpref import DialoguePreferenceClassifier, export_onnx
@@ -378,9 +382,10 @@ def make_folders(scratch):
     y = ["no", "yes", "maybe"] * 2
     clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0)
     clf.fit(FEATURES, y).save(scratch / "classifier")
-    clf = DialoguePreferenceClassifier(tiny_encoder(scratch), max_epochs=1, random_state=0)
-    clf.fit(TEXTS, y).save(scratch / "text")
-    alone(lambda: export_onnx(clf, scratch / "onnx", X_check=TEXTS), patience=300)
+    of_text = {"context_turns": 1, "max_epochs": 1, "random_state": 0}
+    clf = DialoguePreferenceClassifier(tiny_encoder(scratch), **of_text)
+    clf.fit(DIALOGUES, y).save(scratch / "text")
+    alone(lambda: export_onnx(clf, scratch / "onnx", X_check=DIALOGUES), patience=300)
 
 
 def report(kind, signed, outcomes):

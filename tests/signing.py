@@ -11,10 +11,11 @@ def rewrite(folder, **changes):
 
 
 def resign(folder):
-    """What somebody would do who changes files on purpose: correct the sums."""
-    manifest = json.loads((folder / "dialpref.json").read_text())
-    files = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in manifest["files"]
-    }
-    rewrite(folder, files=files)
+    """What somebody would do who changes files on purpose: correct the sums and sizes."""
+    names = json.loads((folder / "dialpref.json").read_text())["files"]
+    contents = {name: (folder / name).read_bytes() for name in names}
+    rewrite(
+        folder,
+        files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        bytes={name: len(content) for name, content in contents.items()},
+    )

@@ -1,18 +1,29 @@
 """A classifier with context_turns that is asked about parts of dialogues."""
 
+import json
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from signing import resign
 from sklearn.model_selection import KFold, cross_val_predict
 from students import student
 
-from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold, with_context
-from sklearn_dialpref._training.cut_context import turn_summary, warn_of_cut_context
+from sklearn_dialpref import (
+    DialoguePreferenceClassifier,
+    LabelledGroupKFold,
+    OnnxDialogueClassifier,
+    export_onnx,
+    with_context,
+)
+from sklearn_dialpref._dialogues.cut_context import turn_summary, warn_of_cut_context
 from sklearn_dialpref.datasets import make_dialogues
 
 MESSAGE = "dialogues begin or break in the middle"
+OF_AN_EARLIER_VERSION = Path(__file__).parent / "stored" / "format_1_onnx_int8"
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +34,18 @@ def chats():
 @pytest.fixture(scope="module")
 def clf(tiny_encoder, chats):
     return student(tiny_encoder, context_turns=1, max_epochs=1).fit(chats.X, chats.y_true)
+
+
+@pytest.fixture(scope="module")
+def folder(clf, chats, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "onnx"
+    export_onnx(clf, path, X_check=chats.X)
+    return path
+
+
+@pytest.fixture(scope="module")
+def served(folder):
+    return OnnxDialogueClassifier.load(folder, threads=1)
 
 
 def cut_warnings(ask):
@@ -46,14 +69,18 @@ def parts(X):
 
 @pytest.mark.parametrize("kind", parts(pd.DataFrame({"turn": [0, 1, 2]})))
 @pytest.mark.parametrize("method", ["predict", "predict_proba"])
-def test_cut_dialogues_are_noticed_once(clf, chats, kind, method):
-    (warning,) = cut_warnings(lambda: getattr(clf, method)(parts(chats.X)[kind]))
+@pytest.mark.parametrize("model", ["clf", "served"])
+def test_cut_dialogues_are_noticed_once(request, chats, kind, method, model):
+    ask = getattr(request.getfixturevalue(model), method)
+    (warning,) = cut_warnings(lambda: ask(parts(chats.X)[kind]))
     assert issubclass(warning.category, UserWarning)
     assert "context_turns=1" in str(warning.message) and "with_context" in str(warning.message)
     assert warning.filename == __file__
 
 
-def test_whole_dialogues_are_not(clf, chats):
+@pytest.mark.parametrize("model", ["clf", "served"])
+def test_whole_dialogues_are_not(request, chats, model):
+    model = request.getfixturevalue(model)
     whole = chats.X["dialogue_id"].isin(chats.X["dialogue_id"].unique()[3:5])
     for X in (
         chats.X,
@@ -64,8 +91,9 @@ def test_whole_dialogues_are_not(clf, chats):
         chats.X.drop(columns="turn"),
         chats.X.drop(columns="turn").iloc[::2],  # nothing tells
         chats.X["text"].tolist(),
+        chats.X["text"].tolist()[:1],
     ):
-        assert not cut_warnings(lambda X=X: clf.predict(X))
+        assert not cut_warnings(lambda X=X: model.predict(X))
 
 
 def test_gaps_that_training_has_too_are_not(tiny_encoder, chats):
@@ -88,6 +116,12 @@ def test_numbering_from_one_and_as_text_or_floats(tiny_encoder, chats):
         some = student(tiny_encoder, context_turns=2, max_epochs=1).fit(X, chats.y_true)
         assert not cut_warnings(lambda X=X, some=some: some.predict(X))
         assert cut_warnings(lambda X=X, some=some: some.predict(X[chats.X["turn"] > 0]))
+
+
+def test_turns_beyond_floats_tell_nothing(tiny_encoder, chats):
+    X = chats.X.assign(turn=[10**400 + turn for turn in chats.X["turn"]])
+    some = student(tiny_encoder, context_turns=1, max_epochs=1).fit(X, chats.y_true)
+    assert not cut_warnings(lambda: some.predict(X[::2]))
 
 
 def test_nothing_is_said_without_context_turns(tiny_encoder, chats):
@@ -125,3 +159,41 @@ def test_a_loaded_classifier_notices_as_well(clf, chats, tmp_path):
     assert cut_warnings(lambda: loaded.predict(chats.X[::2]))
     del loaded.data_summary_["without the turn before"]  # a folder of an earlier version
     assert not cut_warnings(lambda: loaded.predict(chats.X[::2]))
+
+
+def test_an_export_checked_on_parts_says_it_once(clf, chats, tmp_path):
+    assert len(cut_warnings(lambda: export_onnx(clf, tmp_path / "a", X_check=chats.X[::2]))) == 1
+
+
+def test_an_export_of_an_earlier_version_knows_nothing_of_turns(chats):
+    served = OnnxDialogueClassifier.load(OF_AN_EARLIER_VERSION)
+    assert served.context_turns
+    assert not cut_warnings(lambda: served.predict(chats.X[::2]))
+
+
+LIES = [
+    {"utterances": 0},
+    {"utterances": 1.5},
+    {"without the turn before": -1},
+    {"without the turn before": 10**6},
+    {"first turn": "0"},
+    {"first turn": 10**400},
+    {"first turn": True},
+]
+
+
+@pytest.mark.parametrize("lie", [*LIES, [], "a", None], ids=str)
+def test_lies_about_turns_are_refused(clf, folder, tmp_path, lie):
+    clf.save(tmp_path / "clf")
+    shutil.copytree(folder, tmp_path / "onnx")
+    for cls, name, key in (
+        (DialoguePreferenceClassifier, "clf/classifier.json", "data"),
+        (OnnxDialogueClassifier, "onnx/serving.json", "turns"),
+    ):
+        file = tmp_path / name
+        state = json.loads(file.read_text())
+        state[key] = {**state[key], **lie} if isinstance(lie, dict) else lie
+        file.write_text(json.dumps(state))
+        resign(file.parent)
+        with pytest.raises(ValueError, match=file.name):
+            cls.load(file.parent)

@@ -41,8 +41,8 @@ def test_another_kind_or_maker(copied):
 
 
 @pytest.mark.parametrize("name", ["student.safetensors", "classifier.json"])
-@pytest.mark.parametrize("change", ["cut", "flip", "swap"])
-def test_damaged_files(copied, name, change):
+@pytest.mark.parametrize(("change", "by"), [("cut", "size"), ("flip", "sha256"), ("swap", "size")])
+def test_damaged_files(copied, name, change, by):
     file = copied / name
     content = bytearray(file.read_bytes())
     if change == "cut":
@@ -52,7 +52,7 @@ def test_damaged_files(copied, name, change):
         file.write_bytes(content)
     else:
         shutil.copy(copied / "README.md", file)
-    with pytest.raises(ValueError, match=rf"damaged: {name} is not what was saved, by its sha256"):
+    with pytest.raises(ValueError, match=rf"damaged: {name} is not what was saved, by its {by}"):
         load(copied)
 
 
@@ -143,6 +143,26 @@ def test_absurdly_long_files(copied, name):
         read_json(copied / name)
 
 
+@pytest.mark.parametrize("name", ["README.md", "classifier.json", "student.safetensors"])
+@pytest.mark.parametrize("manifest", ["as it was", "signed", "of an earlier version"])
+def test_absurdly_long_files_are_not_read(copied, monkeypatch, name, manifest):
+    with open(copied / name, "r+b") as file:
+        file.truncate(10**12)
+    sizes = json.loads((copied / "dialpref.json").read_text())["bytes"]
+    changed = {"signed": sizes | {name: 10**12}, "of an earlier version": {}}
+    rewrite(copied, bytes=changed.get(manifest, sizes))
+    monkeypatch.setattr("sklearn_dialpref._persistence.folder._sha256", lambda file: 1 / 0)
+    with pytest.raises(ValueError, match=rf"{name} .*1000000000000 bytes"):
+        load(copied)
+
+
+@pytest.mark.parametrize("sizes", [None, [], {"classifier.json": "1"}, {"classifier.json": 1.5}])
+def test_a_manifest_of_no_sizes(copied, sizes):
+    rewrite(copied, bytes=sizes)
+    with pytest.raises(ValueError, match=r"dialpref\.json"):
+        load(copied)
+
+
 def test_a_hundred_thousand_files_or_tensors(copied):
     manifest = json.loads((copied / "dialpref.json").read_text())
     names = {f"{number}.json": "0" * 64 for number in range(100_000)}
@@ -173,6 +193,38 @@ def test_weights_that_are_not_finite(copied, number):
         load(copied)
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"n_features": 0},
+        {"n_features": 4},
+        {"n_features": None},
+        {"n_features": "3"},
+        {"feature_names": ["a", "b"]},
+        {"feature_names": ["a", "b", 5]},
+        {"feature_names": 5},
+        {"parameters": {"encoder": "precomputee"}},
+    ],
+    ids=str,
+)
+def test_features_that_are_not_those_of_the_weights(copied, lie):
+    file = copied / "classifier.json"
+    state = json.loads(file.read_text())
+    parameters = {**state["parameters"], **lie.get("parameters", {})}
+    file.write_text(json.dumps({**state, **lie, "parameters": parameters}))
+    resign(copied)
+    with pytest.raises(ValueError, match=r"classifier\.json"):
+        load(copied)
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".json", "a/" * 3000 + "b.json", "a\0.json"])
+def test_names_that_no_file_can_have(copied, name):
+    manifest = json.loads((copied / "dialpref.json").read_text())
+    rewrite(copied, files={**manifest["files"], name: "0" * 64})
+    with pytest.raises(ValueError, match=r"dialpref\.json"):
+        load(copied)
+
+
 @pytest.fixture(scope="module")
 def saved_text(tiny_encoder, tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "clf"
@@ -195,6 +247,8 @@ def panics(tokenizer):
         ("1_Pooling/config.json", lambda value: value.update(embedding_dimension=10**6)),
         ("sentence_bert_config.json", lambda value: value.update(max_seq_length="long")),
         ("modules.json", lambda value: value.append(5)),
+        ("tokenizer_config.json", lambda value: value.update(pad_token="\0")),
+        ("config.json", lambda value: value.update(num_hidden_layers=1)),
     ],
 )
 def test_nonsense_in_the_files_of_the_encoder(saved_text, tmp_path, name, change):
@@ -205,6 +259,22 @@ def test_nonsense_in_the_files_of_the_encoder(saved_text, tmp_path, name, change
     file.write_text(json.dumps(value))
     resign(folder)
     with pytest.raises(ValueError, match=name):
+        load(folder)
+
+
+def test_state_and_weights_that_are_not_those_of_the_encoder(saved_text, tmp_path):
+    folder = shutil.copytree(saved_text, tmp_path / "copy")
+    file = folder / "classifier.json"
+    state = json.loads(file.read_text())
+    for n_slots in (-2, 2, 10**6):
+        file.write_text(json.dumps({**state, "n_slots": n_slots}))
+        resign(folder)
+        with pytest.raises(ValueError, match=r"classifier\.json"):
+            load(folder)
+    file.write_text(json.dumps(state))
+    save_file({"more": torch.zeros(2)}, folder / "student.safetensors")
+    resign(folder)
+    with pytest.raises(ValueError, match=r"student\.safetensors"):
         load(folder)
 
 

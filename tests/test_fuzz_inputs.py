@@ -17,7 +17,7 @@ from sklearn_dialpref import LabelledGroupKFold, votes_to_scores, with_context
 from sklearn_dialpref._dialogues.validation import check_dialogues, is_missing
 from sklearn_dialpref._labels.targets import check_targets
 
-FEW, MANY = 50, int(os.environ.get("DIALPREF_FUZZ", "1000"))
+FEW, MANY = 50, int(os.environ.get("DIALPREF_FUZZ", "2000"))
 REFUSED = object()
 
 

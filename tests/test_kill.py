@@ -17,6 +17,7 @@ from sklearn_dialpref import DialoguePreferenceClassifier, export_onnx
 from sklearn_dialpref._persistence import replacing
 from sklearn_dialpref._persistence.folder import MANIFEST, new_folder, read_folder
 from sklearn_dialpref._persistence.replacing import MARKER, locked, work_folder
+from sklearn_dialpref.serving.onnx import MODEL
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 NAMES = ("a.json", "deep/b.json")
@@ -265,7 +266,14 @@ def save_folder(clf, path):
 
 
 def export(clf, path):
-    export_onnx(clf, path, X_check=["hi", "where is my parcel"])
+    """With the graph that is there: to make it takes seconds, in which nothing is replaced."""
+    with pytest.MonkeyPatch.context() as patch:
+        if path.exists():
+            patch.setattr(
+                "sklearn_dialpref.serving.export._write_graph",
+                lambda graph, n_slots, file: shutil.copy(path / MODEL, file),
+            )
+        export_onnx(clf, path, X_check=["hi", "where is my parcel"])
 
 
 @pytest.mark.fuzz
@@ -282,6 +290,7 @@ def test_fifty_kills_at_random_moments(tiny_encoder, chats, tmp_path, saving):
     context = multiprocessing.get_context("forkserver")  # without onnxruntime's threads
     context.set_forkserver_preload(["sentence_transformers", "sklearn_dialpref.serving.export"])
     rng = random.Random(0)
+    within, versions = 0, set()
     for _ in range(50):
         started = context.Event()
         saver = context.Process(target=save_for_ever, args=(clf, path, saving, started))
@@ -290,7 +299,11 @@ def test_fifty_kills_at_random_moments(tiny_encoder, chats, tmp_path, saving):
         saver.join(rng.uniform(0, 2 if saving is export else 0.5))
         saver.kill()
         saver.join()
+        within += len(names(tmp_path)) > 1  # what a save had begun is left over
+        versions.add((path / MANIFEST).stat().st_mtime_ns)
         np.testing.assert_array_equal(load(path).predict_proba(["hi"]), expected)
+    print(json.dumps({"kills": 50, "within a save": within, "versions": len(versions)}))
+    assert within > 25 and len(versions) > 5  # the kills came while it was at work
     saving(clf, path)
     assert names(tmp_path) == ["saved"]
 

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from mutate import FEATURES, TEXTS, run
+from mutate import DIALOGUES, FEATURES, run
 from students import student
 
 from sklearn_dialpref import export_onnx
@@ -13,9 +13,9 @@ from sklearn_dialpref import export_onnx
 def folders(tiny_encoder, tmp_path_factory):
     scratch, labels = tmp_path_factory.mktemp("folders"), ["no", "yes", "maybe"] * 2
     student(max_epochs=1).fit(FEATURES, labels).save(scratch / "classifier")
-    clf = student(tiny_encoder, max_epochs=1).fit(TEXTS, labels)
+    clf = student(tiny_encoder, context_turns=1, max_epochs=1).fit(DIALOGUES, labels)
     clf.save(scratch / "text")
-    export_onnx(clf, scratch / "onnx", X_check=TEXTS)
+    export_onnx(clf, scratch / "onnx", X_check=DIALOGUES)
     return scratch
 
 

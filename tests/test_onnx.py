@@ -1,7 +1,6 @@
 """Exported models answer as the classifier does, alone, and are refused when damaged."""
 
 import copy
-import hashlib
 import json
 import pickle
 import shutil
@@ -17,6 +16,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from signing import resign
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import get_scorer
 
@@ -396,17 +396,6 @@ def test_wrong_input(exported):
 # -- damaged, foreign, hostile ------------------------------------------------------------------
 
 
-def resign(folder):
-    """What somebody would do who changes files on purpose: correct the sums."""
-    file = folder / "dialpref.json"
-    manifest = json.loads(file.read_text())
-    manifest["files"] = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in manifest["files"]
-    }
-    file.write_text(json.dumps(manifest))
-
-
 class Explosive:
     def __reduce__(self):
         return (sys.exit, ("code was run",))
@@ -458,7 +447,18 @@ def test_numbers_that_cannot_be(copied, change):
     state = json.loads((copied / "serving.json").read_text())
     (copied / "serving.json").write_text(json.dumps({**state, **change}))
     resign(copied)
-    with pytest.raises(ValueError, match=r"damaged|cannot be read"):
+    with pytest.raises(ValueError, match=r"serving\.json"):
+        OnnxDialogueClassifier.load(copied)
+
+
+@pytest.mark.parametrize("dims", [[0], [1], [2**40]])
+def test_graphs_that_cannot_run(copied, dims):
+    model = onnx.load(copied / "model.onnx")
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    largest.dims[:] = dims
+    (copied / "model.onnx").write_bytes(model.SerializeToString())
+    resign(copied)
+    with pytest.raises(ValueError, match=r"model\.onnx"):
         OnnxDialogueClassifier.load(copied)
 
 
@@ -467,8 +467,43 @@ def test_classes_that_are_not_those_of_the_graph(copied):
     state["classes"]["values"].append("more")
     (copied / "serving.json").write_text(json.dumps(state))
     resign(copied)
-    with pytest.raises(ValueError, match="its graph is not of 4 classes"):
+    with pytest.raises(
+        ValueError, match=r"model\.onnx is not of the 4 classes that serving\.json has"
+    ):
         OnnxDialogueClassifier.load(copied)
+
+
+@pytest.mark.parametrize("name", ["input_ids", "index"])
+def test_graphs_of_a_single_text_or_row(copied, name):
+    model = onnx.load(copied / "model.onnx")
+    (given,) = (one for one in model.graph.input if one.name == name)
+    given.type.tensor_type.shape.dim[0].dim_value = 1
+    (copied / "model.onnx").write_bytes(model.SerializeToString())
+    resign(copied)
+    with pytest.raises(ValueError, match=r"model\.onnx"):
+        OnnxDialogueClassifier.load(copied)
+
+
+def test_tokenizers_that_panic(copied):
+    tokenizer = json.loads((copied / "tokenizer.json").read_text())
+    del tokenizer["post_processor"]["special_tokens"]["[SEP]"]
+    (copied / "tokenizer.json").write_text(json.dumps(tokenizer))
+    resign(copied)
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        OnnxDialogueClassifier.load(copied)
+
+
+class Failing:
+    def run(self, outputs, inputs):
+        raise RuntimeError("no")  # not of any common class
+
+
+def test_what_fails_only_on_some_texts(exported):
+    served = OnnxDialogueClassifier.load(exported)
+    served._parts = served._parts._replace(session=Failing())
+    for texts in (["hi"], TEXTS):
+        with pytest.raises(ValueError, match=r"model\.onnx .*\(no\)"):
+            served.predict(texts)
 
 
 @pytest.mark.parametrize("place", ["../outside.bin", "outside.bin"])

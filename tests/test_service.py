@@ -194,12 +194,40 @@ def test_a_bad_message_changes_nothing_of_the_dialogue(port, classifier):
         np.testing.assert_allclose(list(found["scores"].values()), expected[1], atol=1e-6)
 
 
-def test_a_message_that_is_too_long_ends_its_dialogue_only(port):
+def test_limits_to_the_last_utterance_character_and_byte(port):
+    def status(texts, n_bytes=0):
+        body = json.dumps({"utterances": [{"text": text} for text in texts]})
+        return ask(port, "POST", "/predict", body.ljust(n_bytes))[0]
+
+    full = ["a" * 2_000] * 25
+    assert status(["a"] * 200) == status(["a" * 2_000]) == status(full) == 200
+    assert status(["a"] * 201) == status(["a" * 2_001]) == status([*full, "a"]) == 422
+    assert status(["a"], 250_000) == 200
+    assert status(["a"], 250_001) == 413
+
+
+def test_limits_of_a_live_dialogue(port):
     with live(port) as socket_, live(port) as other:
+        assert socket_.protocol.extensions == []  # packed, a message would be a thousand times it
+        assert list(said(socket_, "a" * 2_001)) == ["error"]
         assert said(socket_, "😀" * 2_000)["label"]  # 24 kB of JSON
-        socket_.send("a" * 30_000)
-        with pytest.raises(closed):
+        socket_.send("a" * 26_001)
+        with pytest.raises(closed) as told:
             socket_.recv(timeout=30)
+        assert told.value.rcvd.code == 1009
+        assert said(other, "hi")["label"]
+
+
+def test_bad_messages_in_a_row_end_a_dialogue(port):
+    with live(port) as socket_, live(port) as other:
+        for n_bad in (19, 20):
+            for _ in range(n_bad):
+                assert list(said(socket_, " ")) == ["error"]
+            if n_bad < 20:
+                assert said(socket_, "hi")["label"]
+        with pytest.raises(closed, match="too many bad messages in a row") as told:
+            socket_.recv(timeout=30)
+        assert told.value.rcvd.code == 1008
         assert said(other, "hi")["label"]
 
 
@@ -297,7 +325,7 @@ def test_one_who_does_not_read_is_given_up(service, monkeypatch):
         deaf.settimeout(1)
         with suppress(TimeoutError, ConnectionError):
             while True:
-                deaf.sendall(b"\x81\x81\0\0\0\0{" * 1000)  # each is answered by an error
+                deaf.sendall(b'\x81\x8d\0\0\0\0{"text":"hi"}' * 1000)  # each is answered
         until(lambda: metric(port, "dialpref_open_dialogues") == 0)
 
 

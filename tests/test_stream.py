@@ -200,6 +200,25 @@ def test_an_error_goes_to_those_who_asked():
         assert DialogueStream(batcher).push("works").label == "a"
 
 
+class Panic(BaseException):
+    """As a library in Rust raises it."""
+
+
+def test_a_panic_fails_alone_and_as_an_error(monkeypatch):
+    model = GatedModel()
+    with MicroBatcher(model) as batcher:
+        stream = DialogueStream(batcher)
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "_logits_from_texts", raise_panic)
+            with pytest.raises(RuntimeError, match=r"the model failed: Panic\('at 5'\)"):
+                stream.push("hi", timeout=30)
+        assert stream.push("hi", timeout=30).label == "a"
+
+
+def raise_panic(*args, **options):
+    raise Panic("at 5")
+
+
 def test_a_bad_text_fails_alone():
     model = GatedModel(closed=True)
     with MicroBatcher(model) as batcher, ThreadPoolExecutor(6) as pool:
@@ -409,7 +428,7 @@ def test_what_is_refused(classifier, tiny_encoder, chats):
     for text in ("", "  ", None, 3, b"hi"):
         with pytest.raises(ValueError, match="must be a str that is not empty"):
             stream.push(text)
-    with pytest.raises(ValueError, match="row 0 of text has a lone surrogate"):
+    with pytest.raises(ValueError, match="the utterance has a lone surrogate"):
         stream.push("half \ud83d")
     with pytest.raises(ValueError, match="timeout must be seconds"):
         stream.push("hi", timeout=-1)

@@ -380,9 +380,9 @@ def test_prompts_and_settings_must_fit():
 
 def test_whole_dialogues_take_far_fewer_tokens():
     X = pd.DataFrame({
-        "dialogue_id": np.arange(200) // 20,
+        "dialogue_id": np.arange(80) // 20,
         "text": [f"Well, that sounds {CLASSES[row % 2]} to me, said number {row}, "
-                 "and then we went on to talk about something else." for row in range(200)],
+                 "and then we went on to talk about something else." for row in range(80)],
     })  # fmt: skip
     used = {}
     for per_call in (1, "dialogue"):
@@ -427,7 +427,7 @@ def test_models_take_turns_until_they_agree():
 
 
 def test_only_open_turns_of_a_stretch_are_asked_about():
-    """An utterance that names both labels stays open, as prompts have the codes in other orders."""
+    """An utterance that names both labels stays open, as prompts have them in other orders."""
     X = utterances(5)
     X.loc[2, "text"] = "That is good, not bad."
     with FakeLLM() as server:

@@ -33,18 +33,37 @@ def check_unicode(texts: Iterable[Any], name: str = "X") -> None:
     >>> check_unicode(["Hi!", "I am fine \ud83d"])
     Traceback (most recent call last):
     ...
-    ValueError: row 1 of X has a lone surrogate ('\ud83d'), which cannot be encoded as UTF-8; ...
+    ValueError: row 1 of X has a lone surrogate ('\ud83d'), which cannot be encoded as UTF-8, ...
     """
     for row, text in enumerate(texts):
         try:
             if isinstance(text, str):
                 text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"row {row} of {name} has a lone surrogate ({text[error.start]!r}), which cannot "
-                "be encoded as UTF-8; read the file again with errors='replace', or repair it by "
-                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
-            ) from None
+        except UnicodeEncodeError:
+            check_encodable(text, f"row {row} of {name}")
+
+
+def check_encodable(text: str, name: str) -> None:
+    r"""Refuse a single text that holds a lone surrogate, as :func:`check_unicode` does.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref._dialogues.texts import check_encodable
+    >>> check_encodable("I am fine \ud83d", "the task")
+    Traceback (most recent call last):
+    ...
+    ValueError: the task has a lone surrogate ('\ud83d'), which cannot be encoded as UTF-8, ...
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = ascii(text[max(0, error.start - 20) : error.end + 20])
+        raise ValueError(
+            f"{name} has a lone surrogate ({text[error.start]!r}), which cannot be encoded as "
+            f"UTF-8, at position {error.start}: {around}; read the file again with "
+            "errors='replace', or repair it by "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+        ) from None
 
 
 def text_slots(dialogues: Dialogues, context_turns: int) -> list[NDArray[Any]]:

@@ -14,6 +14,10 @@ from .folder import DamagedFile, naming, read_json
 MOST_TENSORS = 5_000  # of a file; a list of a hundred thousand empty ones takes many seconds
 MOST_HEADER_BYTES = 2**20
 TOKENIZER = "tokenizer.json"
+PROBES = [
+    "a",
+    "two words, [UNK] and \N{GRINNING FACE}",
+]  # of two lengths, one with what is unknown
 
 
 def read_tensors(file: Path) -> dict[str, Any]:
@@ -48,12 +52,22 @@ def check_finite(file: Path, tensors: dict[str, Any]) -> None:
             raise DamagedFile(f"{file} is damaged: {name} has numbers that are not finite")
 
 
+def check_features(n_features: Any, names: Any, width: int | None) -> None:
+    """Raise a ValueError unless they are those of weights for so many, which is None of text."""
+    if n_features != width:
+        raise ValueError(f"n_features is {n_features!r}, but the weights are for {width}")
+    if names is not None and (
+        len(names) != n_features or not all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError(f"feature_names are not the names of {n_features} features")
+
+
 def check_encoder(encoder: Any) -> None:
-    """Raise a ValueError unless the encoder's weights and what it makes of a text are sound."""
+    """Raise a ValueError unless the encoder's weights and what it makes of texts are sound."""
     check_finite(Path("the encoder"), encoder.state_dict())
-    embedded = encoder.embed(["a"])
-    if embedded.shape != (1, encoder.n_outputs) or not np.isfinite(embedded).all():
-        raise ValueError(f"its embedding of a text is of shape {embedded.shape}, or not finite")
+    embedded = encoder.embed(PROBES)
+    if embedded.shape != (len(PROBES), encoder.n_outputs) or not np.isfinite(embedded).all():
+        raise ValueError(f"its embedding of texts is of shape {embedded.shape}, or not finite")
 
 
 @contextmanager

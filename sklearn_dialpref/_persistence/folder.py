@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any, TypeVar
 
 from sklearn_dialpref._paths import check_name
@@ -31,6 +32,8 @@ MANIFEST = "dialpref.json"
 MAKER = "sklearn-dialpref"
 MOST_FILES = 1000
 MOST_JSON_BYTES = 2**24
+MOST_BYTES = {".safetensors": 2**36}  # of a file, before it is read
+MOST_OTHER_BYTES = 2**31  # an ONNX graph cannot have more
 ATTEMPTS = 20  # to read a folder that is being replaced
 UNLOCKED_ATTEMPTS = 2
 PAUSE_SECONDS = 0.01
@@ -110,6 +113,7 @@ def _write_manifest(folder: Path, kind: str) -> None:
         "format": FORMAT,
         "kind": kind,
         "files": {name: _sha256(folder / name) for name in names},
+        "bytes": {name: (folder / name).stat().st_size for name in names},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     # a power cut must not leave the name of a folder whose files are not on the disk
@@ -219,14 +223,17 @@ def checked_folder(path: str | os.PathLike[str], kind: str) -> Path:
         places = "".join(f"; an interrupted save left one in {old}" for old in abandoned(folder))
         raise FileNotFoundError(f"there is no folder {folder} to load a saved {kind} from{places}")
     try:
-        _check_files(folder, _listed_files(folder, kind))
+        manifest = _manifest_of(folder, kind)
+        _check_names(folder, manifest["files"])
+        _check_sizes(folder, manifest)
+        _check_sums(folder, manifest["files"])
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error}") from error
     return folder
 
 
-def _listed_files(folder: Path, kind: str) -> dict[str, str]:
-    """The manifest's files and their hashes, once it is of this kind and of a known format."""
+def _manifest_of(folder: Path, kind: str) -> dict[str, Any]:
+    """The manifest, once it is of this kind and of a known format."""
     manifest = _manifest(folder)
     if manifest is None:
         raise ValueError(
@@ -245,21 +252,21 @@ def _listed_files(folder: Path, kind: str) -> dict[str, str]:
             f"{folder} holds a saved {saved_kind}, but a {kind} is to be loaded (by {MANIFEST})"
         )
     files = manifest.get("files")
-    if not isinstance(files, dict):
+    if not (isinstance(files, dict) and isinstance(manifest.get("bytes", {}), dict)):
         raise ValueError(f"{folder} is damaged: {MANIFEST} does not list its files")
     if len(files) > MOST_FILES:
         raise ValueError(
             f"{folder} is damaged: {MANIFEST} lists {len(files)} files, more than {MOST_FILES}"
         )
-    return files
+    return manifest
 
 
-def _check_files(folder: Path, files: dict[str, str]) -> None:
-    """Raise a ValueError unless just these files are there, unchanged."""
+def _check_names(folder: Path, files: dict[str, str]) -> None:
+    """Raise a ValueError unless just these files are there."""
     for name in files:
         try:
             check_name(name, folder)
-        except ValueError as error:
+        except (OSError, ValueError) as error:  # an OSError of a name that is too long
             raise ValueError(f"{MANIFEST} is damaged: {error}") from error
     present = set(islice(_files(folder), MOST_FILES + 2)) - {MANIFEST}
     if unlisted := sorted(present - set(files))[:5]:
@@ -267,11 +274,34 @@ def _check_files(folder: Path, files: dict[str, str]) -> None:
             f"{folder} has files that it was not saved with: {unlisted}; remove them "
             f"({MANIFEST} does not list them)"
         )
-    if missing := sorted(set(files) - present):
-        raise ValueError(f"{folder} is damaged: {missing} are missing; save it anew")
-    for name, digest in files.items():
-        if not is_regular(folder / name):
+    if missing := sorted(set(files) - present)[:5]:
+        raise ValueError(
+            f"{folder} is damaged: {missing} are missing, which {MANIFEST} lists; save it anew"
+        )
+
+
+def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise a ValueError unless all are regular files of their sizes: to read takes longer."""
+    for name in manifest["files"]:
+        file = folder / name
+        if not is_regular(file):
             raise ValueError(f"{folder} is damaged: {name} is not a regular file; save it anew")
+        size = file.stat().st_size
+        # earlier versions did not write sizes
+        if size != (listed := manifest.get("bytes", {}).get(name, size)):
+            raise ValueError(
+                f"{folder} is damaged: {name} is not what was saved, by its size in {MANIFEST} "
+                f"({short_repr(listed)}, but it has {size} bytes); save it anew"
+            )
+        if size > (most := MOST_BYTES.get(file.suffix, MOST_OTHER_BYTES)):
+            raise ValueError(
+                f"{folder} is damaged: {name} has {size} bytes, more than the {most} that are read"
+            )
+
+
+def _check_sums(folder: Path, files: dict[str, str]) -> None:
+    """Raise a ValueError unless the files are what was saved."""
+    for name, digest in files.items():
         if _sha256(folder / name) != digest:
             raise ValueError(
                 f"{folder} is damaged: {name} is not what was saved, by its sha256 in {MANIFEST}; "

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_dialpref._dialogues.cut_context import checked_summary
 from sklearn_dialpref._labels.fitted import FittedLabels, plain, plain_values
 from sklearn_dialpref._labels.targets import Targets
 from sklearn_dialpref._training.inputs import POOLINGS
 
-from .files import check_encoder, naming_encoder, read_tensors
+from .files import check_encoder, check_features, naming_encoder, read_tensors
 from .folder import DamagedFile, new_folder, read_folder, read_json
 
 KIND = "classifier"
@@ -305,8 +306,12 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -
     labels = FittedLabels.from_json(state, folder)
     estimator._frozen, estimator.net_ = _read_student(estimator, folder, labels, device)
     estimator.fitted_labels_ = labels
-    if state["n_features"] is not None:
-        estimator.n_features_in_ = int(state["n_features"])
+    width = None if labels.n_texts else len(estimator.net_.module_.mean)
+    check_features(state["n_features"], state["feature_names"], width)
+    if (estimator.encoder == "precomputed") == bool(labels.n_texts):
+        raise ValueError(f"encoder={estimator.encoder!r} does not fit n_slots={labels.n_texts}")
+    if width is not None:
+        estimator.n_features_in_ = width
     if state["feature_names"] is not None:
         estimator.feature_names_in_ = np.array(state["feature_names"], dtype=object)
     estimator.history_ = [
@@ -314,7 +319,7 @@ def _restore(estimator: Any, state: dict[str, Any], folder: Path, device: str) -
         for record in state["history"]
     ]
     _restore_training(estimator, state.get("training") or {}, folder)
-    estimator.data_summary_ = state["data"]
+    estimator.data_summary_ = checked_summary(state["data"])
 
 
 def _restore_training(estimator: Any, saved: dict[str, Any], folder: Path) -> None:
@@ -361,6 +366,7 @@ def _read_student(
 
     saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling_
     weights = read_tensors(folder / WEIGHTS)
+    n_inputs = len(weights["mean"])
     encoder: Any
     frozen = trained = None
     if labels.n_texts:
@@ -373,9 +379,9 @@ def _read_student(
                 trained = TextEncoder(load_encoder(saved), layers, pooling)
             encoder = frozen.text_encoder if frozen else trained
             check_encoder(encoder)
-        width = encoder.n_outputs + (labels.n_texts - 1) * encoder.n_context
-        if len(weights["mean"]) != width:
-            raise ValueError(f"the weights are for {len(weights['mean'])} inputs, not {width}")
+            width = encoder.n_outputs + (labels.n_texts - 1) * encoder.n_context
+            if n_inputs != width:
+                raise ValueError(f"{WEIGHTS} has {n_inputs} inputs, but by {STATE} it is {width}")
     return frozen, _ready_net(weights, len(labels.classes), trained, device, folder / WEIGHTS)
 
 

@@ -28,15 +28,9 @@ from .answers import Answers
 from .bank import PromptBank
 from .base import BaseAnnotator
 from .card import card_content
-from .checks import (
-    LEARNABLE,
-    check_label_settings,
-    check_labels,
-    check_members,
-    check_prompts,
-)
+from .checks import LEARNABLE, check_labels, check_members, check_prompts
 from .panel import Panel
-from .questions import Examples, labelled_rows
+from .questions import Examples, examples_among, labelled_rows
 from .scoring import SCORINGS
 from .stopping import DEFAULT_LEAD, asking_order, choose_threshold, is_sure, stopped
 
@@ -93,7 +87,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         weights of the members.
     mode : {"live", "batch"}, default="live"
         How endpoints are asked. "batch": through ``/files`` and ``/batches``, which providers
-        work off within a day, many at half the price. A pass waits for its batches; what was
+        process within a day, many at half the price. A pass waits for its batches; what was
         killed meanwhile is taken in by the next pass with the same ``cache``. Models must be
         given by name. "live" asks at once, even what still waits in a batch.
     base_url : str, default=None
@@ -289,7 +283,6 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
             If there are labels, and the endpoint cannot be used.
         """
         models = self._start()
-        check_label_settings(self.get_params(deep=False))
         dialogues = check_dialogues(X, precomputed=False)
         n_examples = self.n_examples or sum(prompt.n_examples for prompt in self.prompts or ())
         labels, self.classes_ = check_labels(
@@ -302,7 +295,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         for result in ("scores_", "votes_", "agreement_"):
             self.__dict__.pop(result, None)
         known = labelled_rows(dialogues, labels)
-        shown = self._examples_among(labels, known)
+        shown = examples_among(labels, known, self.classes_)
         self._examples = Examples.drawn_from(dialogues, *shown, seed)
         self.members_ = self._panel().members
         self.lead_ = None
@@ -328,15 +321,6 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
             multilabel=self.multilabel,
             stretches=self.utterances_per_call != 1,
         )
-
-    def _examples_among(
-        self, labels: NDArray[Any], known: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], list[Any]]:
-        """Rows that prompts can show as examples, and their labels."""
-        if not self.multilabel:
-            return known, list(self.classes_[labels[known]])
-        whole = known[~np.isnan(labels[known]).any(axis=1)]
-        return whole, [tuple(self.classes_[row == 1].tolist()) for row in labels[whole]]
 
     def _learn(
         self, dialogues: Dialogues, rows: NDArray[np.int64], labels: NDArray[Any], seed: int

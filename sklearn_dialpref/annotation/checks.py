@@ -19,14 +19,7 @@ from .prompts import check_classes, check_writable
 from .questions import AnyPrompt
 from .scoring import SCORINGS
 
-__all__ = [
-    "LEARNABLE",
-    "check_label_settings",
-    "check_labels",
-    "check_members",
-    "check_prompts",
-    "check_settings",
-]
+__all__ = ["LEARNABLE", "check_labels", "check_members", "check_prompts", "check_settings"]
 
 LEARNABLE = ("temperature", "bias", "weights")
 NUMBERS = (int, float, np.integer, np.floating)
@@ -35,6 +28,8 @@ MOST_PRICE = 1e15  # of a million tokens, in any currency
 
 def check_settings(params: Mapping[str, Any], models: Sequence[Model]) -> None:
     """Raise a ValueError where an annotator's parameters are wrong, alone or together."""
+    if "learn" in params:  # of labels, not of states
+        _check_learning(params)
     _check_prices(params["prices"], params["budget"], {model.name for model in models})
     address = urlsplit(params["base_url"] or "")
     if "@" in address.netloc or address.query:
@@ -46,8 +41,7 @@ def check_settings(params: Mapping[str, Any], models: Sequence[Model]) -> None:
     _check_texts(params, models)
 
 
-def check_label_settings(params: Mapping[str, Any]) -> None:
-    """Raise a ValueError where those parameters are wrong that only labels need."""
+def _check_learning(params: Mapping[str, Any]) -> None:
     if unknown := [part for part in params["learn"] if part not in LEARNABLE]:
         raise ValueError(f"learn holds {unknown}; it may hold {list(LEARNABLE)}")
     if params["prompts"] is not None and params["n_examples"]:

@@ -364,7 +364,7 @@ class Prompt:
     ) -> list[dict[str, str]]:
         values = {
             **asked,
-            "before": before[len(before) - self.context_turns :] if self.context_turns else [],
+            "before": before[max(0, len(before) - self.context_turns) :],
             "after": after[: self.look_ahead],
             "labels": self.labels,
             "examples": [

@@ -141,6 +141,16 @@ def labelled_rows(dialogues: Dialogues, labels: NDArray[Any]) -> NDArray[np.int6
     return order[known[order]]
 
 
+def examples_among(
+    labels: NDArray[Any], known: NDArray[np.int64], classes: NDArray[Any]
+) -> tuple[NDArray[np.int64], list[Any]]:
+    """Rows that prompts can show as examples, and their label, or a tuple of labels."""
+    if labels.ndim == 1:
+        return known, list(classes[labels[known]])
+    whole = known[~np.isnan(labels[known]).any(axis=1)]
+    return whole, [tuple(classes[row == 1].tolist()) for row in labels[whole]]
+
+
 def calls(
     dialogues: Dialogues,
     rows: NDArray[np.int64],

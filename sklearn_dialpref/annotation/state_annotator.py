@@ -76,7 +76,8 @@ class DialogueStateAnnotator(BaseAnnotator):
     extra_body : mapping, default=None
         Further entries of each request.
     cache : "auto", str, Path or None, default="auto"
-        File of all answers, as of :class:`LLMAnnotator`.
+        File of all answers, as of :class:`LLMAnnotator`. It holds no utterances, but the values
+        of free slots, which are words of the conversation.
     concurrency : int or "auto", default="auto"
         How many calls are made at once. "auto": 16, or 1 for a function that is not a coroutine
         function.

@@ -24,6 +24,7 @@ from sklearn.metrics import f1_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from sklearn_dialpref._dialogues.cut_context import known_turns
 from sklearn_dialpref._dialogues.texts import distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues, label_array, wholly_known
 from sklearn_dialpref._labels.fitted import FittedLabels
@@ -194,6 +195,7 @@ def export_onnx(
     state = {
         **clf.fitted_labels_.to_json(),
         "context_turns": clf.context_turns,
+        "turns": known_turns(clf.data_summary_),
         "prompt": encoder.prompt or "",
         "special_tokens": special,
         "pad": pad,
@@ -380,7 +382,9 @@ def _tokenizer_of(encoder: TextEncoder) -> tuple[Any, bool, int]:
 def _compared(
     clf: Any, exported: OnnxDialogueClassifier, X: Any, y: Any, precision: str, n_bytes: int
 ) -> OnnxReport:
-    logits, new_logits = clf._logits(X), exported._logits(X)
+    logits = clf._logits(X)
+    with _quiet():  # both would warn of the same rows
+        new_logits = exported._logits(X)
     fitted = clf.fitted_labels_
     before, after = fitted.probabilities(logits), fitted.probabilities(new_logits)
     labels, new_labels = fitted.labels(logits), fitted.labels(new_logits)

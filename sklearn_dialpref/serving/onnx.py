@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_dialpref._dialogues.cut_context import checked_summary, warn_of_cut_context
 from sklearn_dialpref._dialogues.texts import check_unicode, distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues
 from sklearn_dialpref._labels.fitted import FittedLabels, HasFittedLabels
@@ -31,6 +32,8 @@ SLOW_FUSIONS = ["SkipLayerNormFusion"]
 class Parts(NamedTuple):
     """What a text goes through: the prompt before it, the tokenizer, padding, the graph.
 
+    ``turns`` is what ``data_summary_`` of the classifier says of the turns of training.
+
     int8 graphs that older versions wrote scale activations by the range of the whole batch. They
     are run ``row_by_row``, as an answer would change with its neighbours.
     """
@@ -41,6 +44,7 @@ class Parts(NamedTuple):
     tokenizer: Any
     session: Any
     row_by_row: bool
+    turns: dict[str, int]
 
 
 class OnnxDialogueClassifier(HasFittedLabels):
@@ -116,6 +120,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
             prompt, special = str(state["prompt"]), bool(state["special_tokens"])
             pad = int(state["pad"])
             row_by_row = state["precision"] == "int8" and not state.get("fixed_scales", False)
+            turns = checked_summary(state.get("turns", {}))  # earlier versions do not tell
         except (
             LookupError,
             TypeError,
@@ -130,29 +135,36 @@ class OnnxDialogueClassifier(HasFittedLabels):
             ) from error
         tokenizer = _tokenizer(folder / TOKENIZER)
         session = open_session(folder / MODEL, threads)
-        model._parts = Parts(prompt, special, pad, tokenizer, session, row_by_row)
+        model._parts = Parts(prompt, special, pad, tokenizer, session, row_by_row, turns)
         model._check(folder)
         return model
 
     def _check(self, folder: Path) -> None:
-        """Whether the parts fit together: one text has to go through."""
+        """Whether the parts fit together: a text has to go through, and two of other lengths."""
+        n_texts = self.fitted_labels_.n_texts
         in_range = (
-            self.fitted_labels_.n_texts in (1, 2)
-            and 0 <= self.context_turns <= MOST_TURNS
+            n_texts in (1, 2)
+            and 0 <= self.context_turns <= MOST_TURNS * (n_texts - 1)
             and 0 <= self._parts.pad < self._parts.tokenizer.get_vocab_size()
         )
         if not in_range:
             raise ValueError(f"{folder} is damaged: {SERVED} has numbers that cannot be")
-        try:
-            logits = self._logits_from_texts(*row_of(alone("a", self.fitted_labels_.n_texts)))
-        except Exception as error:  # onnxruntime's have no common base
-            raise ValueError(f"{folder} is damaged: its parts do not fit ({error})") from error
-        if logits.shape != (1, len(self.classes_)):
-            raise ValueError(
-                f"{folder} is damaged: its graph is not of {len(self.classes_)} classes"
-            )
-        if not np.isfinite(logits).all():
-            raise ValueError(f"{folder} is damaged: {MODEL} has numbers that are not finite")
+        places = np.array([[0, 1], [1, -1]])[:, :n_texts]
+        for texts, index in (row_of(alone("a", n_texts)), (["a", "two words"], places)):
+            try:
+                logits = self._logits_from_texts(texts, index)
+            except Exception as error:  # onnxruntime's have no common base
+                raise ValueError(
+                    f"{folder} is damaged: {SERVED}, {TOKENIZER} and {MODEL} do not fit together "
+                    f"({error})"
+                ) from error
+            if logits.shape != (len(index), len(self.classes_)):
+                raise ValueError(
+                    f"{folder} is damaged: {MODEL} is not of the {len(self.classes_)} classes "
+                    f"that {SERVED} has"
+                )
+            if not np.isfinite(logits).all():
+                raise ValueError(f"{folder} is damaged: {MODEL} has numbers that are not finite")
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -180,6 +192,11 @@ class OnnxDialogueClassifier(HasFittedLabels):
         ------
         ValueError
             If ``X`` is not as described.
+
+        Warns
+        -----
+        UserWarning
+            If ``X`` lacks utterances that ``context_turns`` would show.
         """
         return self.fitted_labels_.probabilities(self._logits(X))
 
@@ -204,6 +221,8 @@ class OnnxDialogueClassifier(HasFittedLabels):
             return self._logits_from_texts(*row_of(alone(X[0], self.fitted_labels_.n_texts)))
         dialogues = check_dialogues(X, precomputed=False)
         slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
+        if self.context_turns:
+            warn_of_cut_context(X, dialogues.group, self._parts.turns, self.context_turns)
         logits = self._logits_from_texts(*distinct_texts(slots))
         return self.fitted_labels_.among_possible(logits, dialogues)
 
@@ -250,14 +269,15 @@ class OnnxDialogueClassifier(HasFittedLabels):
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         parts = self._parts
         special = parts.special_tokens
-        if len(texts) == 1:
-            encodings = [
-                parts.tokenizer.encode(parts.prompt + texts[0], add_special_tokens=special)
-            ]
-        else:
-            encodings = parts.tokenizer.encode_batch_fast(
-                [parts.prompt + text for text in texts], add_special_tokens=special
-            )
+        with naming(Path(TOKENIZER), "a tokenizer that can read these texts"):
+            if len(texts) == 1:
+                encodings = [
+                    parts.tokenizer.encode(parts.prompt + texts[0], add_special_tokens=special)
+                ]
+            else:
+                encodings = parts.tokenizer.encode_batch_fast(
+                    [parts.prompt + text for text in texts], add_special_tokens=special
+                )
         return [encoding.ids for encoding in encodings]
 
     def _run(self, tokens: list[list[int]], index: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -269,7 +289,8 @@ class OnnxDialogueClassifier(HasFittedLabels):
             ids[row, : len(one)] = one
             mask[row, : len(one)] = 1
         inputs = {"input_ids": ids, "attention_mask": mask, "index": index}
-        return self._parts.session.run(None, inputs)[0].astype(np.float64)
+        with naming(Path(MODEL), "a graph that can run on these texts"):
+            return self._parts.session.run(None, inputs)[0].astype(np.float64)
 
     # -- for scikit-learn's scorers and displays --------------------------------------------------
 

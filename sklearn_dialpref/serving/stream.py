@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.texts import check_unicode, distinct_texts, row_of
+from sklearn_dialpref._dialogues.texts import check_encodable, distinct_texts, row_of
 from sklearn_dialpref._labels.fitted import TextClassifier
 
 __all__ = ["DialogueStream", "MicroBatcher", "Prediction"]
@@ -164,7 +164,7 @@ class DialogueStream:
         """The texts of the utterance's row."""
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"an utterance must be a str that is not empty, got {text!r}")
-        check_unicode([text], "text")  # JSON may have half a character
+        check_encodable(text, "the utterance")  # JSON may have half a character
         if not self._past.maxlen:
             return (text,)
         with self._lock:
@@ -323,8 +323,10 @@ class MicroBatcher:
             slots = [np.array(column, dtype=object) for column in columns]
             texts, index = distinct_texts(slots)
             logits = self.model._logits_from_texts(texts, index, keep=False)
-        except Exception as error:  # of whatever kind, it is for the one who is to blame
+        except BaseException as error:  # of whatever kind, it is for the one who is to blame
             if len(requests) == 1:
+                if not isinstance(error, Exception):  # a panic of a Rust library
+                    error = RuntimeError(f"the model failed: {error!r}")
                 requests[0].logits.set_exception(error)
             else:
                 for request in requests:
