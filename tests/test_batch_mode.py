@@ -317,7 +317,10 @@ def test_what_a_batch_of_before_takes_is_set_aside(path, monkeypatch):
         teacher = annotator(server, path, size=1, max_retries=0)
         with pytest.raises(EndpointError):
             teacher.predict(X)
-        limited = annotator(server, path, size=1, token_budget=100)
+        other = annotator(server, path.with_name("other"), size=1)
+        other.predict(X)
+        taken = other.usage_["tokens_in"] + other.usage_["tokens_out"]
+        limited = annotator(server, path, size=1, token_budget=taken + 10)
         with pytest.warns(UserWarning, match="the budget is used up"):
             limited.predict(utterances(25))
     assert len(stored(path)) == 20 and len(limited.failures_) == 5
