@@ -139,12 +139,14 @@ def test_what_another_run_took_to_be_abandoned_is_asked_all_the_same(path, monke
     assert_nothing_left(path)
 
 
-def test_a_file_that_another_run_removes_while_it_is_written(path, monkeypatch):
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_file_that_another_run_removes_while_it_is_written(path, monkeypatch, most):
+    monkeypatch.setattr(batches, "MOST_REQUESTS", most)
     add = BatchRun.add
     removed = []
 
     async def late(self, asked, request):
-        if not removed:
+        if not removed and self.draft.count:
             removed.append(self.draft.name)
             self.store.forget(self.draft.name)
         await add(self, asked, request)

@@ -14,6 +14,8 @@ from test_state_annotator import CHATS, SLOTS, STATES, StateLLM
 
 from sklearn_dialpref import DialogueStateAnnotator, LLMAnnotator, PromptBank
 from sklearn_dialpref.annotation import EndpointError, batches, labelling
+from sklearn_dialpref.annotation.batch_store import BatchStore
+from sklearn_dialpref.annotation.batches import BatchRun
 from sklearn_dialpref.annotation.cache import AnswerCache
 
 
@@ -173,6 +175,20 @@ def test_a_refused_turn_does_not_take_its_neighbours_along(path):
     expected = [None if row == 3 else label for row, label in enumerate(right(X))]
     assert labels.tolist() == expected
     assert [f["reason"] for f in teacher.failures_] == ["content filter"]
+    assert set(server.executed.values()) == {1}
+
+
+def busy(request, line):
+    response = {"status_code": 429, "body": {"error": {"message": "busy"}}}
+    return [line | ({"response": response} if "number 3" in str(request) else {})]
+
+
+@pytest.mark.parametrize("options", [{"expire_after": 1}, {"lines": busy}])
+def test_stretches_that_the_batch_did_not_ask_are_left_to_the_next_pass(path, options):
+    with FakeBatches(**options) as server:
+        teacher = in_stretches(server, path)
+        warned(teacher, utterances(10))
+    assert len(server.batches) == 1 and len(teacher.failures_) == 5
 
 
 def test_part_of_a_stretch_that_waits_in_a_batch(path, monkeypatch):
@@ -244,7 +260,10 @@ def test_broken_answers_fail_alone_and_are_billed(path):
         with pytest.warns(UserWarning, match="tokens_in must be a whole number"):
             teacher.predict(X)
     assert teacher.usage_["calls"] == 3 and teacher.usage_["failed"] == 1
-    assert teacher.usage_["tokens_in"] > 3 * 10
+    with AnswerCache(path) as cache:
+        billed = [answer["tokens_in"] for answer in cache.get_many(stored(path)).values()]
+    assert len(billed) == 3
+    assert teacher.usage_["tokens_in"] == pytest.approx(sum(billed) * 4 / 3, rel=0.05)
 
 
 def test_no_batch_interface(path):
@@ -298,10 +317,48 @@ def test_what_a_batch_of_before_takes_is_set_aside(path, monkeypatch):
         teacher = annotator(server, path, size=1, max_retries=0)
         with pytest.raises(EndpointError):
             teacher.predict(X)
-        limited = annotator(server, path, size=1, token_budget=100)
+        other = annotator(server, path.with_name("other"), size=1)
+        other.predict(X)
+        taken = other.usage_["tokens_in"] + other.usage_["tokens_out"]
+        limited = annotator(server, path, size=1, token_budget=taken + 10)
         with pytest.warns(UserWarning, match="the budget is used up"):
             limited.predict(utterances(25))
     assert len(stored(path)) == 20 and len(limited.failures_) == 5
+
+
+def test_what_another_pass_removed_is_set_aside_once(path):
+    X = utterances(5)
+    with FakeBatches() as server, AnswerCache(path) as cache:
+        store, removed = BatchStore(cache.execute, server.base_url), []
+
+        def watch(kind, when):
+            if kind == "upload" and not removed:
+                removed.extend(store.names())
+                store.forget(*removed)
+
+        server.watch = watch
+        teacher = annotator(server, path, size=1, token_budget=800)
+        assert_array_equal(teacher.predict(X), right(X))
+    assert removed and set(server.executed.values()) == {1}
+
+
+def test_what_was_answered_since_it_was_looked_up_is_not_asked(path, monkeypatch):
+    X = utterances(3)
+    with FakeBatches() as server:
+        annotator(server, path.with_name("other"), size=1).predict(X)
+        with AnswerCache(path.with_name("other")) as other:
+            answers = other.get_many(stored(path.with_name("other")))
+        claim = BatchRun.claim
+
+        def late(self, key):
+            with AnswerCache(path) as cache:
+                cache.put(key, "tiny", "p", answers[key])
+            return claim(self, key)
+
+        monkeypatch.setattr(BatchRun, "claim", late)
+        teacher = annotator(server, path, size=1)
+        assert_array_equal(teacher.predict(X), right(X))
+    assert teacher.usage_["cached"] == 3 and len(server.batches) == 1
 
 
 def test_the_card_names_the_mode(path):

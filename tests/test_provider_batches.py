@@ -158,6 +158,18 @@ def test_batches_that_the_queue_has_no_room_for_wait_for_the_others(path, few_re
     assert_nothing_left(path)
 
 
+def test_a_failed_batch_is_not_taken_for_the_one_that_was_created(path):
+    with FakeBatches(queue=0, script={"create": ["drop after"]}) as server:
+
+        def watch(kind, when):
+            if kind == "list" and server.calls["list"] > 1:
+                server.queue = None
+
+        server.watch = watch
+        assert ask(server.base_url, path, keys(2)).failures == {}
+    assert len(server.batches) == 2
+
+
 def test_a_batch_that_never_fits_the_queue(path):
     with FakeBatches(queue=0) as server:
         asker = ask(server.base_url, path, keys(2))

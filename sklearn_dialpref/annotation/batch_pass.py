@@ -177,7 +177,6 @@ class _BatchPass(Pass):
     def _take(self, keys: list[str], outcome: dict[str, Any] | NoAnswer) -> None:
         """Take in the outcome of a request."""
         waiting = [one for key in keys if (one := self._release_waiting(key)) is not None]
-        waiting.sort(key=lambda one: one.question.number)
         questions = [one.question for one in waiting]
         outcomes, again, alone = self._read(waiting, questions, outcome)
         pairs = list(zip(questions, outcomes, strict=True))

@@ -32,12 +32,8 @@ CREATE TABLE IF NOT EXISTS batch_questions (
 """,
     "CREATE INDEX IF NOT EXISTS questions_of ON batch_questions (name)",
 )
-# One statement, so that of two processes only one gets a question; none for a submission that
-# another process has taken to be abandoned and has removed.
-CLAIM = """
-INSERT OR IGNORE INTO batch_questions (key, name, request)
-SELECT :key, :name, :key WHERE EXISTS (SELECT 1 FROM batches WHERE name = :name)
-"""
+# One statement, so that of two processes only one gets a question.
+CLAIM = "INSERT OR IGNORE INTO batch_questions (key, name, request) VALUES (:key, :name, :key)"
 LISTED = "key IN (SELECT value FROM json_each(?))"
 
 
@@ -109,15 +105,15 @@ class BatchStore:
         """Put a question into a submission, as a request of its own, unless it is in one."""
         return self._execute(CLAIM, {"key": key, "name": name})[1] == 1
 
-    def bind(self, keys: Sequence[str]) -> None:
+    def bind(self, keys: Sequence[str], name: str) -> None:
         """Record that one request, with the first key as its id, asks all of the questions."""
-        statement = f"UPDATE batch_questions SET request = ? WHERE {LISTED}"
-        self._execute(statement, (keys[0], json.dumps(keys)))
+        statement = f"UPDATE batch_questions SET request = ? WHERE {LISTED} AND name = ?"
+        self._execute(statement, (keys[0], json.dumps(keys), name))
 
-    def move(self, keys: Sequence[str], name: str) -> None:
-        """Put questions into another submission."""
-        statement = f"UPDATE batch_questions SET name = ? WHERE {LISTED}"
-        self._execute(statement, (name, json.dumps(keys)))
+    def move(self, keys: Sequence[str], old: str, new: str) -> bool:
+        """Put questions of a submission into another one; False if not all were in it."""
+        statement = f"UPDATE batch_questions SET name = ? WHERE {LISTED} AND name = ?"
+        return self._execute(statement, (new, json.dumps(keys), old))[1] == len(keys)
 
     def free(self, keys: Sequence[str], name: str) -> None:
         """Take questions out of a submission."""

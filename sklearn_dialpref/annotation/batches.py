@@ -156,19 +156,14 @@ class BatchRun:
         That is waited for as well. After a claim it may turn out that the question was answered
         since it was looked up: see :meth:`unclaim`.
         """
-        while True:
-            if self.draft is None:
-                self.draft = self._new_draft()
-            name: str | None = self.draft.name
+        if self.draft is None:
+            self.draft = self._new_draft()
+        name, claimed = None, False
+        while name is None:  # another run may just have let go of it
             claimed = self.store.claim(self.draft.name, key)
-            if not claimed:
-                name = self.store.holder(key)
-            if name is not None:
-                self.keys.setdefault(name, set()).add(key)
-                return claimed
-            if self.store.get(self.draft.name) is None:  # another run took it to be abandoned
-                self._lose(self.draft.name)
-                self.draft = None
+            name = self.draft.name if claimed else self.store.holder(key)
+        self.keys.setdefault(name, set()).add(key)
+        return claimed
 
     def unclaim(self, keys: Sequence[str]) -> None:
         """Let go of questions that were claimed, and not added."""
@@ -182,10 +177,12 @@ class BatchRun:
         line = request_line(keys[0], body)
         if not self.draft.has_room(line):
             full, self.draft = self.draft, self._new_draft()
-            self._move(keys, full.name, self.draft.name)
+            moved = self._move(keys, full.name, self.draft.name)
             await self._send(full)
+            if not moved:
+                return
         if len(keys) > 1:
-            self.store.bind(keys)
+            self.store.bind(keys, self.draft.name)
         self.draft.write(line)
 
     def _new_draft(self) -> _Draft:
@@ -195,10 +192,16 @@ class BatchRun:
         self.keys[name] = set()
         return _Draft(name)
 
-    def _move(self, keys: Sequence[str], old: str, new: str) -> None:
-        self.store.move(keys, new)
+    def _move(self, keys: Sequence[str], old: str, new: str) -> bool:
+        """Put questions into another file, unless another run took the old one for abandoned."""
+        moved = self.store.move(keys, old, new)
         self.keys[old].difference_update(keys)
-        self.keys[new].update(keys)
+        if moved:
+            self.keys[new].update(keys)
+        else:
+            self.store.free(keys, new)
+            self.given_up.update(keys)
+        return moved
 
     async def _send(self, draft: _Draft) -> None:
         """Upload a file of requests, and create the batch."""
@@ -234,10 +237,11 @@ class BatchRun:
         for count in (draft.count // 2, draft.count - draft.count // 2):
             half = self._new_draft()
             for line in islice(draft.file, count):
-                self._move(requests[json.loads(line)["custom_id"]], draft.name, half.name)
-                half.write(line)
+                keys = requests.get(json.loads(line)["custom_id"], [])
+                if keys and self._move(keys, draft.name, half.name):
+                    half.write(line)
             yield half
-        self._forget(draft.name)
+        self._lose(draft.name)  # nothing is left there, unless another run removed it
 
     # -- waiting --------------------------------------------------------------------------------
 
