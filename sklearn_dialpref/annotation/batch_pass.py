@@ -104,7 +104,8 @@ class _BatchPass(Pass):
             known = self._look_up([one.key for call in part for one in call.questions])
             for call in chain.from_iterable(map(self._parts, part)):
                 mine, others = self._claimed(call.questions, known)
-                if others:
+                if others:  # in a batch already
+                    self.same.update((question.key, []) for question in others)
                     self._expect(call.about(others, call.alone), forced=True)
                 if mine:  # before any other is claimed
                     await self._add(call.about(mine, call.alone))
@@ -117,28 +118,11 @@ class _BatchPass(Pass):
             if question.key in self.alone:
                 yield call.about([question], alone=True)
 
-    def _claimed(
-        self, questions: Sequence[Question], known: dict[str, Completion]
-    ) -> tuple[list[Question], list[Question]]:
-        """The questions that are to be put into a batch, and those that are in one already."""
-        mine, others = [], []
-        for question in questions:
-            key = question.key
-            if key in self.same:
-                self.same[key].append(question)
-            elif answer := known.get(key):
-                self._deliver_cached(question, answer)
-            elif not self.batches.claim(key):
-                self.same[key] = []
-                others.append(question)
-            # only now is it certain: it may have been answered since the look-up
-            elif answer := self._look_up([key]).get(key):
-                self.batches.unclaim([key])
-                self._deliver_cached(question, answer)
-            else:
-                self.same[key] = []
-                mine.append(question)
-        return mine, others
+    def _claim(self, key: str) -> bool:
+        return self.batches.claim(key)
+
+    def _unclaim(self, key: str) -> None:
+        self.batches.unclaim([key])
 
     async def _add(self, call: Call) -> None:
         keys = [question.key for question in call.questions]

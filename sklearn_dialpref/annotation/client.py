@@ -242,16 +242,24 @@ class Pass:
                 self.same[key].append(question)
             elif answer := known.get(key):
                 self._deliver_cached(question, answer)
-            elif not self.leases.claim(key):
+            elif not self._claim(key):
                 others.append(question)
             # only now is it certain: it may have been answered since the look-up
             elif answer := self._look_up([key]).get(key):
-                self.leases.release(key)
+                self._unclaim(key)
                 self._deliver_cached(question, answer)
             else:
                 self.same[key] = []
                 mine.append(question)
         return mine, others
+
+    def _claim(self, key: str) -> bool:
+        """Take a question, unless another pass is asking it."""
+        return self.leases.claim(key)
+
+    def _unclaim(self, key: str) -> None:
+        """Let others have a question."""
+        self.leases.release(key)
 
     def _look_up(self, keys: list[str]) -> dict[str, Completion]:
         """The stored answers that can be read; the others count as lost."""
