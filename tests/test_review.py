@@ -1,8 +1,12 @@
 """Faults that a review of the annotators found."""
 
+import json
+
 import numpy as np
 import pytest
+from annotating import utterances
 
+from sklearn_dialpref import LLMAnnotator
 from sklearn_dialpref.annotation import Completion, Prompt
 from sklearn_dialpref.annotation.forms import AnyCodes, Asked, OneCode
 from sklearn_dialpref.annotation.scoring import OffList, label_scores
@@ -53,3 +57,32 @@ def test_a_code_inside_an_explanation_is_not_the_answer():
 def test_a_code_is_not_the_first_token_of_a_longer_one():
     assert scores(OneCode(("1", "2", "12")), "1", ":", " ", "1", "2") == [0, 0, 1]
     assert scores(OneCode(("A", "B")), "1", ":", " **", "A", "**") == [1, 0]
+
+
+def says_good(messages):
+    """The code of "good", for each of two turns."""
+    lines = messages[-1]["content"].splitlines()
+    code = next(line[0] for line in lines if line[1:] == ": good")
+    return f"1: {code}\n2: {code}" if "2: " in messages[-1]["content"] else f"{code};"
+
+
+says_good.name = "says good"
+
+
+@pytest.mark.parametrize(
+    ("given", "lead"), [(np.False_, None), (np.True_, 3.5), (1, 1.0), (np.float64(2.5), 2.5)]
+)
+def test_stop_when_sure_of_numpy_is_as_of_python(given, lead):
+    teacher = LLMAnnotator(["bad", "good"], says_good, stop_when_sure=given)
+    assert teacher.fit(utterances(2)).lead_ == lead
+
+
+def test_numbers_of_numpy_can_be_written_to_a_card():
+    X = utterances(2)
+    teacher = LLMAnnotator(None, says_good, utterances_per_call=np.int64(2), cache=None)
+    teacher.set_params(n_examples=np.int64(1), learn=()).fit(X, ["bad", "good"]).predict(X)
+    assert json.loads(teacher.card("json"))["utterances_per_call"] == 2
+    prompt = Prompt(SHOWN + "{{ before }}", ["a", "b"], context_turns=np.int64(1))
+    assert prompt == Prompt(SHOWN + "{{ before }}", ["a", "b"], context_turns=1)
+    several = LLMAnnotator(["bad", "good"], says_good, multilabel=np.True_, cache=None)
+    assert several.fit(X).predict(X).tolist() == [[0, 1], [0, 1]]

@@ -212,6 +212,8 @@ class Prompt:
             if not isinstance(value, int | np.integer) or value < 0:
                 raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
         check_n_examples(self.n_examples)
+        for name in ("context_turns", "look_ahead", "n_examples", "multilabel", "backwards"):
+            object.__setattr__(self, name, plain(getattr(self, name)))  # as JSON can hold it
         for name, value in (("classes", classes), ("codes", codes), ("definitions", definitions)):
             object.__setattr__(self, name, value)
         self._check_templates()
