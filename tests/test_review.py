@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from annotating import utterances
 
@@ -86,3 +87,9 @@ def test_numbers_of_numpy_can_be_written_to_a_card():
     assert prompt == Prompt(SHOWN + "{{ before }}", ["a", "b"], context_turns=1)
     several = LLMAnnotator(["bad", "good"], says_good, multilabel=np.True_, cache=None)
     assert several.fit(X).predict(X).tolist() == [[0, 1], [0, 1]]
+
+
+def test_score_reads_columns_by_their_names():
+    X, y = utterances(2), pd.DataFrame({"good": [1, 1], "bad": [0, 0]})
+    teacher = LLMAnnotator(["bad", "good"], says_good, multilabel=True, cache=None).fit(X)
+    assert teacher.score(X, y) == teacher.score(X, y[["bad", "good"]]) == 1

@@ -22,6 +22,7 @@ from sklearn_dialpref._dialogues.validation import (
     label_array,
     missing_in,
 )
+from sklearn_dialpref._labels.scores import column_names, column_places
 
 from . import ensemble, several_labels
 from .answers import Answers
@@ -441,6 +442,9 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         labels = label_array(y)
         if self.multilabel:
             labels = indicator_table(labels, "y")
+            if (named := column_names(y)) is not None:
+                advice = "name the label columns after the classes, one each"
+                labels = labels[:, column_places(named, self.classes_, "y", advice)]
         missing = np.isnan(labels) if self.multilabel else missing_in(labels)
         known = ~(missing.all(axis=1) if self.multilabel else missing)
         if not known.any():
