@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from annotating import utterances
+from annotating import bank, utterances
 
 from sklearn_dialpref import LLMAnnotator
 from sklearn_dialpref.annotation import Completion, Prompt
@@ -93,3 +93,21 @@ def test_score_reads_columns_by_their_names():
     X, y = utterances(2), pd.DataFrame({"good": [1, 1], "bad": [0, 0]})
     teacher = LLMAnnotator(["bad", "good"], says_good, multilabel=True, cache=None).fit(X)
     assert teacher.score(X, y) == teacher.score(X, y[["bad", "good"]]) == 1
+
+
+def test_utterances_that_always_fail_end_no_pass_that_asks_in_turn():
+    X = utterances(20)
+    never = X["text"].isin(X["text"][-4:])
+
+    def model(messages):
+        if any(repr(text)[1:-1] in messages[-1]["content"] for text in X["text"][never]):
+            raise ValueError("too odd")
+        return says_good(messages).strip(";")
+
+    teacher = LLMAnnotator(
+        ["bad", "good"], model, prompts=bank(5), stop_when_sure=1.5, cache=None
+    ).fit(X)
+    with pytest.warns(UserWarning, match="4 of 20 utterances"):
+        labels = teacher.predict(X)
+    assert labels.tolist() == ["good"] * 16 + [None] * 4
+    assert teacher.usage_["failed"] == 4 * 5
