@@ -111,3 +111,26 @@ def test_utterances_that_always_fail_end_no_pass_that_asks_in_turn():
         labels = teacher.predict(X)
     assert labels.tolist() == ["good"] * 16 + [None] * 4
     assert teacher.usage_["failed"] == 4 * 5
+
+
+def test_a_range_of_turns_is_no_answer_about_the_first():
+    form = OneCode(tuple(map(str, range(1, 61))))
+    given = split(Completion(["1-3: 12\n2 - 3: 4\n4-5"]), Asked(form, (1, 2, 4)))
+    assert given[:2] == ["no answer about turn 1", "no answer about turn 2"]
+    assert given[2].texts == ["5"]
+
+
+@pytest.mark.parametrize(("reason", "last"), [("length", "no answer about turn 2"), ("stop", "A")])
+def test_the_last_line_of_a_cut_off_answer_may_lack_codes(reason, last):
+    asked = Asked(AnyCodes(("A", "B")), (1, 2))
+    first, second = split(Completion(["1: A B;\n2: A"], None, reason), asked)
+    assert first.texts == ["A B;"]
+    assert (second if isinstance(second, str) else second.texts[0]) == last
+
+
+def test_a_filtered_stretch_is_billed_once():
+    answer = Completion([], None, "content_filter", 7, 3, 2)
+    parts = split(answer, Asked(OneCode(("A", "B")), (1, 2, 3)))
+    assert all(part.filtered for part in parts)
+    assert [sum(getattr(part, f"tokens_{name}") for part in parts) for name in
+            ("in", "out", "cached")] == [7, 3, 2]  # fmt: skip
