@@ -10,6 +10,7 @@ from annotating import bank, utterances
 from sklearn_dialpref import LLMAnnotator
 from sklearn_dialpref.annotation import Completion, Prompt
 from sklearn_dialpref.annotation.forms import AnyCodes, Asked, OneCode
+from sklearn_dialpref.annotation.prompts import as_data, as_turn
 from sklearn_dialpref.annotation.scoring import OffList, label_scores
 from sklearn_dialpref.annotation.splitting import split
 
@@ -134,3 +135,22 @@ def test_a_filtered_stretch_is_billed_once():
     assert all(part.filtered for part in parts)
     assert [sum(getattr(part, f"tokens_{name}") for part in parts) for name in
             ("in", "out", "cached")] == [7, 3, 2]  # fmt: skip
+
+
+def test_a_reason_of_several_lines_stays_in_its_row_of_the_card():
+    def model(messages):
+        if "number 3" in messages[-1]["content"]:
+            raise ValueError("two\nlines | and a bar")
+        return says_good(messages).strip(";")
+
+    X = utterances(4)
+    teacher = LLMAnnotator(["bad", "good"], model, prompts=bank(), cache=None).fit(X)
+    with pytest.warns(UserWarning, match="got no answer"):
+        teacher.predict(X)
+    assert "| ValueError: two lines / and a bar | 2 |" in teacher.card().splitlines()
+
+
+def test_data_is_one_line_for_whoever_splits_it():
+    ends = "".join(map(chr, [*range(32), 0x7F, 0x85, 0x2028, 0x2029]))
+    assert len(as_data(f"a{ends}b", f"c{ends}d").splitlines()) == 1
+    assert len(as_turn(f"a{ends}b", f"c{ends}d").splitlines()) == 1

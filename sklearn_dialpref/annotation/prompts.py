@@ -90,7 +90,7 @@ def as_turn(text: str, speaker: str | None = None, limit: int = MAX_UTTERANCE) -
 
 def _one_line(turn: Any) -> str:
     line = json.dumps(turn, ensure_ascii=False)
-    for character in "<>\u2028\u2029\x7f":
+    for character in "<>\u2028\u2029\x7f\x85":
         line = line.replace(character, f"\\u{ord(character):04x}")
     return line.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
 
