@@ -22,6 +22,7 @@ from sklearn_dialpref._dialogues.validation import (
     label_array,
     missing_in,
 )
+from sklearn_dialpref._labels.scores import column_names, column_places
 
 from . import ensemble, several_labels
 from .answers import Answers
@@ -299,11 +300,10 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         self._examples = Examples.drawn_from(dialogues, *shown, seed)
         self.members_ = self._panel().members
         self.lead_ = None
-        if self.stop_when_sure is not False:
-            given = self.stop_when_sure
-            self.lead_ = DEFAULT_LEAD if given is True else float(given)
+        if self.stop_when_sure:
+            self.lead_ = DEFAULT_LEAD if self._learns_lead else float(self.stop_when_sure)
         self.combination_ = self._ensemble.plain(len(self.members_), len(self.classes_))
-        if len(known) and (self.learn or self.stop_when_sure is True):
+        if len(known) and (self.learn or self._learns_lead):
             self._learn(dialogues, known, labels[known], seed)
         return self
 
@@ -327,7 +327,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
     ) -> None:
         """How answers are combined, and when enough have come, from rows with human labels."""
         groups = dialogues.group[rows]
-        if self.stop_when_sure is True:
+        if self._learns_lead:
             scores = self._annotate(dialogues, rows, lead=None)
             order = asking_order(len(self.members_) // len(self.prompts_), len(self.prompts_))
             self.lead_ = choose_threshold(
@@ -340,6 +340,11 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         self.combination_ = self._ensemble.fit_combination(
             scores, labels, groups, seed=seed, **parts
         )
+
+    @property
+    def _learns_lead(self) -> bool:
+        """Whether the lead is not given; 1 is one, and no True."""
+        return isinstance(self.stop_when_sure, bool | np.bool_) and bool(self.stop_when_sure)
 
     @property
     def _ensemble(self) -> Any:
@@ -437,6 +442,9 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         labels = label_array(y)
         if self.multilabel:
             labels = indicator_table(labels, "y")
+            if (named := column_names(y)) is not None:
+                advice = "name the label columns after the classes, one each"
+                labels = labels[:, column_places(named, self.classes_, "y", advice)]
         missing = np.isnan(labels) if self.multilabel else missing_in(labels)
         known = ~(missing.all(axis=1) if self.multilabel else missing)
         if not known.any():

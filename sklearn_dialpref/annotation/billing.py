@@ -95,11 +95,14 @@ class Ledger:
     limits : Limits
     before : Usage
         What counts against the budget already.
+    answered : bool, default=False
+        Whether some of that came from the same model.
     """
 
-    def __init__(self, limits: Limits, before: Usage) -> None:
+    def __init__(self, limits: Limits, before: Usage, answered: bool = False) -> None:
         self.limits = limits
         self.before = before
+        self.answered = answered
         self.usage = Usage()
         self.reserved_tokens = 0.0
         self.reserved_cost = 0.0
@@ -141,6 +144,7 @@ class Ledger:
     def bill(self, answer: Completion, counted: int, most_in: float) -> None:
         """Write an answer to the bill, and learn how its tokens compare with those counted."""
         self.usage.calls += 1
+        self.answered = True
         if answer.tokens_in:
             self.counted += counted
             self.excess = max(self.excess, answer.tokens_in / most_in)

@@ -169,10 +169,15 @@ def card_markdown(content: dict[str, Any]) -> str:
     if content["failures"]:
         lines += ["", "## Answers that failed", "", "| reason | answers |", "|---|---|"]
         lines += [
-            f"| {reason.replace('|', '/')} | {count} |"
+            f"| {_cell(reason)} | {count} |"
             for reason, count in sorted(content["failures"].items(), key=lambda item: -item[1])
         ]
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """A text as it can stand in a table."""
+    return " ".join(text.replace("|", "/").split())
 
 
 def _of_labels(content: dict[str, Any]) -> list[str]:
@@ -203,7 +208,7 @@ def _of_states(content: dict[str, Any]) -> list[str]:
     return [
         *("", "## Slots", "", "| slot | values |", "|---|---|"),
         *(
-            f"| {name} | {'a short text' if values is None else ', '.join(values)} |"
+            f"| {name} | {'a short text' if values is None else _cell(', '.join(values))} |"
             for name, values in content["slots"].items()
         ),
         *("", "## Prompts", "", "| id | turns before |", "|---|---|"),

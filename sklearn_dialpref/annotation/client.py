@@ -360,7 +360,7 @@ class Pass:
         """Stop the pass if not this question is at fault, but what is asked."""
         usage, name = self.ledger.usage, self.model.name
         self.outages = self.outages + 1 if error.outage else 0
-        if not usage.calls and (
+        if not self.ledger.answered and (
             self.outages >= DEAD_AT_START or self.lost_calls >= WRONG_AT_START
         ):
             raise EndpointError(

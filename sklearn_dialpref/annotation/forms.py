@@ -88,10 +88,14 @@ class OneCode:
         return 16 + 2 * max(map(len, self.codes))
 
     def logprobs(self, tokens: Tokens) -> dict[str, float] | None:
-        """Of the token that is the code."""
-        for token, likeliest in tokens:
-            if token.strip(SPACE) in self.codes:
-                return code_logprobs(likeliest, self.codes)
+        """Of the first word, if it is a code and one token."""
+        words = [token.strip(SPACE) for token, _ in tokens]
+        for index, word in enumerate(words):
+            if not any(map(str.isalnum, word)):
+                continue
+            more = index + 1 < len(tokens) and tokens[index + 1][0][:1].isalnum()
+            whole = word in self.codes and not more
+            return code_logprobs(tokens[index][1], self.codes) if whole else None
         return None
 
 

@@ -51,12 +51,15 @@ class Record:
         By model, tokens billed for each token counted.
     lost : int
         Stored answers that were damaged, and were asked for again.
+    answered : set of str
+        Models that have answered a call.
     """
 
     usage: Usage = field(default_factory=Usage)
     failures: list[dict[str, Any]] = field(default_factory=list)
     token_ratio: dict[str, float] = field(default_factory=dict)
     lost: int = 0
+    answered: set[str] = field(default_factory=set)
 
 
 def label_rows(
@@ -113,7 +116,7 @@ def _ask(
     prompts: Sequence[int] | None,
 ) -> None:
     model = panel.models[number]
-    ledger = Ledger(panel.limits[number], before=record.usage)
+    ledger = Ledger(panel.limits[number], record.usage, model.name in record.answered)
 
     def deliver(question: Question, outcome: Completion | str) -> None:
         answers.deliver(question, outcome)
@@ -137,6 +140,8 @@ def _ask(
         record.usage = record.usage + ledger.usage
         record.failures = answers.failures
         record.lost += ledger.lost
+        if ledger.answered:
+            record.answered.add(model.name)
         if ledger.counted:
             record.token_ratio[model.name] = ledger.ratio
 

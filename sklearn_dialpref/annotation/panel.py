@@ -66,12 +66,13 @@ class Panel:
     ) -> Panel:
         """The panel that an annotator's parameters describe, by name."""
         models = models_from(params)
+        per_call = params["utterances_per_call"]
         settings = Settings(
             params["scoring"],
             int(params["n_samples"]),
             float(params["sampling_temperature"]),
             dict(params["extra_body"] or {}),
-            params["utterances_per_call"],
+            per_call if isinstance(per_call, str) else int(per_call),
         )
         limits = [_limits(params, model) for model in models]
         cache, verbose = params["cache"], bool(params["verbose"])

@@ -92,7 +92,7 @@ def as_turn(text: str, speaker: str | None = None, limit: int = MAX_UTTERANCE) -
 
 def _one_line(turn: Any) -> str:
     line = json.dumps(turn, ensure_ascii=False)
-    for character in "<>\u2028\u2029\x7f":
+    for character in "<>\u2028\u2029\x7f\x85":
         line = line.replace(character, f"\\u{ord(character):04x}")
     return line.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
 
@@ -214,6 +214,8 @@ class Prompt:
             if not isinstance(value, int | np.integer) or value < 0:
                 raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
         check_n_examples(self.n_examples)
+        for name in ("context_turns", "look_ahead", "n_examples", "multilabel", "backwards"):
+            object.__setattr__(self, name, plain(getattr(self, name)))  # as JSON can hold it
         for name, value in (("classes", classes), ("codes", codes), ("definitions", definitions)):
             object.__setattr__(self, name, value)
         self._check_templates()

@@ -76,11 +76,14 @@ def _probabilities(logprobs: Mapping[str, float], codes: Codes) -> Scores:
 
 def _several_scores(answer: Completion, codes: Codes) -> Scores:
     """Probability of each code, or its share of the answers that can be read."""
-    if answer.logprobs is not None:
-        return _probabilities(answer.logprobs, codes)
     answered = [found for text in answer.texts if (found := _codes(text, codes)) is not None]
     if not answered:
         raise off_list(answer)
+    if answer.logprobs is not None:
+        known = code_logprobs(answer.logprobs, codes)
+        # a code that was listed and is not among them was no token by itself
+        if answered[0] <= known.keys():
+            return _probabilities(known, codes)
     return np.mean([[code in found for code in codes] for found in answered], axis=0)
 
 

@@ -13,10 +13,12 @@ from .forms import Asked, Tokens
 
 __all__ = ["split"]
 
-# A line such as "3: A", "**3.** A" or "[3] = A". Text before the number makes it no answer.
+# A line such as "3: A", "**3.** A" or "[3] = A". Text before the number makes it no answer, and
+# so does a range such as "1-3: A".
 MARKS = r"[ \t*_`)\].:=|>-]*"
 LINE = re.compile(
-    rf"^[^\w\n]*(?:turn +)?(\d{{1,6}})[ \t*_`]*[)\].:=|-]{MARKS}(\S.*)$", re.M | re.I
+    rf"^[^\w\n]*(?:turn +)?(\d{{1,6}})(?! *- *\d+ *[:=])[ \t*_`]*[)\].:=|-]{MARKS}(\S.*)$",
+    re.M | re.I,
 )
 DECODER = json.JSONDecoder()
 SPACES = re.compile(r"\s*")
@@ -62,9 +64,11 @@ def split(answer: Completion, asked: Asked) -> list[Completion | str]:
     """
     if not asked.numbers:
         return [_alone(answer, asked)]
+    shares = [_share(answer, len(asked.numbers), index) for index in range(len(asked.numbers))]
     if answer.filtered or not answer.texts:
-        return [answer] * len(asked.numbers)
-    samples = [_by_number(text, asked.form.name) for text in answer.texts]
+        return [Completion(answer.texts, None, answer.finish_reason, *share) for share in shares]
+    cut_off = answer.finish_reason == "length"
+    samples = [_by_number(text, asked.form.name, cut_off) for text in answer.texts]
     starts = _token_starts(answer) if len(samples) == 1 else None
     answers: list[Completion | str] = []
     for index, number in enumerate(asked.numbers):
@@ -77,8 +81,7 @@ def split(answer: Completion, asked: Asked) -> list[Completion | str]:
         logprobs = None
         if starts is not None and answer.tokens is not None:
             logprobs = asked.form.logprobs(_tokens_of(parts[0][0], answer.tokens, starts))
-        billed = [_share(total, len(asked.numbers), index) for total in _billed(answer)]
-        answers.append(Completion(texts, logprobs, "stop", billed[0], billed[1], billed[2]))
+        answers.append(Completion(texts, logprobs, "stop", *shares[index]))
     return answers
 
 
@@ -93,21 +96,26 @@ def _billed(answer: Completion) -> tuple[int, int, int]:
     return answer.tokens_in, answer.tokens_out, answer.tokens_cached
 
 
-def _share(total: int, n_shares: int, index: int) -> int:
+def _share(answer: Completion, n_shares: int, index: int) -> tuple[int, int, int]:
     """Equal shares but for a remainder of one token each for the first."""
-    return total // n_shares + (index < total % n_shares)
+    new, out, cached = (n // n_shares + (index < n % n_shares) for n in _billed(answer))
+    return new, out, cached
 
 
 # -- one sample -----------------------------------------------------------------------------
 
 
-def _by_number(text: str, name: str) -> dict[int, list[Part]]:
-    """All answers of a sample, by their number: of a JSON object, or of lines."""
+def _by_number(text: str, name: str, cut_off: bool) -> dict[int, list[Part]]:
+    """All answers of a sample, by their number: of a JSON object, or of lines.
+
+    Of lines without the last, if it may be cut off.
+    """
     start = text.find("{")
     head = text[:start].strip().strip("`").strip()
     as_json = start >= 0 and head in ("", "json")
+    lines = text[: text.rfind("\n") + 1] if cut_off else text
     parts: dict[int, list[Part]] = {}
-    for part in _entries(text, start + 1, name) if as_json else _lines(text):
+    for part in _entries(text, start + 1, name) if as_json else _lines(lines):
         parts.setdefault(part.number, []).append(part)
     return parts
 
