@@ -88,8 +88,8 @@ CONVERT = {
     "pandas array": pd.array,
     "categorical": lambda values: pd.Series(values, dtype="category"),
     "polars": lambda values: pl.Series(values, strict=False),
-    "pyarrow": pa.array,
-    "chunked": lambda values: pa.chunked_array([pa.array(values)]),
+    "pyarrow": lambda values: arrow_array(values),
+    "chunked": lambda values: pa.chunked_array([arrow_array(values)]),
     "frame": pd.DataFrame,
     "polars frame": lambda values: pl.DataFrame(values, orient="row", strict=False),
     "column": lambda values: object_array(values)[:, None],
@@ -106,6 +106,14 @@ REFUSE = {
     "record batch": lambda values: pa.record_batch({"a": [1], "text": ["a"]}),
     "nested": lambda values: [[[value]] for value in values],
 }
+
+
+def arrow_array(values):
+    """As pyarrow has it, which crashes where a time of numpy stands beside its other scalars."""
+    of_numpy = {isinstance(v, np.datetime64) for v in values if isinstance(v, np.generic)}
+    if len(of_numpy) > 1:
+        raise TypeError("pyarrow would crash")
+    return pa.array(values)
 
 
 def object_array(values):
@@ -170,7 +178,7 @@ def dialogue_frames(draw):
         if form == "polars":
             return pl.DataFrame(chosen, strict=False)
         if form == "arrow":
-            return pa.table(chosen)
+            return pa.table({name: arrow_array(values) for name, values in chosen.items()})
     except (
         Exception,
         pl.exceptions.PanicException,

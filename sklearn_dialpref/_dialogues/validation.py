@@ -241,10 +241,16 @@ def _check_features(features: Any, estimator: Any, reset: bool) -> NDArray[Any]:
         raise ValueError(
             f"features must be numbers, but X holds times{where}; convert them, or drop them"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
-        if estimator is None:
-            return check_array(features, dtype=np.float32, input_name="X")
-        return validate_data(estimator, features, reset=reset, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: refused
+            if estimator is None:
+                return check_array(features, dtype=np.float32, input_name="X")
+            return validate_data(estimator, features, reset=reset, dtype=np.float32)
+    except OverflowError as error:
+        raise ValueError(
+            "features must be numbers that float32 can hold, but in X one is too large for a "
+            f"float ({error}); scale or drop it"
+        ) from error
 
 
 def _check_text(text: NDArray[Any], name: str, *, allow_empty: bool) -> None:
