@@ -18,13 +18,13 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._compat import Interval, StrOptions
+from ._dialogues.cut_context import turn_summary, warn_of_cut_context
 from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
 from ._dialogues.validation import check_dialogues, label_array, warn_of_other_order, wholly_known
 from ._labels.fitted import FittedLabels, HasFittedLabels
 from ._labels.speakers import all_classes, mask_impossible_labels
 from ._labels.targets import check_targets
 from ._persistence.saving import SavedAsFolder, data_summary
-from ._training.cut_context import turn_summary, warn_of_cut_context
 from ._training.inputs import (
     POOLINGS,
     as_feature_tensor,
@@ -324,7 +324,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         slots = text_slots(dialogues, self.context_turns)
         summary = data_summary(targets, dialogues.group)
         if self.context_turns:
-            summary |= turn_summary(X, dialogues.group)
+            summary |= turn_summary(dialogues)
 
         choose = self.pooling == "auto" and not self._precomputed
         fit = partial(
@@ -464,7 +464,7 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
         slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
         if self.context_turns:
-            warn_of_cut_context(X, dialogues.group, self.data_summary_, self.context_turns)
+            warn_of_cut_context(dialogues, self.data_summary_, self.context_turns)
         if dialogues.features is None:
             logits = self._logits_from_texts(*distinct_texts(slots))
         else:

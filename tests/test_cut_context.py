@@ -20,6 +20,7 @@ from sklearn_dialpref import (
     with_context,
 )
 from sklearn_dialpref._dialogues.cut_context import turn_summary, warn_of_cut_context
+from sklearn_dialpref._dialogues.validation import check_dialogues
 from sklearn_dialpref.datasets import make_dialogues
 
 MESSAGE = "dialogues begin or break in the middle"
@@ -144,11 +145,12 @@ def test_folds_of_rows_and_of_dialogues(tiny_encoder, chats):
 @pytest.mark.parametrize("n_dialogues", [20, 80])
 def test_each_fold_of_rows_is_noticed(n_splits, n_dialogues):
     X = make_dialogues(n_dialogues, n_turns=(4, 9), random_state=1).X
-    group = pd.factorize(X["dialogue_id"])[0]
-    for train, test in KFold(n_splits, shuffle=True, random_state=0).split(X):
-        summary = {"utterances": len(train), **turn_summary(X.iloc[train], group[train])}
-        asked = (X.iloc[test], group[test], summary, 1)
-        assert cut_warnings(lambda asked=asked: warn_of_cut_context(*asked))
+    for rows, asked in KFold(n_splits, shuffle=True, random_state=0).split(X):
+        train, test = check_dialogues(X.iloc[rows]), check_dialogues(X.iloc[asked])
+        summary = {"utterances": len(train), **turn_summary(train)}
+        assert cut_warnings(
+            lambda test=test, summary=summary: warn_of_cut_context(test, summary, 1)
+        )
 
 
 def test_a_loaded_classifier_notices_as_well(clf, chats, tmp_path):

@@ -21,6 +21,8 @@ class Dialogues:
         Code of the dialogue; codes follow the sorted ids.
     turn : ndarray of shape (n,), int64
         Rank of the row inside its dialogue.
+    turn_number : ndarray of shape (n,), float64, or None
+        Turns as given, where they are whole numbers; None of times, or without turns.
     text, context : ndarray of shape (n,), object, or None
         Utterance, and prepared text before it ("" for none).
     speaker : ndarray of shape (n,), object, or None
@@ -33,6 +35,7 @@ class Dialogues:
     dialogue_id: NDArray[Any]
     group: NDArray[np.int64]
     turn: NDArray[np.int64]
+    turn_number: NDArray[np.float64] | None
     text: NDArray[Any] | None
     context: NDArray[Any] | None
     speaker: NDArray[Any] | None

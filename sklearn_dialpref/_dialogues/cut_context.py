@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
-import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from .containers import label_array
+from .columns import Dialogues
 
 ALL, FIRST, CUT = "utterances", "first turn", "without the turn before"  # of data_summary_
 STANDARD_ERRORS = 3.0  # by which more utterances have to be cut than in training
 
 
-def turn_summary(X: Any, group: NDArray[np.int64]) -> dict[str, int]:
+def turn_summary(dialogues: Dialogues) -> dict[str, int]:
     """How the turns of training are numbered; empty where they are not whole numbers.
 
     Returns
@@ -25,10 +23,9 @@ def turn_summary(X: Any, group: NDArray[np.int64]) -> dict[str, int]:
         ``FIRST``: the turn that most dialogues begin with; absent if there is no such turn.
         ``CUT``: how many utterances are not one turn after another one, nor at the beginning.
     """
-    turn = _whole_turns(X)
-    if turn is None:
+    if dialogues.turn_number is None:
         return {}
-    begins, n_gaps = _begins_and_gaps(turn, group)
+    begins, n_gaps = _begins_and_gaps(dialogues)
     n_first = int((begins == begins.min()).sum())
     # numbers that go on from dialogue to dialogue tell nothing about where one begins
     if n_first < 2 or 2 * n_first <= len(begins):
@@ -37,27 +34,24 @@ def turn_summary(X: Any, group: NDArray[np.int64]) -> dict[str, int]:
 
 
 def warn_of_cut_context(
-    X: Any, group: NDArray[np.int64], summary: Mapping[str, int], context_turns: int
+    dialogues: Dialogues, summary: Mapping[str, int], context_turns: int
 ) -> None:
     """Warn where clearly more utterances than in training miss the one before.
 
     Parameters
     ----------
-    X : DataFrame, ndarray or sequence
+    dialogues : Dialogues
         Utterances that are asked about.
-    group : ndarray of shape (n,)
-        Their dialogues.
     summary : dict of int
         ``data_summary_``; nothing is known where it lacks ``CUT``.
     context_turns : int
     """
-    turn = _whole_turns(X) if CUT in summary else None
-    if turn is None:
+    if dialogues.turn_number is None or CUT not in summary:
         return
-    begins, n_cut = _begins_and_gaps(turn, group)
+    begins, n_cut = _begins_and_gaps(dialogues)
     if FIRST in summary:
         n_cut += int((begins > summary[FIRST]).sum())
-    share, n = summary[CUT] / summary[ALL], len(turn)
+    share, n = summary[CUT] / summary[ALL], len(dialogues)
     # training rows that were split off by row have gaps too, but fewer than those asked about
     if n_cut > share * n + STANDARD_ERRORS * (n * share * (1 - share)) ** 0.5:
         warnings.warn(
@@ -86,28 +80,9 @@ def checked_summary(summary: dict[str, int]) -> dict[str, int]:
     return summary
 
 
-def _whole_turns(X: Any) -> NDArray[np.float64] | None:
-    """The column ``turn``, if it holds whole numbers; None of times or without one."""
-    native = nw.from_native(X, pass_through=True)
-    names = [str(name) for name in native.columns] if isinstance(native, nw.DataFrame) else []
-    if "turn" not in names:
-        return None
-    column = native.columns[names.index("turn")]
-    turn = label_array(native.get_column(column).to_native())
-    if turn.dtype.kind not in "iufOU":
-        return None
-    try:
-        numbers = turn.astype(np.float64)
-    except (TypeError, ValueError, OverflowError):  # times as objects, or beyond floats
-        return None
-    is_whole = np.isfinite(numbers) & (numbers == np.floor(numbers))
-    return numbers if is_whole.all() else None
-
-
-def _begins_and_gaps(
-    turn: NDArray[np.float64], group: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], int]:
+def _begins_and_gaps(dialogues: Dialogues) -> tuple[NDArray[np.float64], int]:
     """The first turn of each dialogue, and how many others are not one after another."""
-    order = np.lexsort((turn, group))
-    turn, same = turn[order], np.diff(group[order]) == 0
+    assert dialogues.turn_number is not None
+    order = np.lexsort((dialogues.turn, dialogues.group))
+    turn, same = dialogues.turn_number[order], np.diff(dialogues.group[order]) == 0
     return turn[np.r_[True, ~same]], int((same & (np.diff(turn) != 1)).sum())

@@ -48,6 +48,18 @@ def turn_ranks(
     return rank
 
 
+def whole_numbers(turn: NDArray[Any] | None) -> NDArray[np.float64] | None:
+    """Turns as numbers, if they are whole ones; None of times."""
+    if turn is None or turn.dtype.kind not in "iufOU":
+        return None
+    try:
+        numbers = turn.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):  # times as objects, or beyond floats
+        return None
+    is_whole = np.isfinite(numbers) & (numbers == np.floor(numbers))
+    return numbers if is_whole.all() else None
+
+
 def _turn_keys(turn: NDArray[Any]) -> NDArray[Any]:
     """Numbers that sort as the turns do."""
     if (missing := missing_in(turn)).any():

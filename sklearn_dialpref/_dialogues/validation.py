@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .columns import Dialogues
 from .containers import EXACT, NOT_OF_NUMPY, label_array, missing_in, series_array
-from .ordering import codes_of, turn_ranks
+from .ordering import codes_of, turn_ranks, whole_numbers
 from .texts import check_unicode
 
 RESERVED = ("dialogue_id", "text", "turn", "speaker", "context")
@@ -318,6 +318,7 @@ def _dialogues(columns: dict[str, NDArray[Any]], features: Any, n_rows: int) -> 
         dialogue_id=dialogue_id,
         group=group,
         turn=turn_ranks(columns.get("turn"), group, dialogue_id),
+        turn_number=whole_numbers(columns.get("turn")),
         text=columns.get("text"),
         context=context,
         speaker=speaker,

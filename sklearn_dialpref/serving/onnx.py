@@ -222,7 +222,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
         dialogues = check_dialogues(X, precomputed=False)
         slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
         if self.context_turns:
-            warn_of_cut_context(X, dialogues.group, self._parts.turns, self.context_turns)
+            warn_of_cut_context(dialogues, self._parts.turns, self.context_turns)
         logits = self._logits_from_texts(*distinct_texts(slots))
         return self.fitted_labels_.among_possible(logits, dialogues)
 
