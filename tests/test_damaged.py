@@ -262,6 +262,16 @@ def test_nonsense_in_the_files_of_the_encoder(saved_text, tmp_path, name, change
         load(folder)
 
 
+@pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "num_hidden_layers"])
+def test_an_encoder_is_not_made_far_larger_than_its_weights(saved_text, tmp_path, name):
+    folder = shutil.copytree(saved_text, tmp_path / "copy")
+    file = next(folder.glob("encoder/**/config.json"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: 10**7}))
+    resign(folder)
+    with pytest.raises(ValueError, match=rf"config\.json is damaged: its {name} is 1e\+07"):
+        load(folder)
+
+
 def test_state_and_weights_that_are_not_those_of_the_encoder(saved_text, tmp_path):
     folder = shutil.copytree(saved_text, tmp_path / "copy")
     file = folder / "classifier.json"

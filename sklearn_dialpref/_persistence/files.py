@@ -13,6 +13,7 @@ from .folder import DamagedFile, naming, read_json
 
 MOST_TENSORS = 5_000  # of a file; a list of a hundred thousand empty ones takes many seconds
 MOST_HEADER_BYTES = 2**20
+LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 TOKENIZER = "tokenizer.json"
 PROBES = [
     "a",
@@ -70,11 +71,35 @@ def check_encoder(encoder: Any) -> None:
         raise ValueError(f"its embedding of texts is of shape {embedded.shape}, or not finite")
 
 
+def check_sizes(weights: Path) -> None:
+    """Raise a DamagedFile if the configuration beside weights is of a far larger model.
+
+    The model would be made at that size before its weights are found not to fit.
+    """
+    from safetensors import safe_open
+
+    config = weights.with_name("config.json")
+    entries = read_json(config) if config.is_file() else None
+    if not isinstance(entries, dict):
+        return
+    with safe_open(weights, framework="pt") as opened:
+        tensors = opened.keys()
+        shapes = [opened.get_slice(name).get_shape() for name in tensors]
+    longest = max((length for shape in shapes for length in shape), default=0)
+    for name, value in entries.items():
+        most = longest if name.endswith("_size") else len(shapes) if name in LAYERS else None
+        if most is not None and isinstance(value, int) and value > most:
+            raise DamagedFile(
+                f"{config} is damaged: its {name} is {value:.3g}, too large for {weights.name}"
+            )
+
+
 @contextmanager
 def naming_encoder(folder: Path) -> Iterator[None]:
     """Load an encoder in the block; whatever is raised becomes a DamagedFile naming a file."""
     for file in sorted(folder.rglob("*.safetensors")):
         check_tensors(file)
+        check_sizes(file)
     try:
         yield
     except Warning:
