@@ -187,3 +187,21 @@ def test_the_file_of_a_batch_that_is_not_sent_is_closed(tmp_path, wait):
             asyncio.run(run(cache))
         assert drafts[0].file.closed
         assert not BatchStore(cache.execute, "there").names()
+
+
+@pytest.mark.parametrize(
+    ("multilabel", "y", "error"),
+    [
+        (False, ["good"], "inconsistent numbers of samples: X has 2 rows but y has 1"),
+        (True, [[0, 1]] * 3, "inconsistent numbers of samples: X has 2 rows but y has 3"),
+        (True, ["good", "bad"], r"y must be of shape \(2, 2\), got \(2,\)"),
+        (True, [[0, 1, 0]] * 2, r"y must be of shape \(2, 2\), got \(2, 3\)"),
+        (False, [[0, 1]] * 2, r"y must be of shape \(2,\), got \(2, 2\)"),
+    ],
+)
+def test_score_refuses_labels_of_another_shape_before_it_asks(multilabel, y, error):
+    X = utterances(2)
+    teacher = LLMAnnotator(["bad", "good"], says_good, multilabel=multilabel, cache=None).fit(X)
+    with pytest.raises(ValueError, match=error):
+        teacher.score(X, y)
+    assert not hasattr(teacher, "usage_")
