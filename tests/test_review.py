@@ -1,5 +1,6 @@
 """Faults that a review of the annotators found."""
 
+import asyncio
 import json
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 from annotating import bank, utterances
 
 from sklearn_dialpref import LLMAnnotator
-from sklearn_dialpref.annotation import Completion, Prompt
+from sklearn_dialpref.annotation import Completion, EndpointError, Prompt
+from sklearn_dialpref.annotation.batch_store import BatchStore
+from sklearn_dialpref.annotation.batches import BatchRun
+from sklearn_dialpref.annotation.cache import AnswerCache
 from sklearn_dialpref.annotation.forms import AnyCodes, Asked, OneCode
 from sklearn_dialpref.annotation.prompts import as_data, as_turn
 from sklearn_dialpref.annotation.scoring import OffList, label_scores
@@ -154,3 +158,50 @@ def test_data_is_one_line_for_whoever_splits_it():
     ends = "".join(map(chr, [*range(32), 0x7F, 0x85, 0x2028, 0x2029]))
     assert len(as_data(f"a{ends}b", f"c{ends}d").splitlines()) == 1
     assert len(as_turn(f"a{ends}b", f"c{ends}d").splitlines()) == 1
+
+
+class NoBatches:
+    """An endpoint without a batch interface."""
+
+    where, key = "there", None
+
+    async def check(self):
+        raise EndpointError("no batch interface")
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_the_file_of_a_batch_that_is_not_sent_is_closed(tmp_path, wait):
+    drafts = []
+
+    async def run(cache):
+        async with BatchRun(NoBatches(), cache, print, print) as batches:
+            assert batches.claim("key")
+            await batches.add(["key"], {})
+            drafts.append(batches.draft)
+            if wait:
+                await batches.wait()
+            raise EndpointError("no batch interface")  # as where something else fails
+
+    with AnswerCache(tmp_path / "c.db") as cache:
+        with pytest.raises(EndpointError, match="no batch interface"):
+            asyncio.run(run(cache))
+        assert drafts[0].file.closed
+        assert not BatchStore(cache.execute, "there").names()
+
+
+@pytest.mark.parametrize(
+    ("multilabel", "y", "error"),
+    [
+        (False, ["good"], "inconsistent numbers of samples: X has 2 rows but y has 1"),
+        (True, [[0, 1]] * 3, "inconsistent numbers of samples: X has 2 rows but y has 3"),
+        (True, ["good", "bad"], r"y must be of shape \(2, 2\), got \(2,\)"),
+        (True, [[0, 1, 0]] * 2, r"y must be of shape \(2, 2\), got \(2, 3\)"),
+        (False, [[0, 1]] * 2, r"y must be of shape \(2,\), got \(2, 2\)"),
+    ],
+)
+def test_score_refuses_labels_of_another_shape_before_it_asks(multilabel, y, error):
+    X = utterances(2)
+    teacher = LLMAnnotator(["bad", "good"], says_good, multilabel=multilabel, cache=None).fit(X)
+    with pytest.raises(ValueError, match=error):
+        teacher.score(X, y)
+    assert not hasattr(teacher, "usage_")

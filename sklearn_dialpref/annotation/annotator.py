@@ -18,18 +18,15 @@ from sklearn_dialpref._compat import Interval, StrOptions
 from sklearn_dialpref._dialogues.validation import (
     Dialogues,
     check_dialogues,
-    indicator_table,
-    label_array,
     missing_in,
 )
-from sklearn_dialpref._labels.scores import column_names, column_places
 
 from . import ensemble, several_labels
 from .answers import Answers
 from .bank import PromptBank
 from .base import BaseAnnotator
 from .card import card_content
-from .checks import LEARNABLE, check_labels, check_members, check_prompts
+from .checks import LEARNABLE, check_labels, check_members, check_prompts, labels_to_score
 from .panel import Panel
 from .questions import Examples, examples_among, labelled_rows
 from .scoring import SCORINGS
@@ -437,14 +434,10 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         Raises
         ------
         ValueError
-            If no row has a label.
+            If no row has a label, or ``y`` is of another shape.
         """
-        labels = label_array(y)
-        if self.multilabel:
-            labels = indicator_table(labels, "y")
-            if (named := column_names(y)) is not None:
-                advice = "name the label columns after the classes, one each"
-                labels = labels[:, column_places(named, self.classes_, "y", advice)]
+        n_rows = len(check_dialogues(X, precomputed=False))
+        labels = labels_to_score(y, n_rows, self.classes_, self.multilabel)
         missing = np.isnan(labels) if self.multilabel else missing_in(labels)
         known = ~(missing.all(axis=1) if self.multilabel else missing)
         if not known.any():

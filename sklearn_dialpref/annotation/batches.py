@@ -115,6 +115,8 @@ class BatchRun:
 
     async def __aexit__(self, *error: object) -> None:
         self.renewal.cancel()
+        if self.draft is not None:
+            self.draft.file.close()
         for name in filter(self._is_written, self.own):  # nothing of them was asked
             self.store.forget(name)
         self.leases.release_all()
@@ -206,13 +208,14 @@ class BatchRun:
     async def _send(self, draft: _Draft) -> None:
         """Upload a file of requests, and create the batch."""
         if draft.count == 0:
+            draft.file.close()
             self._forget(draft.name)
             return
-        if not self.checked:
-            await self.api.check()
-            self.checked = True
-        draft.file.seek(0)
         try:
+            if not self.checked:
+                await self.api.check()
+                self.checked = True
+            draft.file.seek(0)
             file = await self.api.upload(draft.name, draft.file)
         except NoAnswer as error:
             if error.outage:

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.validation import is_missing
+from sklearn_dialpref._dialogues.validation import indicator_table, is_missing, label_array
+from sklearn_dialpref._labels.scores import column_names, column_places
 from sklearn_dialpref._labels.targets import check_targets, class_names
 
 from .bank import PromptBank
@@ -19,7 +20,14 @@ from .prompts import check_classes, check_writable
 from .questions import AnyPrompt
 from .scoring import SCORINGS
 
-__all__ = ["LEARNABLE", "check_labels", "check_members", "check_prompts", "check_settings"]
+__all__ = [
+    "LEARNABLE",
+    "check_labels",
+    "check_members",
+    "check_prompts",
+    "check_settings",
+    "labels_to_score",
+]
 
 LEARNABLE = ("temperature", "bias", "weights")
 NUMBERS = (int, float, np.integer, np.floating)
@@ -131,6 +139,27 @@ def check_labels(
             f"classes must be at least two distinct labels of one type, got {labels!r}"
         )
     return np.full(n_rows, -1), names
+
+
+def labels_to_score(y: Any, n_rows: int, classes: NDArray[Any], multilabel: bool) -> NDArray[Any]:
+    """The labels that predictions are compared with; where ``multilabel`` 0, 1 or NaN."""
+    labels = label_array(y)
+    if len(labels) != n_rows:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: X has {n_rows} rows but "
+            f"y has {len(labels)}"
+        )
+    shape = (n_rows, len(classes)) if multilabel else (n_rows,)
+    if labels.shape != shape:
+        raise ValueError(f"y must be of shape {shape}, got {labels.shape}")
+    if not multilabel:
+        return labels
+    table = indicator_table(labels, "y")
+    named = column_names(y)
+    if named is None:
+        return table
+    advice = "name the label columns after the classes, one each"
+    return table[:, column_places(named, classes, "y", advice)]
 
 
 def check_prompts(
