@@ -435,8 +435,9 @@ def run(*args, **options):
     return process.exitcode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_call", [1, "dialogue"])
-@pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [20])
 def test_killed_at_random_moments(path, per_call, n_kills):
     rng = np.random.default_rng(0)
     n_rows = 10 * n_kills

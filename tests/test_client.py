@@ -20,7 +20,7 @@ from annotating import CLASSES, bank, kill_at_random, right, share, utterances
 from fake_llm import FAULTS, FakeLLM
 
 from sklearn_dialpref import LLMAnnotator
-from sklearn_dialpref.annotation import Completion, EndpointError
+from sklearn_dialpref.annotation import Completion, EndpointError, Prompt, PromptBank
 from sklearn_dialpref.annotation.billing import Ledger, Limits, Usage, count_tokens, most_tokens
 from sklearn_dialpref.annotation.cache import AnswerCache
 from sklearn_dialpref.annotation.client import run_async
@@ -479,3 +479,17 @@ def test_the_key_is_nowhere(tmp_path, monkeypatch, caplog):
 def test_addresses_with_secrets_are_refused(url):
     with pytest.raises(ValueError, match="holds a password or a query"):
         LLMAnnotator(CLASSES, base_url=url).fit(["hi"])
+
+
+def test_codes_of_several_characters_are_not_read_off_one_token():
+    """Beyond 52 classes: "12" may be two tokens, the first of which is the code of another."""
+    classes = [f"topic {number}," for number in range(60)]
+    X = pd.DataFrame({"dialogue_id": 0, "text": [f"A topic {n}, it is." for n in (3, 12, 59)]})
+    labels = "{% for l in labels %}\n{{ l.code }}: {{ l.name }}{% endfor %}\n"
+    prompts = PromptBank([Prompt(f"{labels}A speaker says: {{{{ utterance }}}}\n", classes)])
+    with FakeLLM() as server:
+        teacher = LLMAnnotator(
+            classes, "tiny", prompts=prompts, base_url=server.base_url, cache=None, n_samples=2
+        ).fit(X)
+        assert teacher.predict(X).tolist() == [classes[n] for n in (3, 12, 59)]
+        assert not any("logprobs" in request for request in server.requests)

@@ -180,6 +180,8 @@ def test_what_does_not_fit_is_refused(chats):
         annotator(Erring()).fit(X, ["offer"] * 400)
     with pytest.raises(ValueError, match="set multilabel=True"):
         LLMAnnotator(LABELS, Erring(), prompts=bank(1)).fit(X, y)
+    with pytest.raises(ValueError, match="one column; for one label leave multilabel=False"):
+        LLMAnnotator(["offer"], Erring(), multilabel=True).fit(X, y[:, :1])
     with pytest.raises(ValueError, match="3 columns but classes names 2"):
         LLMAnnotator(LABELS[:2], Erring(), multilabel=True).fit(X, y)
 

@@ -116,6 +116,7 @@ def test_tokens_that_are_not_the_text_are_no_log_probabilities():
         ("none;", [0, 0, 0]),
         ("None", [0, 0, 0]),
         ("A, B", [1, 1, 0]),
+        ("A; C;", [1, 0, 1]),
         ("A A", [1, 0, 0]),
         ("[A, B]", [1, 1, 0]),
         ("A and B", None),

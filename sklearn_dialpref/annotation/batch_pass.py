@@ -131,7 +131,7 @@ class _BatchPass(Pass):
             await self.batches.add(keys, body)
             return
         self.batches.unclaim(keys)
-        if self.ledger.under_way and self.rounds:  # there is room once that is billed
+        if self.ledger.under_way and self.rounds > 0:  # there is room once that is billed
             self.again.update(keys)
         else:
             self._take_in([(question, OUT_OF_BUDGET) for question in call.questions])
@@ -142,7 +142,7 @@ class _BatchPass(Pass):
         What is in a batch already is expected in any case.
         """
         counted, most_in = count_tokens(call.messages), float(most_tokens(call.messages))
-        answers = self.model.way(self.settings).n_answers(self.settings.n_samples)
+        answers = self.model.way(self.settings, call.asked).n_answers(self.settings.n_samples)
         most_out = answers * self.settings.answer_tokens(call.asked)
         reserved = self.ledger.reserve(most_in, most_out)
         if reserved is None and not forced:

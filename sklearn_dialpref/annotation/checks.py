@@ -114,6 +114,11 @@ def check_labels(
     utterances the prompts show.
     """
     if y_human is not None and not is_missing(y_human).all():
+        if multilabel and np.shape(label_array(y_human, "y_human"))[1:] == (1,):
+            raise ValueError(
+                "y_human has one column; for one label leave multilabel=False and give the two "
+                "classes, such as classes=[0, 1]"
+            )
         targets = check_targets(y_human, None, n_rows, classes)
         if targets.multilabel != multilabel:
             raise ValueError(

@@ -151,14 +151,20 @@ class OpenAIModel:
         ways = [settings.way] if self._gives_logprobs else settings.way.ways
         return sum(way.n_answers(settings.n_samples) for way in ways)
 
-    def way(self, settings: Settings) -> Scoring:
-        """How to ask now, by what the endpoint is known to give."""
+    def way(self, settings: Settings, asked: Asked) -> Scoring:
+        """How to ask now, by what the endpoint is known to give.
+
+        Codes of several characters cannot be read off the one token that a plain answer has.
+        """
         way = settings.way
-        return way.fallback if way.fallback and self._gives_logprobs is False else way
+        too_long = asked.plain and any(len(code) > 1 for code in asked.form.codes)
+        if way.fallback is not None and (too_long or self._gives_logprobs is False):
+            return way.fallback
+        return way
 
     async def complete(self, messages: Messages, asked: Asked, settings: Settings) -> Completion:
         """Ask, in the way that the settings and the endpoint allow."""
-        way = self.way(settings)
+        way = self.way(settings, asked)
         if not way.logprobs:
             return await self._texts(way, messages, asked, settings)
         try:
@@ -277,7 +283,7 @@ class OpenAIModel:
 
     def batch_body(self, messages: Messages, asked: Asked, settings: Settings) -> dict[str, Any]:
         """The request of a batch."""
-        way = self.way(settings)
+        way = self.way(settings, asked)
         more = {"n": settings.n_samples} if way.sampled else {}
         return self._body(way, messages, asked, settings, **more)
 

@@ -88,7 +88,7 @@ def _several_scores(answer: Completion, codes: Codes) -> Scores:
 
 
 def _codes(text: str, codes: Codes) -> set[str] | None:
-    """The codes that a text lists, in JSON or between spaces and commas."""
+    """The codes that a text lists, in JSON or between spaces, commas and semicolons."""
     stripped = text.strip()
     listed: list[Any]
     if stripped.startswith("{"):
@@ -98,7 +98,7 @@ def _codes(text: str, codes: Codes) -> set[str] | None:
             return None
         listed = labels if isinstance(labels, list) else [None]
     else:
-        listed = stripped.strip(LIST_MARKS + " ").replace(",", " ").split()
+        listed = re.split(r"[\s,;]+", stripped.strip(LIST_MARKS + " "))
         listed = [] if [word.lower() for word in listed] == [NONE] else listed or [None]
     known = all(isinstance(code, str) and code in codes for code in listed)
     return set(listed) if known else None

@@ -1,4 +1,4 @@
-"""Faults that a review of the annotators found."""
+"""Small faults of the annotators that must not come back."""
 
 import asyncio
 import json
