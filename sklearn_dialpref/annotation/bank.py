@@ -55,8 +55,8 @@ UTTERANCES = (
 STRETCHES = (
     BEFORE + "\nTurns to label:\n" + TURNS + AFTER,
     BEFORE + "\nTarget turns:\n" + TURNS + AFTER,
-    BEFORE + "\nThe turns of a conversation:\n" + TURNS + AFTER,
-    BEFORE + AFTER + "\nThe speakers say:\n" + TURNS,
+    BEFORE + "\nNumbered turns:\n" + TURNS + AFTER,
+    BEFORE + AFTER + "\nThey say:\n" + TURNS,
 )
 # The last words, by whether any number of labels may apply
 ONE = (
@@ -77,10 +77,9 @@ ANY = (
 )
 LINES = (
     "\nAnswer for turns {{ numbers }} in this order, a line each: number, colon, ",
-    "\nReply for turns {{ numbers }} in this order and write nothing else. A line has the number, "
-    "a colon, ",
+    "\nReply for turns {{ numbers }} in this order, only with lines of number, colon, ",
     "\nLabel turns {{ numbers }} in this order, one line each, of number, colon, ",
-    "\nYour whole output is a line for each of turns {{ numbers }} in this order: number, colon, ",
+    "\nWrite for turns {{ numbers }} in this order a line each: number, colon, ",
 )
 ONE_OF_LINE = "code, such as\n1: {{ labels[0].code }}"
 ANY_OF_LINE = (
