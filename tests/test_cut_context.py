@@ -120,7 +120,8 @@ def test_numbering_from_one_and_as_text_or_floats(tiny_encoder, chats):
 
 
 def test_turns_beyond_floats_tell_nothing(tiny_encoder, chats):
-    X = chats.X.assign(turn=[10**400 + turn for turn in chats.X["turn"]])
+    turns = pd.Series([10**400 + turn for turn in chats.X["turn"]], chats.X.index, dtype=object)
+    X = chats.X.assign(turn=turns)
     some = student(tiny_encoder, context_turns=1, max_epochs=1).fit(X, chats.y_true)
     assert not cut_warnings(lambda: some.predict(X[::2]))
 

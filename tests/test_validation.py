@@ -267,7 +267,7 @@ def test_errors_of_dialogues(X, message):
         (pl.Series(["a"]), True, "wants features"),
         (pl.DataFrame({"f": [2**64]}), True, "columns .'f'. of X have 128 bits; cast them"),
         ([[1.0], [10**400]], True, "one is too large for a float"),
-        (pd.DataFrame({"f": [10**400, 1]}), True, "one is too large for a float"),
+        (pd.DataFrame({"f": [10**400, 1]}, dtype=object), True, "one is too large for a float"),
         (np.array([[Fraction(10**400)]], dtype=object), True, "one is too large for a float"),
         (pl.DataFrame({"f": [1.0], "at": [datetime(2024, 1, 1)]}), True, "times in the .*'at'"),
     ],
