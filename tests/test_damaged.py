@@ -262,7 +262,9 @@ def test_nonsense_in_the_files_of_the_encoder(saved_text, tmp_path, name, change
         load(folder)
 
 
-@pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "num_hidden_layers"])
+@pytest.mark.parametrize(
+    "name", ["vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"]
+)
 def test_an_encoder_is_not_made_far_larger_than_its_weights(saved_text, tmp_path, name):
     folder = shutil.copytree(saved_text, tmp_path / "copy")
     file = next(folder.glob("encoder/**/config.json"))

@@ -14,6 +14,7 @@ from .folder import DamagedFile, naming, read_json
 MOST_TENSORS = 5_000  # of a file; a list of a hundred thousand empty ones takes many seconds
 MOST_HEADER_BYTES = 2**20
 LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+POSITIONS = "max_position_embeddings"
 TOKENIZER = "tokenizer.json"
 PROBES = [
     "a",
@@ -88,6 +89,8 @@ def check_sizes(weights: Path) -> None:
     longest = max((length for shape in shapes for length in shape), default=0)
     for name, value in entries.items():
         most = longest if name.endswith("_size") else len(shapes) if name in LAYERS else None
+        if name == POSITIONS:  # rotary ones are no tensor
+            most = 1000 * longest
         if most is not None and isinstance(value, int) and value > most:
             raise DamagedFile(
                 f"{config} is damaged: its {name} is {value:.3g}, too large for {weights.name}"
