@@ -159,8 +159,9 @@ def test_stretches(server, chats, multilabel):
     given = teacher.scores_[~np.isnan(teacher.scores_[:, :, 0])]
     assert len(given) + len(teacher.failures_) == len(X)
     assert reasons(teacher) <= {"no answer", "several answers", "off-list answer"}
-    assert len(given) and ((given >= 0) & (given <= 1)).all()
-    if not multilabel:
+    assert ((given >= 0) & (given <= 1)).all()
+    if not multilabel:  # lists of codes for numbered turns are mostly beyond this model
+        assert len(given)
         assert_allclose(given.sum(axis=1), 1)
     assert 1 <= teacher.usage_["calls"] <= 2 + len(X)
     print(f"SmolLM2-135M on stretches, multilabel {multilabel}: {len(given)} of {len(X)} "
