@@ -46,11 +46,7 @@ def _code_scores(answer: Completion, codes: Codes) -> Scores:
         answered = [_code(text, codes) for text in answer.texts]
         mass, least = np.array([answered.count(code) for code in codes], dtype=float), 1.0
     else:
-        known = code_logprobs(answer.logprobs, codes)
-        mass, least = (
-            np.array([math.exp(known.get(code, -math.inf)) for code in codes]),
-            LEAST_MASS,
-        )
+        mass, least = _probabilities(code_logprobs(answer.logprobs, codes), codes), LEAST_MASS
     if mass.sum() < least:
         raise off_list(answer)
     return mass / mass.sum()
