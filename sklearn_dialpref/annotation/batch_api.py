@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from .completion import (
     KEY_PART_IN_ANSWERS,
+    OUTAGES,
     EndpointError,
     NoAnswer,
     error_in,
@@ -28,7 +29,6 @@ WINDOW = "24h"  # the only one that OpenAI takes
 PAGE = 100  # batches in one answer, at most
 ENDED = ("completed", "failed", "expired", "cancelled")
 NOT_THERE = (404, 405, 501)
-OUTAGES = (408, 409, 429)  # and 5xx: HTTP states that say nothing against the request
 MOST_ID = 200  # characters
 MOST_ERRORS = 3  # of a failed batch that are shown
 NOT_WHOLE = "an answer that is not a whole completion"

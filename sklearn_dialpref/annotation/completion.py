@@ -26,6 +26,7 @@ Messages = list[dict[str, str]]
 
 ROUNDING = 1e-3  # by which a server's float16 may put a log-probability above 0
 MOST_TOKENS = 10**9  # that one answer can be billed
+OUTAGES = (408, 409, 429)  # and 5xx: HTTP states that say nothing against the question
 SHOWN = 200  # characters of a provider's error
 # A key's last characters are what providers show of it; shorter runs occur in any text.
 KEY_PART_IN_ERRORS = 4

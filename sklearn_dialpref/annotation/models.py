@@ -12,6 +12,7 @@ from typing import Any
 
 from .batch_api import BatchAPI
 from .completion import (
+    OUTAGES,
     BadAnswer,
     Completion,
     EndpointError,
@@ -27,7 +28,6 @@ from .scoring import SCORINGS, Scoring
 __all__ = ["CallableModel", "Model", "OpenAIModel", "Settings", "models_of"]
 
 WITHOUT_LOGPROBS = 3  # answers, none with log-probabilities: the endpoint gives none
-OUTAGES = (408, 409, 429)  # and 5xx: HTTP states that say nothing against the question
 HTTP_ERRORS = {str(status) for status in range(400, 600)}
 NO_KEY = "none"  # what servers on one's own machine are sent
 
