@@ -20,12 +20,13 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_dialpref._compat import Interval, StrOptions, validate_parameter_constraints
 from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues
 
+from .answers import BaseAnswers
 from .bank import PromptBank
 from .cache import AnswerCache
 from .card import card_markdown
 from .checks import check_settings
 from .estimate import estimate
-from .labelling import Answers, Done, Record, label_rows
+from .labelling import Done, Record, label_rows
 from .models import Model
 from .panel import Panel, models_from
 from .questions import MOST_TURNS
@@ -90,7 +91,7 @@ class BaseAnnotator(BaseEstimator):
         self,
         dialogues: Dialogues,
         rows: NDArray[np.int64],
-        answers: Answers,
+        answers: BaseAnswers,
         done: Done | None = None,
     ) -> None:
         """Let the panel answer about the rows, see :func:`label_rows`."""

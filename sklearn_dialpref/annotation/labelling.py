@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from sklearn_dialpref._dialogues.validation import Dialogues
 
+from .answers import BaseAnswers
 from .batch_pass import ask_in_batches
 from .billing import Ledger, Usage
 from .client import Call, Question, ask_all
@@ -22,17 +23,6 @@ from .panel import Panel
 __all__ = ["Record", "label_rows"]
 
 SHOW_EVERY = 50  # answers, for calls and cost beside the progress bar
-
-
-class Answers(Protocol):
-    """What takes in the outcomes of a pass."""
-
-    @property
-    def failures(self) -> list[dict[str, Any]]:
-        """Questions without an answer, and why."""
-
-    def deliver(self, question: Question, outcome: Completion | str) -> None:
-        """Take in an answer, or the reason why there is none."""
 
 
 Done = Callable[[Any], NDArray[np.bool_]]
@@ -67,7 +57,7 @@ def label_rows(
     dialogues: Dialogues,
     rows: NDArray[np.int64],
     record: Record,
-    answers: Answers,
+    answers: BaseAnswers,
     done: Done | None = None,
 ) -> None:
     """Ask, one model after the other, or one member after the other, and take in the answers.
@@ -81,7 +71,7 @@ def label_rows(
         What is asked about; the other rows are context.
     record : Record
         An empty one, which is filled model by model.
-    answers : Answers
+    answers : BaseAnswers
         Empty ones, which are filled.
     done : callable, default=None
         Of the answers so far; which rows need no further member. None: all members are asked
@@ -92,7 +82,7 @@ def label_rows(
         for number, prompts in _rounds(panel, in_turn=done is not None):
             asked = rows if done is None else rows[~done(answers)]
             _ask(panel, dialogues, asked, record, answers, bar, number, prompts)
-            bar.update((len(rows) - len(asked)) * (done is not None))
+            bar.update(len(rows) - len(asked))
 
 
 def _rounds(panel: Panel, in_turn: bool) -> Iterator[tuple[int, Sequence[int] | None]]:
@@ -110,7 +100,7 @@ def _ask(
     dialogues: Dialogues,
     rows: NDArray[np.int64],
     record: Record,
-    answers: Answers,
+    answers: BaseAnswers,
     bar: Any,
     number: int,
     prompts: Sequence[int] | None,
