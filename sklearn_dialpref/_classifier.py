@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted
 
-from ._compat import Interval, StrOptions
-from ._dialogues.cut_context import turn_summary, warn_of_cut_context
-from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
-from ._dialogues.validation import check_dialogues, label_array, warn_of_other_order, wholly_known
-from ._labels.fitted import FittedLabels, HasFittedLabels
+from ._compat import HasMethods, Interval, StrOptions
+from ._dialogues.cut_context import turn_summary
+from ._dialogues.texts import text_slots
+from ._dialogues.validation import check_dialogues, warn_of_other_order
+from ._labels.fitted import FittedLabels
 from ._labels.speakers import all_classes, mask_impossible_labels
 from ._labels.targets import check_targets
 from ._persistence.saving import SavedAsFolder, data_summary
-from ._training.inputs import (
-    POOLINGS,
-    as_feature_tensor,
-    check_finite_logits,
-    warn_of_constant_features,
-)
+from ._prediction import PredictsDialogues
+from ._training.inputs import POOLINGS, warn_of_constant_features
 from ._training.parameters import check_parameters
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 __all__ = ["DialoguePreferenceClassifier"]
 
 
-class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMixin, BaseEstimator):
+class DialoguePreferenceClassifier(
+    SavedAsFolder, PredictsDialogues, ClassifierMixin, BaseEstimator
+):
     """Classify utterances of dialogues, learning from few human and many LLM labels.
 
     A student (a sentence encoder with a small head) learns from the LLM's labels, by distillation
@@ -118,6 +111,17 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         These are called during each stage, but not in the folds that set ``human_weight_``.
     device : str, default="auto"
         Torch device; ``"auto"`` takes a GPU if there is one.
+    memory : str, Path, joblib.Memory or None, default=None
+        Folder where the embeddings of a frozen encoder are kept, for other processes, candidates
+        and sessions: each distinct text is encoded once. None keeps them for this process.
+    n_jobs : int or None, default=None
+        How many workers encode for a frozen encoder, by the present joblib backend. None means 1
+        unless in a :obj:`joblib.parallel_config`, -1 all processors.
+    checkpoint_dir : str, Path or None, default=None
+        Folder from which a fit that was killed goes on, to the model of an unbroken one.
+    accelerator : accelerate.Accelerator or None, default=None
+        Trains with the other processes of an ``accelerate launch``, each encoding its share of a
+        batch. It decides on the device.
     random_state : int, RandomState instance or None, default=None
         Seed of initial weights, batches and dropout.
     verbose : int, default=0
@@ -217,6 +221,10 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         "early_stopping": ["boolean"],
         "callbacks": [list, None],
         "device": [str],
+        "memory": [str, Path, HasMethods(["cache", "clear"]), None],
+        "n_jobs": [Integral, None],
+        "checkpoint_dir": [str, Path, None],
+        "accelerator": [HasMethods(["prepare", "backward"]), None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -248,6 +256,10 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         early_stopping: bool = False,
         callbacks: list[Any] | None = None,
         device: str = "auto",
+        memory: Any = None,
+        n_jobs: int | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        accelerator: Any = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -272,6 +284,10 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         self.early_stopping = early_stopping
         self.callbacks = callbacks
         self.device = device
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.checkpoint_dir = checkpoint_dir
+        self.accelerator = accelerator
         self.random_state = random_state
         self.verbose = verbose
 
@@ -369,128 +385,8 @@ class DialoguePreferenceClassifier(SavedAsFolder, HasFittedLabels, ClassifierMix
         self._frozen = best.frozen
         return self
 
-    @property
-    def _precomputed(self) -> bool:
-        return isinstance(self.encoder, str) and self.encoder == "precomputed"
-
     def _check_parameters(self) -> None:
         check_parameters(self, self._parameter_constraints)
-
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Probability of each class.
-
-        Parameters
-        ----------
-        X : DataFrame, ndarray or sequence of str
-            Utterances, in any form that ``fit`` takes; with context, the previous utterances of
-            their dialogues too.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes)
-            Rows sum to 1, columns in the order of ``classes_``; multilabel: the probability of
-            each label on its own.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator is not fitted.
-        ValueError
-            If ``X`` is not as described, or too far outside what was trained on.
-
-        Warns
-        -----
-        UserWarning
-            If ``X`` lacks utterances that ``context_turns`` would show.
-        """
-        logits = self._logits(X)
-        return self.fitted_labels_.probabilities(logits)
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class of each utterance, or its labels.
-
-        Parameters
-        ----------
-        X : DataFrame, ndarray or sequence of str
-            As for :meth:`predict_proba`.
-
-        Returns
-        -------
-        ndarray of shape (n,), or of int of shape (n, n_labels)
-            Labels of the type that ``fit`` was given; multilabel: 1 where a label's probability
-            reaches its threshold.
-        """
-        logits = self._logits(X)
-        return self.fitted_labels_.labels(logits)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy on the rows that have a label; the others are skipped.
-
-        Parameters
-        ----------
-        X : DataFrame, ndarray or sequence of str
-            Utterances, with whole dialogues if context is used.
-        y : array-like of shape (n,) or (n, n_labels)
-            Human labels, missing where None, NaN or pd.NA.
-        sample_weight : array-like of shape (n,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-            Share of labelled rows that are right; multilabel: right in every label, over the
-            rows whose labels are all there.
-
-        Raises
-        ------
-        ValueError
-            If no row has a label.
-        """
-        predicted = self.predict(X)
-        known = wholly_known(y)
-        if len(known) != len(predicted):
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: "
-                f"[{len(predicted)}, {len(known)}]"
-            )
-        if not known.any():
-            raise ValueError("score needs labels, but all of y is missing")
-        labels = np.asarray(label_array(y)[known].tolist())
-        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
-        return float(accuracy_score(labels, predicted[known], sample_weight=weight))
-
-    def _logits(self, X: Any) -> NDArray[np.float64]:
-        check_is_fitted(self, "net_")
-        dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
-        slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
-        if self.context_turns:
-            warn_of_cut_context(dialogues, self.data_summary_, self.context_turns)
-        if dialogues.features is None:
-            logits = self._logits_from_texts(*distinct_texts(slots))
-        else:
-            logits = self._logits_from_features(as_feature_tensor(dialogues.features))
-        return self.fitted_labels_.among_possible(logits, dialogues)
-
-    def _logits_from_texts(
-        self, texts: Sequence[str], index: Any, keep: bool = True
-    ) -> NDArray[Any]:
-        """Logits of rows whose texts stand at these places; a frozen encoder may keep them."""
-        from ._student.student import embedded_rows
-
-        encoder = self._frozen or self.net_.module_.encoder
-        encoder = encoder if keep else getattr(encoder, "text_encoder", encoder)
-        return self._logits_from_features(embedded_rows(encoder, texts, index))
-
-    def _logits_from_features(self, inputs: Tensor) -> NDArray[np.float64]:
-        import torch
-
-        net = self.net_
-        with torch.inference_mode():
-            net.module_.eval()
-            parts = [net.infer({"features": part}).cpu() for part in inputs.split(8192)]
-        logits = torch.cat(parts).double()
-        check_finite_logits(logits, inputs)
-        return logits.numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -10,12 +10,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 # Private in scikit-learn, but there under these names from 1.6 on.
-from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "HasMethods",
     "Interval",
     "StrOptions",
     "fast_bfloat16",

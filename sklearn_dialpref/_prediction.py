@@ -1,0 +1,150 @@
+"""How a fitted classifier predicts: tables, iterators of tables, and the texts of streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
+
+from ._dialogues.cut_context import warn_of_cut_context
+from ._dialogues.texts import distinct_texts, fitted_slots
+from ._dialogues.validation import check_dialogues, label_array, wholly_known
+from ._labels.fitted import HasFittedLabels
+from ._training.inputs import as_feature_tensor, check_finite_logits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PredictsDialogues(HasFittedLabels):
+    """Mixin that gives a classifier ``predict_proba``, ``predict`` and ``score``."""
+
+    encoder: Any
+    context_turns: int
+    net_: Any
+    data_summary_: dict[str, int]
+    _frozen: Any
+
+    @property
+    def _precomputed(self) -> bool:
+        return isinstance(self.encoder, str) and self.encoder == "precomputed"
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probability of each class.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            Utterances, in any form that ``fit`` takes; with context, the previous utterances of
+            their dialogues too.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            Rows sum to 1, columns in the order of ``classes_``; multilabel: the probability of
+            each label on its own.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If ``X`` is not as described, or too far outside what was trained on.
+
+        Warns
+        -----
+        UserWarning
+            If ``X`` lacks utterances that ``context_turns`` would show.
+        """
+        logits = self._logits(X)
+        return self.fitted_labels_.probabilities(logits)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each utterance, or its labels.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            As for :meth:`predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n,), or of int of shape (n, n_labels)
+            Labels of the type that ``fit`` was given; multilabel: 1 where a label's probability
+            reaches its threshold.
+        """
+        logits = self._logits(X)
+        return self.fitted_labels_.labels(logits)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on the rows that have a label; the others are skipped.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            Utterances, with whole dialogues if context is used.
+        y : array-like of shape (n,) or (n, n_labels)
+            Human labels, missing where None, NaN or pd.NA.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            Share of labelled rows that are right; multilabel: right in every label, over the
+            rows whose labels are all there.
+
+        Raises
+        ------
+        ValueError
+            If no row has a label.
+        """
+        predicted = self.predict(X)
+        known = wholly_known(y)
+        if len(known) != len(predicted):
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: "
+                f"[{len(predicted)}, {len(known)}]"
+            )
+        if not known.any():
+            raise ValueError("score needs labels, but all of y is missing")
+        labels = np.asarray(label_array(y)[known].tolist())
+        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
+        return float(accuracy_score(labels, predicted[known], sample_weight=weight))
+
+    def _logits(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self, "net_")
+        dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
+        slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
+        if self.context_turns:
+            warn_of_cut_context(dialogues, self.data_summary_, self.context_turns)
+        if dialogues.features is None:
+            logits = self._logits_from_texts(*distinct_texts(slots))
+        else:
+            logits = self._logits_from_features(as_feature_tensor(dialogues.features))
+        return self.fitted_labels_.among_possible(logits, dialogues)
+
+    def _logits_from_texts(
+        self, texts: Sequence[str], index: Any, keep: bool = True
+    ) -> NDArray[Any]:
+        """Logits of rows whose texts stand at these places; a frozen encoder may keep them."""
+        from ._student.student import embedded_rows
+
+        encoder = self._frozen or self.net_.module_.encoder
+        encoder = encoder if keep else getattr(encoder, "text_encoder", encoder)
+        return self._logits_from_features(embedded_rows(encoder, texts, index))
+
+    def _logits_from_features(self, inputs: Tensor) -> NDArray[np.float64]:
+        import torch
+
+        net = self.net_
+        with torch.inference_mode():
+            net.module_.eval()
+            parts = [net.infer({"features": part}).cpu() for part in inputs.split(8192)]
+        logits = torch.cat(parts).double()
+        check_finite_logits(logits, inputs)
+        return logits.numpy()
