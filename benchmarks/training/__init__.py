@@ -1,0 +1,1 @@
+"""Training at scale: seconds and memory by size, against the bare encoder and other trainers."""
