@@ -33,7 +33,8 @@ from sklearn_dialpref import (
     OnnxDialogueClassifier,
     export_onnx,
 )
-from sklearn_dialpref._student.encoders import _EMBEDDINGS, resolve_encoder
+from sklearn_dialpref._student.encoders import resolve_encoder
+from sklearn_dialpref._student.frozen import _STORES
 
 TOKENS = (8, 16, 32, 64)
 BATCHES = (1, 32, 256)
@@ -127,7 +128,7 @@ def timed(run: Callable, calls: list[list[str]]) -> np.ndarray:
     """Milliseconds of each call."""
     took = []
     for call in calls:
-        _EMBEDDINGS.clear()
+        _STORES.clear()
         start = time.perf_counter()
         run(call)
         took.append(1e3 * (time.perf_counter() - start))

@@ -19,6 +19,8 @@ from ._training.inputs import as_feature_tensor, check_finite_logits
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ._student.student import EmbeddedRows
+
 
 class PredictsDialogues(HasFittedLabels):
     """Mixin that gives a classifier ``predict_proba``, ``predict`` and ``score``."""
@@ -138,13 +140,15 @@ class PredictsDialogues(HasFittedLabels):
         encoder = encoder if keep else getattr(encoder, "text_encoder", encoder)
         return self._logits_from_features(embedded_rows(encoder, texts, index))
 
-    def _logits_from_features(self, inputs: Tensor) -> NDArray[np.float64]:
+    def _logits_from_features(self, inputs: Tensor | EmbeddedRows) -> NDArray[np.float64]:
         import torch
+
+        from ._student.student import in_parts
 
         net = self.net_
         with torch.inference_mode():
             net.module_.eval()
-            parts = [net.infer({"features": part}).cpu() for part in inputs.split(8192)]
+            parts = [net.infer({"features": part}).cpu() for part in in_parts(inputs)]
         logits = torch.cat(parts).double()
         check_finite_logits(logits, inputs)
         return logits.numpy()

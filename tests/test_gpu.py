@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref._student.encoders import _EMBEDDINGS, load_encoder
+from sklearn_dialpref._student.encoders import load_encoder
+from sklearn_dialpref._student.frozen import _STORES
 from sklearn_dialpref.serving import DialogueStream, OnnxDialogueClassifier, export_onnx
 
 pytestmark = pytest.mark.usefixtures("gpu")
@@ -80,9 +81,9 @@ def test_a_frozen_encoder_gives_the_same_model_again(tiny_encoder, chats, gpu):
 
 def test_what_one_device_encoded_is_not_another_s(tiny_encoder, chats, gpu):
     clf = fit(tiny_encoder, chats, gpu)
-    before = _EMBEDDINGS.n_bytes
+    before = set(_STORES)
     on_processor = fit(tiny_encoder, chats, "cpu")
-    assert _EMBEDDINGS.n_bytes > before
+    assert set(_STORES) - before
     assert clf._frozen.text_encoder.device.type == gpu
     assert on_processor._frozen.text_encoder.device.type == "cpu"
 

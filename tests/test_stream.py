@@ -258,10 +258,12 @@ def test_a_batcher_whose_thread_is_gone():
 
 
 def test_texts_are_not_kept_by_the_encoder(classifier):
-    from sklearn_dialpref._student.encoders import _EMBEDDINGS
+    from sklearn_dialpref._student.frozen import _STORES
+    from sklearn_dialpref._student.store import digests_of
 
-    DialogueStream(classifier).push("my card number is abcdef")
-    assert not any("abcdef" in text for _, text in _EMBEDDINGS._rows)
+    text = "my card number is abcdef"
+    DialogueStream(classifier).push(text)
+    assert all(store.find(digests_of([text]))[1] == [-1] for store in _STORES.values())
 
 
 def test_a_timeout_loses_nothing_of_the_dialogue():

@@ -24,15 +24,12 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold
 from sklearn_dialpref._student.encoders import (
-    _EMBEDDINGS,
-    _LOADED,
-    FrozenEncoder,
     TextEncoder,
-    _EmbeddingCache,
     _packaged_default,
     load_encoder,
     resolve_encoder,
 )
+from sklearn_dialpref._student.frozen import _LOADED, _STORES, FrozenEncoder
 from sklearn_dialpref._student.student import Dropout, Student
 from sklearn_dialpref._training.train import train_student
 from sklearn_dialpref.datasets import make_dialogues
@@ -250,13 +247,13 @@ def test_fine_tuning_does_not_depend_on_the_row_order(tiny_encoder, chats):
 
 
 def test_each_text_is_encoded_once_in_a_search(tiny_encoder, chats, monkeypatch):
-    _EMBEDDINGS.clear()
+    _STORES.clear()
     seen = []
     embed = TextEncoder.embed
 
-    def counting(self, texts, verbose=False):
+    def counting(self, texts, *others):
         seen.extend(texts)
-        return embed(self, texts, verbose)
+        return embed(self, texts, *others)
 
     monkeypatch.setattr(TextEncoder, "embed", counting)
     search = GridSearchCV(
@@ -269,17 +266,6 @@ def test_each_text_is_encoded_once_in_a_search(tiny_encoder, chats, monkeypatch)
     assert sorted(seen) == sorted(set(chats.X["text"]))
 
 
-def test_the_memory_of_embeddings_is_bounded():
-    cache = _EmbeddingCache(max_bytes=3 * 8)
-    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
-    cache.put("e", ["a", "b", "c"], rows[:3])
-    cache.get("e", ["a"])
-    cache.put("e", ["d"], rows[3:])
-    found = cache.get("e", ["a", "b", "c", "d"])
-    assert [row is None for row in found] == [False, True, False, False]
-    assert cache.n_bytes == 24
-
-
 def test_settings_of_an_object_are_part_of_what_is_remembered(tiny_encoder):
     texts = ["hello hello parcel late", "thanks"]
     plain, short, first, prompted = (load_encoder(tiny_encoder) for _ in range(4))
@@ -287,7 +273,7 @@ def test_settings_of_an_object_are_part_of_what_is_remembered(tiny_encoder):
     first[1] = type(first[1])(32, pooling_mode="cls")
     prompted.prompts, prompted.default_prompt_name = {"ask": "where is "}, "ask"
     for model in (plain, short, first, prompted):
-        found = FrozenEncoder(model, "cpu").embed(texts)
+        found = FrozenEncoder(model, "cpu").table(texts)[:]
         # the model's own embedding stands last, after those of three layers
         np.testing.assert_allclose(found[:, -32:], model.encode(texts), atol=1e-6)
 
@@ -345,11 +331,11 @@ def test_the_first_layers_are_kept(tiny_encoder, pooling):
     lower, expected = ((state * mask).sum(1) / mask.sum(1) for state in (embedded, own))
     if pooling == "layers":
         expected = torch.cat([torch.nn.functional.normalize(lower, dim=1), expected], dim=1)
-    whole = FrozenEncoder(tiny_encoder, "cpu", pooling).embed(texts)
+    whole = FrozenEncoder(tiny_encoder, "cpu", pooling).table(texts)[:]
     for encoder in (tiny_encoder, model):  # neither is taken for the other number of layers
-        found = FrozenEncoder(encoder, "cpu", pooling, encoder_layers=1).embed(texts)
+        found = FrozenEncoder(encoder, "cpu", pooling, encoder_layers=1).table(texts)[:]
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
-        again = FrozenEncoder(encoder, "cpu", pooling).embed(texts)
+        again = FrozenEncoder(encoder, "cpu", pooling).table(texts)[:]
         np.testing.assert_allclose(again, whole, atol=1e-6)
     assert not np.allclose(whole[:, -32:], found[:, -32:], atol=1e-2)
 
@@ -480,7 +466,7 @@ def test_hidden_states_that_are_not_by_text_and_token_are_refused(tiny_encoder):
 def test_an_object_with_a_scalar_buffer(tiny_encoder):
     model = load_encoder(tiny_encoder)
     model.register_buffer("temperature", torch.tensor(1.0))
-    assert FrozenEncoder(model, "cpu").embed(["hi"]).shape == (1, 96)
+    assert FrozenEncoder(model, "cpu").table(["hi"])[:].shape == (1, 96)
 
 
 @pytest.mark.parametrize("files", [["config.json"], ["modules.json"], ["a.safetensors"]])

@@ -366,7 +366,8 @@ def _read_student(
     estimator: Any, folder: Path, labels: FittedLabels, device: str
 ) -> tuple[Any, Any]:
     """The frozen encoder, if there is one, and the net."""
-    from sklearn_dialpref._student.encoders import FrozenEncoder, TextEncoder, load_encoder
+    from sklearn_dialpref._student.encoders import TextEncoder, load_encoder
+    from sklearn_dialpref._student.frozen import FrozenEncoder
 
     saved, layers, pooling = str(folder / ENCODER), estimator.trainable_layers, estimator.pooling_
     weights = read_tensors(folder / WEIGHTS)

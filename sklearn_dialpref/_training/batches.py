@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from sklearn_dialpref._student.encoders import TextEncoder
+from sklearn_dialpref._student.student import EmbeddedRows
 from sklearn_dialpref.pairs import dialogue_pairs
 
 from .recipe import MAX_SEGMENT, TOKENS_PER_UTTERANCE
@@ -33,7 +34,7 @@ class Rows:
         (n,) class codes, -1 where missing; multilabel (n, K) of 0, 1, NaN.
     scores : Tensor of shape (n, K)
         The teacher's; NaN where missing.
-    features : Tensor of shape (n, d), or None
+    features : Tensor or EmbeddedRows of shape (n, d), or None
     texts : list of str
         Distinct texts, empty with features.
     index : ndarray of shape (n, n_slots), or None
@@ -47,7 +48,7 @@ class Rows:
     group: NDArray[np.int64]
     human: Tensor
     scores: Tensor
-    features: Tensor | None = None
+    features: Tensor | EmbeddedRows | None = None
     texts: Sequence[str] = ()
     index: NDArray[np.int64] | None = None
     lengths: NDArray[np.int64] | None = None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import Dialogues
 from sklearn_dialpref._labels.targets import Targets, class_weights
-from sklearn_dialpref._student.encoders import FrozenEncoder
+from sklearn_dialpref._student.frozen import FrozenEncoder
 
 from .batches import Rows
 from .inputs import student_and_rows
@@ -79,8 +79,15 @@ def _fit_student(
         # an untrained student; a frozen encoder embeds each text here, once
         frozen = None
         if dialogues.features is None and estimator.trainable_layers == 0:
-            layers, verbose = estimator.encoder_layers, bool(estimator.verbose)
-            frozen = FrozenEncoder(estimator.encoder, device, pooling, layers, verbose=verbose)
+            frozen = FrozenEncoder(
+                estimator.encoder,
+                device,
+                pooling,
+                estimator.encoder_layers,
+                memory=estimator.memory,
+                n_jobs=estimator.n_jobs,
+                verbose=bool(estimator.verbose),
+            )
         source = frozen or (
             estimator.encoder,
             estimator.encoder_layers,

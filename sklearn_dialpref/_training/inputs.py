@@ -15,8 +15,8 @@ from sklearn_dialpref._labels.targets import Targets, canonical_order
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sklearn_dialpref._student.encoders import FrozenEncoder
-    from sklearn_dialpref._student.student import Student
+    from sklearn_dialpref._student.frozen import FrozenEncoder
+    from sklearn_dialpref._student.student import EmbeddedRows, Student
 
     from .batches import Rows
 
@@ -47,12 +47,12 @@ def warn_of_constant_features(features: NDArray[Any] | None) -> None:
         )
 
 
-def check_finite_logits(logits: Tensor, inputs: Tensor) -> None:
+def check_finite_logits(logits: Tensor, inputs: Tensor | EmbeddedRows) -> None:
     """Raise a ValueError that names a row whose logits are no numbers."""
     bad = ~logits.isfinite().all(dim=1)
     if bad.any():
         row = int(bad.int().argmax())
-        largest = float(inputs[row].abs().max())
+        largest = float(inputs[row : row + 1].abs().max())
         raise ValueError(
             f"row {row} has no finite logits: its features, of up to {largest:.3g} in size, are "
             "too far outside those of training, or the student diverged there; scale X as for "
@@ -98,6 +98,7 @@ def student_and_rows(
     if targets.possible is not None:
         labels["possible"] = torch.from_numpy(targets.possible[order])
     if features is not None or not isinstance(source, tuple):
+        inputs: Tensor | EmbeddedRows
         if features is not None:
             inputs = as_feature_tensor(features)
         else:
