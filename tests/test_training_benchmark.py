@@ -118,7 +118,7 @@ def test_a_second_fit_encodes_nothing(tmp_path, uncounted):
     arguments = {"n_rows": 60, "encoder": folder, "memory": str(tmp_path / "store")}
     runs = [memory.fit(saved=str(tmp_path / "saved"), **arguments) for _ in range(2)]
     assert [done["texts"] for done in runs] == [60, 0]
-    predicted = memory.predict(60, 60, str(tmp_path / "saved"))
+    predicted = memory.predict(60, str(tmp_path / "saved"))
     assert predicted["texts"] == 60
 
 

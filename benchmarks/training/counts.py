@@ -1,10 +1,10 @@
-"""Count what an encoder is given."""
+"""What is not to be timed: imports, and counting what an encoder is given."""
 
 from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Counts", "count_encoded"]
+__all__ = ["Counts", "count_encoded", "import_all"]
 
 
 @dataclass
@@ -30,3 +30,11 @@ def count_encoded() -> Counts:
 
     SentenceTransformer.forward = counted
     return counts
+
+
+def import_all() -> None:
+    """Import what a fit imports on its way, torch's compiler among it."""
+    import sentence_transformers  # noqa: F401
+    import torch._dynamo  # noqa: F401
+
+    from sklearn_dialpref._training import fit, net  # noqa: F401

@@ -79,7 +79,7 @@ def _table_rows(runs: dict[str, list]) -> list[dict[str, str]]:
 # -- in a process of its own ------------------------------------------------------------------
 
 
-def _meld(folder: str, rows: int | None, tuned: bool) -> tuple[pd.DataFrame, Any, Any]:
+def meld_rows(folder: str, rows: int | None, tuned: bool) -> tuple[pd.DataFrame, Any, Any]:
     from benchmarks.evidence.data import TASKS, load_split, make_cell
 
     split = load_split(TASKS["meld_sentiment"], Path(folder), "validation")
@@ -90,7 +90,7 @@ def _meld(folder: str, rows: int | None, tuned: bool) -> tuple[pd.DataFrame, Any
 
 
 def _labelled_texts(folder: str, rows: int | None, tuned: bool) -> list[str]:
-    X, human, llm = _meld(folder, rows, tuned)
+    X, human, llm = meld_rows(folder, rows, tuned)
     labelled = pd.notna(human) if llm is None else pd.notna(human) | pd.notna(llm)
     texts = X["text"][labelled]
     return texts.tolist() if tuned else texts.unique().tolist()
@@ -101,7 +101,7 @@ def fit(folder: str, rows: int | None, tuned: bool, encoder: str) -> dict[str, f
 
     from .counts import count_encoded
 
-    X, human, llm = _meld(folder, rows, tuned)
+    X, human, llm = meld_rows(folder, rows, tuned)
     counts = count_encoded()
     layers, epochs = (None, 1) if tuned else (0, "auto")
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as memory:

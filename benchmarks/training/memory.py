@@ -2,6 +2,7 @@
 
 All texts are distinct and 1,536 numbers wide, as MiniLM's with ``pooling="layers"``. Their
 encoder is a stand-in, which looks up digits, so that memory and the store are what is measured.
+What is predicted was not fitted.
 """
 
 import argparse
@@ -35,11 +36,9 @@ def run(options: argparse.Namespace) -> str:
     encoder = stand_in_encoder(options.work / "stand_in")
     common = {"n_rows": options.rows, "saved": saved}
     fit = {**common, "encoder": encoder, "memory": None if options.without_store else store}
-    steps = [("fit", fit), ("fit", fit), ("predict", {**common, "first": 0})]
-    steps.append(("predict", {**common, "first": options.rows}))
-    names = ["`fit`", "`fit` again", "`predict`, the same utterances", "`predict`, others"]
+    steps = [("`fit`", "fit", fit), ("`fit` again", "fit", fit), ("`predict`", "predict", common)]
     rows = []
-    for name, (call, arguments) in zip(names, steps, strict=True):
+    for name, call, arguments in steps:
         done = measure(f"{__name__}:{call}", threads=options.threads, **arguments)
         rows.append(_row(name, options.rows, done))
     size = sum(file.stat().st_size for file in store.rglob("*") if file.is_file()) / 1e9
@@ -72,10 +71,10 @@ def numbered(first: int, n_rows: int) -> pd.DataFrame:
 
 def fit(n_rows: int, encoder: str, memory: str | None, saved: str) -> dict[str, float]:
     from sklearn_dialpref import DialoguePreferenceClassifier
-    from sklearn_dialpref._training import net  # noqa: F401, so that torch counts as an import
 
-    from .counts import count_encoded
+    from .counts import count_encoded, import_all
 
+    import_all()
     X = numbered(0, n_rows)
     # the first digits differ between dialogues, so that the labels can be learned
     truth = CLASSES[(np.arange(n_rows) // LENGTH) % len(CLASSES)]
@@ -91,12 +90,13 @@ def fit(n_rows: int, encoder: str, memory: str | None, saved: str) -> dict[str, 
     return {"seconds": seconds, "texts": counts.texts}
 
 
-def predict(n_rows: int, first: int, saved: str) -> dict[str, float]:
+def predict(n_rows: int, saved: str) -> dict[str, float]:
     from sklearn_dialpref import DialoguePreferenceClassifier
 
-    from .counts import count_encoded
+    from .counts import count_encoded, import_all
 
-    X = numbered(first, n_rows)
+    import_all()
+    X = numbered(n_rows, n_rows)
     clf = DialoguePreferenceClassifier.load(saved, device="cpu")
     counts = count_encoded()
     start = time.perf_counter()

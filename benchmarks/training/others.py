@@ -2,8 +2,8 @@
 
 The same encoder, human labels of the same whole dialogues and the same test dialogues; each fit in
 a process of its own with one thread. Seconds are those of training, from labels and texts to a
-classifier, without imports and, of the others, without loading the encoder. Ours encodes all
-utterances with an LLM label; "again" is a second fit with the embeddings stored.
+classifier, without imports and, of the others, without loading the encoder. Ours has one
+utterance of context, as by default elsewhere here, and encodes all utterances with an LLM label; "again" is a second fit with the embeddings stored.
 """
 
 import argparse
@@ -83,7 +83,15 @@ def _jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
         steps = options.default_steps if method == DEFAULT else 0
         if steps and seed != options.seeds[0]:
             continue
-        key = [task, budget, method, seed, steps, options.test_rows, Path(options.encoder).name]
+        key = [
+            task,
+            budget,
+            method,
+            seed,
+            steps,
+            options.test_rows,
+            Path(options.encoder).parent.name,
+        ]
         jobs.append({"key": key, "options": options})
     return jobs
 
@@ -106,7 +114,7 @@ def _outcome(job: dict[str, Any]) -> dict[str, Any]:
             result, memory = watch(command, options.threads)
         row = {"key": job["key"], **result, "peak": memory.resident, **_no_scores()}
         if steps:
-            row["seconds"] *= row["all_steps"] / row["steps"]
+            row["seconds"] += row["pairs_seconds"] * (row["all_steps"] / row["steps"] - 1)
         else:
             row |= _scores(truth, np.load(predicted))
     return row
@@ -238,8 +246,10 @@ def fit(
 ) -> dict[str, float]:
     from benchmarks.evidence.ours import STUDENTS, Method
     from sklearn_dialpref import DialoguePreferenceClassifier
-    from sklearn_dialpref._training import net  # noqa: F401, so that torch counts as an import
 
+    from .counts import import_all
+
+    import_all()
     options = argparse.Namespace(data_dir=folder, test_rows=test_rows)
     truth = _cell(options, task, budget, seed)
     cell, parameters = truth["cell"], STUDENTS["frozen"]

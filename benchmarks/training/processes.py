@@ -1,19 +1,21 @@
-"""Fine-tuning with one and with two processes of ``accelerate launch``, one thread each.
+"""Fine-tuning with one and with two processes of ``accelerate``, one thread each.
 
-One epoch on the human labels of MELD's first training dialogues. Both have the same seed: the
-weights should be the same but for rounding.
+They are started by torch's launcher, as ``accelerate launch`` does. One epoch on the human labels
+of MELD's first training dialogues. The seed is the same, so that the weights should be, but for
+rounding.
 """
 
 import argparse
 import json
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-from .measured import Memory, printed, watch
+from .measured import Measured, Memory, printed, watch
 from .report import memory_cells, table
 
 __all__ = ["TITLE", "add_options", "run"]
@@ -39,12 +41,6 @@ def run(options: argparse.Namespace) -> str:
 
 
 def _launched(n: int, file: Path, options: argparse.Namespace) -> tuple[dict, Memory]:
-    from importlib.util import find_spec
-
-    if find_spec("accelerate") is None:
-        raise ImportError("this part needs accelerate: pip install accelerate")
-    import sys
-
     job = {
         "folder": str(options.data_dir),
         "rows": options.rows,
@@ -57,8 +53,6 @@ def _launched(n: int, file: Path, options: argparse.Namespace) -> tuple[dict, Me
 
 
 def _row(n: int, result: dict, memory: Memory, alone: float, difference: float) -> dict[str, str]:
-    from .measured import Measured
-
     seconds = result["seconds"]
     return {
         "processes": str(n),
@@ -78,9 +72,11 @@ def fit(folder: str, rows: int, encoder: str, weights: str) -> None:
 
     from sklearn_dialpref import DialoguePreferenceClassifier
 
-    from .encoder import _meld
+    from .counts import import_all
+    from .encoder import meld_rows
 
-    X, human, _ = _meld(folder, rows, tuned=True)
+    import_all()
+    X, human, _ = meld_rows(folder, rows, tuned=True)
     accelerator = Accelerator(cpu=True)
     clf = DialoguePreferenceClassifier(
         encoder, trainable_layers=None, max_epochs=1, accelerator=accelerator, random_state=0
@@ -101,7 +97,5 @@ def fit(folder: str, rows: int, encoder: str, weights: str) -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     fit(**json.loads(sys.argv[1]))

@@ -37,7 +37,7 @@ def machine() -> str:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
 
 
 def memory_cells(measured: Measured) -> dict[str, str]:

@@ -10,13 +10,16 @@ __all__ = ["dialogues", "noisy", "stand_in_encoder", "static_encoder_folder", "w
 COLUMNS = ["dialogue_id", "turn", "speaker", "text", "label"]
 WRONG = 0.3  # of the simulated LLM's labels
 N_HUMAN = 1000
+N_CLASSES = 10
 STAND_IN_WIDTH = 1536  # MiniLM's, with pooling="layers"
 
 
 def dialogues(folder: Path) -> pd.DataFrame:
-    """Dialogues of SwDA and SGD in random order, each utterance with its dialogue act."""
+    """Dialogues of SwDA and SGD in random order, with dialogue acts or "other"."""
     parts = [_read(folder / "swda.parquet", "act"), _read(folder / "sgd.parquet", "act_first")]
     data = pd.concat(parts, ignore_index=True)
+    common = data["label"].value_counts().index[: N_CLASSES - 1]
+    data["label"] = data["label"].where(data["label"].isin(common), "other")
     names = np.random.default_rng(0).permutation(data["dialogue_id"].unique())
     place = pd.Series(np.arange(len(names)), index=names)
     order = np.lexsort((data["turn"], data["dialogue_id"].map(place)))
