@@ -27,6 +27,9 @@ class PredictsDialogues(HasFittedLabels):
 
     encoder: Any
     context_turns: int
+    memory: Any
+    n_jobs: int | None
+    verbose: int
     net_: Any
     data_summary_: dict[str, int]
     _frozen: Any
@@ -169,6 +172,8 @@ class PredictsDialogues(HasFittedLabels):
         """Logits of rows whose texts stand at these places; a frozen encoder may keep them."""
         from ._student.student import embedded_rows
 
+        if self._frozen:  # as the parameters are now, which are not saved
+            self._frozen.set_options(self.memory, self.n_jobs, bool(self.verbose))
         encoder = self._frozen or self.net_.module_.encoder
         encoder = encoder if keep else getattr(encoder, "text_encoder", encoder)
         return self._logits_from_features(embedded_rows(encoder, texts, index))
