@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -334,6 +335,14 @@ def test_a_sender_of_nothing_is_given_up(service, monkeypatch):
         suppress(ConnectionResetError),
     ):
         assert sender.recv(1) == b""
+
+
+def test_a_live_dialogue_is_a_request_that_has_arrived(service, monkeypatch):
+    monkeypatch.setattr(service, "ARRIVAL", 0.3)
+    with running(service, GatedModel()) as port, live(port) as socket_:
+        end = time.monotonic() + 0.4
+        while time.monotonic() < end:
+            assert said(socket_, "hi")["label"] == "a"
 
 
 def test_the_oldest_of_too_many_half_requests_goes_first(service, monkeypatch):
