@@ -251,7 +251,8 @@ def batches_until_live(n_live, **options):
 @pytest.mark.parametrize("max_batch", [1, 8, 32])
 def test_a_flooding_dialogue_does_not_hold_up_another(max_batch, max_pending):
     (batch,) = batches_until_live(1, max_batch=max_batch, max_pending=max_pending)
-    assert batch <= 4  # after one at work, two that get room before it, and one in its turn
+    # after one at work, two that get room before it, and one in its turn
+    assert batch <= (4 if 1 in (max_batch, max_pending) else 2)
 
 
 def test_many_dialogues_take_turns_with_one_that_floods():
