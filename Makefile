@@ -20,7 +20,7 @@ export MPLBACKEND := Agg
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install install-browser install-llm demo test test-slow test-llm test-oldest fuzz lint format docs clean
+.PHONY: help install install-browser install-engines install-llm demo test test-slow test-engines test-llm test-oldest fuzz lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ $(VENV)/.installed-llm: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[llm-tests]'
 	@touch $@
 
+install-engines: $(VENV)/.installed-engines ## Dask, Ray, Spark and accelerate, for the tests that run on them
+
+$(VENV)/.installed-engines: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[engines-tests]'
+	@touch $@
+
 install-browser: ## a headless browser, for the test of the example service's page; Debian, as root
 	command -v chromium-headless-shell || command -v chromium || \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium-headless-shell; }
@@ -60,21 +66,24 @@ demo: $(VENV)/.installed ## train on the bundled chats, print a table, save a pl
 	@ls $(DEMO_DIR)/*.png >/dev/null && echo "Plot saved: $$(ls $(abspath $(DEMO_DIR))/*.png)"
 
 test: $(VENV)/.installed ## all tests but the slow ones and those of a language model; line coverage
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not fuzz and not llm' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not fuzz and not llm and not engines' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 test-slow: $(VENV)/.installed ## the slow tests
-	@$(BIN)/python -m pytest $(PARALLEL) tests -m slow || { code=$$?; [ $$code -eq 5 ] && echo 'No slow tests.' || exit $$code; }
+	@$(BIN)/python -m pytest $(PARALLEL) tests -m 'slow and not engines' || { code=$$?; [ $$code -eq 5 ] && echo 'No slow tests.' || exit $$code; }
 
 fuzz: $(VENV)/.installed ## generated inputs, damaged files and kills, for an hour or so
 	$(BIN)/python -m pytest $(PARALLEL) tests -m fuzz
 	$(BIN)/python tests/mutate.py --mutants 3000
 	$(BIN)/python benchmarks/fuzz_cache.py --mutants 3000
 
+test-engines: $(VENV)/.installed-engines ## the tests on Dask, Ray, Spark and several processes
+	$(BIN)/python -m pytest tests -m engines
+
 test-llm: $(VENV)/.installed-llm ## the tests that ask a real, tiny language model
 	$(BIN)/python -m pytest tests -m llm -rP
 
 test-oldest: $(VENV_OLDEST)/.installed ## the tests on the oldest supported versions
-	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not fuzz and not llm'
+	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not fuzz and not llm and not engines'
 
 lint: $(VENV)/.installed ## ruff, mypy, and which part may import which
 	$(BIN)/ruff check .

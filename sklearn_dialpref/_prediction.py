@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._dialogues.cut_context import warn_of_cut_context
 from ._dialogues.texts import distinct_texts, fitted_slots
 from ._dialogues.validation import check_dialogues, label_array, wholly_known
-from ._labels.fitted import HasFittedLabels
+from ._labels.fitted import HasFittedLabels, predicted_batches
 from ._training.inputs import as_feature_tensor, check_finite_logits
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ class PredictsDialogues(HasFittedLabels):
 
     encoder: Any
     context_turns: int
+    memory: Any
+    n_jobs: int | None
+    verbose: int
     net_: Any
     data_summary_: dict[str, int]
     _frozen: Any
@@ -82,6 +85,39 @@ class PredictsDialogues(HasFittedLabels):
         logits = self._logits(X)
         return self.fitted_labels_.labels(logits)
 
+    def predict_batches(self, batches: Iterable[Any], *, output: str = "label") -> Iterator[Any]:
+        """Predict tables one after the other, in memory for one of them.
+
+        Parameters
+        ----------
+        batches : iterable of DataFrame, ndarray or sequence of str
+            Utterances in parts, each as for :meth:`predict_proba`. With ``context_turns``, the
+            rows of a dialogue have to be in one part.
+        output : {"label", "proba"}, default="label"
+            Whether to yield what :meth:`predict` or what :meth:`predict_proba` returns.
+
+        Yields
+        ------
+        ndarray
+            The predictions of each part. Nothing is kept of its texts, not in ``memory`` either.
+
+        Raises
+        ------
+        ValueError
+            If ``output`` is another one, a part is not as described, or, with ``context_turns``,
+            a dialogue goes on in the next part.
+
+        Examples
+        --------
+        >>> from sklearn_dialpref import DialoguePreferenceClassifier
+        >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
+        >>> clf = DialoguePreferenceClassifier(random_state=0).fit(X, y)
+        >>> [labels.tolist() for labels in clf.predict_batches([X[:2], X[2:]])]
+        [[0, 0], [1, 1]]
+        """
+        check_is_fitted(self, "net_")
+        return predicted_batches(self, batches, output)
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on the rows that have a label; the others are skipped.
 
@@ -118,14 +154,14 @@ class PredictsDialogues(HasFittedLabels):
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
         return float(accuracy_score(labels, predicted[known], sample_weight=weight))
 
-    def _logits(self, X: Any) -> NDArray[np.float64]:
+    def _logits(self, X: Any, keep: bool = True) -> NDArray[np.float64]:
         check_is_fitted(self, "net_")
         dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
         slots = fitted_slots(dialogues, self.context_turns, self.fitted_labels_.n_texts)
         if self.context_turns:
             warn_of_cut_context(dialogues, self.data_summary_, self.context_turns)
         if dialogues.features is None:
-            logits = self._logits_from_texts(*distinct_texts(slots))
+            logits = self._logits_from_texts(*distinct_texts(slots), keep)
         else:
             logits = self._logits_from_features(as_feature_tensor(dialogues.features))
         return self.fitted_labels_.among_possible(logits, dialogues)
@@ -136,6 +172,8 @@ class PredictsDialogues(HasFittedLabels):
         """Logits of rows whose texts stand at these places; a frozen encoder may keep them."""
         from ._student.student import embedded_rows
 
+        if self._frozen:  # as the parameters are now, which are not saved
+            self._frozen.set_options(self.memory, self.n_jobs, bool(self.verbose))
         encoder = self._frozen or self.net_.module_.encoder
         encoder = encoder if keep else getattr(encoder, "text_encoder", encoder)
         return self._logits_from_features(embedded_rows(encoder, texts, index))

@@ -1,7 +1,5 @@
 """The example service, over a real socket and in a real browser."""
 
-import http.client
-import importlib.util
 import json
 import shutil
 import signal
@@ -10,90 +8,43 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gated_model import GatedModel, until
+from service_client import (
+    SCRIPT,
+    ask,
+    closed,
+    live,
+    load_service,
+    metric,
+    predicted,
+    refused,
+    running,
+    said,
+)
 
 from sklearn_dialpref import OnnxDialogueClassifier
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "serve_fastapi.py"
 STORED = Path(__file__).parent / "stored" / "format_1_onnx_int8"
 BROWSERS = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]
 SECRET = "4929-1234"
 
-pytest.importorskip("fastapi", reason="needs the extra serve")
-connect = pytest.importorskip("websockets.sync.client", reason="needs the extra serve").connect
-closed = pytest.importorskip("websockets.exceptions").ConnectionClosed
-refused = pytest.importorskip("websockets.exceptions").InvalidStatus
-
 
 @pytest.fixture(scope="module")
 def service():
-    spec = importlib.util.spec_from_file_location("serve_fastapi", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def running(service, model):
-    """The port of a server that takes connections."""
-    before = set(threading.enumerate())
-    server = service.make_server(model, log_level="critical")
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # filled soon
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
-            left = set(threading.enumerate()) - before
-            assert not [one for one in left if one.name == "MicroBatcher"]
+    return load_service()
 
 
 @pytest.fixture(scope="module")
 def port(service, classifier):
     with running(service, classifier) as port:
         yield port
-
-
-def ask(port, method, path, body=None, **headers):
-    """Status and text of an answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        headers = {"Content-Type": "application/json", **headers}
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()
-
-
-def predicted(port, utterances):
-    status, text = ask(port, "POST", "/predict", json.dumps({"utterances": utterances}))
-    assert status == 200
-    return json.loads(text)
-
-
-def metric(port, name):
-    _, text = ask(port, "GET", "/metrics")
-    found = [line.split()[-1] for line in text.splitlines() if line.startswith(name + " ")]
-    return float(found[0])
-
-
-def live(port, **options):
-    return connect(f"ws://127.0.0.1:{port}/dialogue", **options)
-
-
-def said(socket, text, speaker=None):
-    socket.send(json.dumps({"text": text} | ({"speaker": speaker} if speaker else {})))
-    return json.loads(socket.recv(timeout=30))
 
 
 def rows_of(chats):
@@ -254,14 +205,15 @@ def test_metrics(port, classifier):
     before = metric(port, "dialpref_seconds_count")
     predicted(port, [UTTERANCE] * 7)
     assert metric(port, "dialpref_seconds_count") == before + 7
-    refused = metric(port, 'dialpref_refused_total{why="input"}')
+    refused = metric(port, "dialpref_refused_total", why="input")
     ask(port, "POST", "/predict", "{}")
-    assert metric(port, 'dialpref_refused_total{why="input"}') == refused + 1
+    assert metric(port, "dialpref_refused_total", why="input") == refused + 1
     with live(port) as socket_:
         said(socket_, "hi")
         assert metric(port, "dialpref_open_dialogues") == 1
-    names = {f'dialpref_labels_total{{label="{label}"}}' for label in classifier.classes_}
-    assert any(metric(port, name) for name in names if name in ask(port, "GET", "/metrics")[1])
+    labels = [str(label) for label in classifier.classes_]
+    given = [metric(port, "dialpref_labels_total", label=label) for label in labels]
+    assert sum(given) == metric(port, "dialpref_seconds_count") > 0
 
 
 def test_too_much_to_do(service, monkeypatch):
@@ -276,7 +228,7 @@ def test_too_much_to_do(service, monkeypatch):
             socket_.send(json.dumps(UTTERANCE))
             with pytest.raises(closed, match="too much to do, try again later"):
                 socket_.recv(timeout=30)
-        assert metric(port, 'dialpref_refused_total{why="overload"}') == 2
+        assert metric(port, "dialpref_refused_total", why="overload") == 2
         model.open()
         assert ask(port, "GET", "/health")[0] == 200
 
@@ -305,7 +257,7 @@ def test_a_model_that_fails(service):
             socket_.send(json.dumps(UTTERANCE))
             with pytest.raises(closed, match="the model failed"):
                 socket_.recv(timeout=30)
-        assert metric(port, 'dialpref_refused_total{why="model"}') == 2
+        assert metric(port, "dialpref_refused_total", why="model") == 2
         model.broken = False
         assert ask(port, "POST", "/predict", body)[0] == 200
 
@@ -383,6 +335,14 @@ def test_a_sender_of_nothing_is_given_up(service, monkeypatch):
         suppress(ConnectionResetError),
     ):
         assert sender.recv(1) == b""
+
+
+def test_a_live_dialogue_is_a_request_that_has_arrived(service, monkeypatch):
+    monkeypatch.setattr(service, "ARRIVAL", 0.3)
+    with running(service, GatedModel()) as port, live(port) as socket_:
+        end = time.monotonic() + 0.4
+        while time.monotonic() < end:
+            assert said(socket_, "hi")["label"] == "a"
 
 
 def test_the_oldest_of_too_many_half_requests_goes_first(service, monkeypatch):

@@ -227,6 +227,17 @@ def test_a_memory_is_not_saved_and_a_copy_needs_none(tiny_encoder, chats, tmp_pa
     np.testing.assert_array_equal(copied.predict_proba(chats.X), expected)
 
 
+def test_a_loaded_classifier_takes_a_memory(tiny_encoder, chats, tmp_path, encoded):
+    clf = student(tiny_encoder, trainable_layers=0).fit(chats.X, chats.y_human, chats.y_llm)
+    clf.save(tmp_path / "saved")
+    loaded = DialoguePreferenceClassifier.load(tmp_path / "saved")
+    expected = loaded.set_params(memory=tmp_path / "memory").predict_proba(chats.X)
+    del encoded[:]
+    as_another_process()
+    np.testing.assert_array_equal(loaded.predict_proba(chats.X), expected)
+    assert not encoded
+
+
 # -- bounds -----------------------------------------------------------------------------------
 
 

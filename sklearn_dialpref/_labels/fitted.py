@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_dialpref._dialogues.batches import whole_dialogues
 from sklearn_dialpref._dialogues.speakers import ClassesBySpeaker, possible_classes
 from sklearn_dialpref._dialogues.validation import Dialogues
 
@@ -142,6 +143,16 @@ class TextClassifier(Protocol):
     def _logits_from_texts(
         self, texts: list[str], index: NDArray[np.int64], keep: bool = True
     ) -> NDArray[np.float64]: ...
+
+
+def predicted_batches(model: Any, batches: Iterable[Any], output: str) -> Iterator[NDArray[Any]]:
+    """What a model predicts of tables that come one after the other; it keeps nothing of them."""
+    labels: FittedLabels = model.fitted_labels_
+    outputs = {"label": labels.labels, "proba": labels.probabilities}
+    if output not in outputs:
+        raise ValueError(f"output must be one of {sorted(outputs)}, got {output!r}")
+    parts = whole_dialogues(batches) if model.context_turns else batches
+    return (outputs[output](model._logits(part, keep=False)) for part in parts)
 
 
 def plain(value: Any, what: str) -> Any:

@@ -135,9 +135,7 @@ class FrozenEncoder:
         n_jobs: int | None = None,
         verbose: bool = False,
     ) -> None:
-        location = getattr(memory, "location", memory)
-        self.memory = None if location is None else Path(location).expanduser().absolute()
-        self.n_jobs, self.verbose = n_jobs, verbose
+        self.set_options(memory, n_jobs, verbose)
         key = fingerprint(encoder)
         self.text_encoder = _loaded(encoder, encoder_layers, pooling, device, key)
         self.specification = (encoder, encoder_layers, pooling, device, key)
@@ -145,6 +143,12 @@ class FrozenEncoder:
     def __getstate__(self) -> dict[str, Any]:
         # a copy goes by the weights that it has: there may be no such folder where it is
         return {**self.__dict__, "specification": (None, *self.specification[1:])}
+
+    def set_options(self, memory: Any, n_jobs: int | None, verbose: bool) -> None:
+        """Where embeddings are kept, by how many they are made, and whether a bar is shown."""
+        location = getattr(memory, "location", memory)
+        self.memory = None if location is None else Path(location).expanduser().absolute()
+        self.n_jobs, self.verbose = n_jobs, verbose
 
     @property
     def n_context(self) -> int:

@@ -201,10 +201,10 @@ class SharedStore(EmbeddingStore):
         self.index = DigestIndex()
         path = self.folder / ROWS
         with suppress(OSError):  # a folder that can only be read may have it already
+            os.utime(self.folder)
             path.touch()
         writable = os.access(path, os.W_OK)
-        opened = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
-        file = os.fdopen(opened, "r+b" if writable else "rb", buffering=0)
+        file = open(path, "r+b" if writable else "rb", buffering=0)  # noqa: SIM115
         self.rows = RowFile(file, self.width)
 
     def find(self, digests: NDArray[np.bytes_]) -> tuple[RowFile, NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn_dialpref._dialogues.cut_context import checked_summary, warn_of_cut_context
 from sklearn_dialpref._dialogues.texts import check_unicode, distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues
-from sklearn_dialpref._labels.fitted import FittedLabels, HasFittedLabels
+from sklearn_dialpref._labels.fitted import FittedLabels, HasFittedLabels, predicted_batches
 from sklearn_dialpref._persistence.folder import naming, read_folder, read_json
 
 __all__ = ["KIND", "MODEL", "SERVED", "TOKENIZER", "OnnxDialogueClassifier"]
@@ -214,7 +214,31 @@ class OnnxDialogueClassifier(HasFittedLabels):
         """
         return self.fitted_labels_.labels(self._logits(X))
 
-    def _logits(self, X: Any) -> NDArray[np.float64]:
+    def predict_batches(self, batches: Iterable[Any], *, output: str = "label") -> Iterator[Any]:
+        """Predict tables one after the other, in memory for one of them.
+
+        Parameters
+        ----------
+        batches : iterable of DataFrame, ndarray or sequence of str
+            Utterances in parts, each as for :meth:`predict_proba`. With context, the rows of a
+            dialogue have to be in one part.
+        output : {"label", "proba"}, default="label"
+            Whether to yield what :meth:`predict` or what :meth:`predict_proba` returns.
+
+        Yields
+        ------
+        ndarray
+            The predictions of each part.
+
+        Raises
+        ------
+        ValueError
+            If ``output`` is another one, a part is not as described, or, with context, a dialogue
+            goes on in the next part.
+        """
+        return predicted_batches(self, batches, output)
+
+    def _logits(self, X: Any, keep: bool = False) -> NDArray[np.float64]:
         # the quick way for a single text; an empty one gets its message below
         if type(X) is list and len(X) == 1 and type(X[0]) is str and X[0].strip() and self._plain:
             check_unicode(X)

@@ -5,27 +5,37 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.texts import check_encodable, distinct_texts, row_of
-from sklearn_dialpref._labels.fitted import TextClassifier
+from sklearn_dialpref._labels.fitted import FittedLabels, TextClassifier
+
+from .round_robin import RoundRobin
 
 __all__ = ["DialogueStream", "MicroBatcher", "Prediction"]
 
 
+class Answer(NamedTuple):
+    """The logits of a row, and the labels of the model that they come from."""
+
+    logits: NDArray[np.float64]
+    labels: FittedLabels
+
+
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A row, its future logits, and when there is room for it."""
+    """An utterance with those before it, its future answer, and when there is room for it."""
 
-    slots: tuple[str, ...]
-    logits: Future[NDArray[np.float64]] = field(default_factory=Future)
+    stream: DialogueStream
+    text: str
+    past: tuple[str, ...]
+    answer: Future[Answer] = field(default_factory=Future)
     room: Future[None] = field(default_factory=Future)
 
 
@@ -42,11 +52,15 @@ class Prediction:
         Probabilities, in the order of ``classes_``.
     latency_ms : float
         From the call to the answer, in milliseconds.
+    classes : ndarray of shape (n_classes,)
+        What the scores belong to: ``classes_`` of the model that answered, which a
+        `MicroBatcher` may have changed since.
     """
 
     label: Any
     scores: NDArray[np.float64]
     latency_ms: float
+    classes: NDArray[Any]
 
 
 class DialogueStream:
@@ -54,7 +68,7 @@ class DialogueStream:
 
     The context is the one of training: the ``context_turns`` utterances before. Nothing else
     of the dialogue is kept. A stream may be used by several threads; the order of the calls is
-    the order of the dialogue.
+    the order of the dialogue. Over a `MicroBatcher` it goes on when the model is replaced.
 
     Parameters
     ----------
@@ -79,8 +93,8 @@ class DialogueStream:
 
     def __init__(self, model: Any) -> None:
         self._batcher = model if isinstance(model, MicroBatcher) else None
-        self._model = model.model if isinstance(model, MicroBatcher) else checked(model)
-        self._past: deque[str] = deque(maxlen=self._model.context_turns)
+        self._alone: Any = None if self._batcher else checked(model)
+        self._past: tuple[str, ...] = ()
         self._lock = threading.Lock()
 
     def push(self, text: str, speaker: Any = None, *, timeout: float | None = None) -> Prediction:
@@ -112,19 +126,18 @@ class DialogueStream:
         start = time.perf_counter()
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be seconds, 0 or more, or None, got {timeout!r}")
-        allowed = self._allowed(speaker)
-        slots = self._take(text)
+        check_speaker(speaker)
+        past = self._take(text)
         if self._batcher is None:
-            texts, index = row_of(slots)
-            logits = self._model._logits_from_texts(texts, index, keep=False)
+            answer = answer_alone(self._alone, text, past)
         else:
-            future = self._batcher._submit(slots, timeout)
+            future = self._batcher._submit(self, text, past, timeout)
             try:
-                logits = future.result(_left(start, timeout))
+                answer = future.result(_left(start, timeout))
             except TimeoutError:
                 future.cancel()  # nobody waits for it any more
                 raise
-        return self._prediction(logits, allowed, start)
+        return prediction(answer, speaker, start)
 
     async def apush(self, text: str, speaker: Any = None) -> Prediction:
         """As :meth:`push`, for coroutines: others run while it waits.
@@ -141,50 +154,24 @@ class DialogueStream:
         Prediction
         """
         start = time.perf_counter()
-        allowed = self._allowed(speaker)
-        slots = self._take(text)
+        check_speaker(speaker)
+        past = self._take(text)
         if self._batcher is None:
-            texts, index = row_of(slots)
-            logits = await asyncio.to_thread(self._model._logits_from_texts, texts, index, False)
+            answer = await asyncio.to_thread(answer_alone, self._alone, text, past)
         else:
-            logits = await asyncio.wrap_future(await self._batcher._asubmit(slots))
-        return self._prediction(logits, allowed, start)
-
-    def _allowed(self, speaker: Any) -> NDArray[np.bool_] | None:
-        """Which classes the speaker can have; None for all."""
-        try:
-            return self._model.fitted_labels_.classes_by_speaker.get(speaker)
-        except TypeError:
-            raise TypeError(
-                f"speaker must be a name or a number, got {speaker!r} of type "
-                f"{type(speaker).__name__}; pass str(speaker)"
-            ) from None
+            answer = await asyncio.wrap_future(await self._batcher._asubmit(self, text, past))
+        return prediction(answer, speaker, start)
 
     def _take(self, text: str) -> tuple[str, ...]:
-        """The texts of the utterance's row."""
+        """The utterances before this one, which is the last of them from now on."""
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"an utterance must be a str that is not empty, got {text!r}")
         check_encodable(text, "the utterance")  # JSON may have half a character
-        if not self._past.maxlen:
-            return (text,)
+        model = self._batcher.model if self._batcher else self._alone
         with self._lock:
-            context = "\n".join(self._past)
-            self._past.append(text)
-        return text, context
-
-    def _prediction(
-        self, logits: NDArray[np.float64], allowed: NDArray[np.bool_] | None, start: float
-    ) -> Prediction:
-        labels = self._model.fitted_labels_
-        if allowed is not None:
-            logits = np.where(allowed, logits, -np.inf)
-        scores = labels.probabilities(logits)[0]
-        label = labels.labels(logits)[0]
-        if labels.multilabel:
-            label = tuple(labels.classes[label == 1].tolist())
-        elif isinstance(label, np.generic):
-            label = label.item()
-        return Prediction(label, scores, 1e3 * (time.perf_counter() - start))
+            past = self._past
+            self._past = latest((*past, text), model.context_turns)
+        return past
 
 
 class MicroBatcher:
@@ -192,7 +179,13 @@ class MicroBatcher:
 
     A thread of its own runs the model: one utterance at once when it comes alone, a batch of
     those that came meanwhile when there are many. When ``max_pending`` wait, further calls wait
-    until there is room, in their order.
+    until there is room.
+
+    Streams take turns, for room and for the model: with many utterances of one stream at once,
+    another stream waits for one of them, or a batch, and not for all. Those of one stream are
+    answered in their order.
+
+    A model that is served is not fitted again: fit another one, and :meth:`reload` it.
 
     Parameters
     ----------
@@ -218,56 +211,108 @@ class MicroBatcher:
         for name, value in (("max_batch", max_batch), ("max_pending", max_pending)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive int, got {value!r}")
-        self.model = checked(model)
+        self._model = checked(model)
         self._max_batch, self._max_pending = max_batch, max_pending
-        self._before: deque[Request] = deque()  # those that wait for room, in their order
-        self._waiting: deque[Request] = deque()
+        self._before: RoundRobin[Request] = RoundRobin()  # those that wait for room
+        self._waiting: RoundRobin[Request] = RoundRobin()
         self._change = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="MicroBatcher", daemon=True)
         self._thread.start()
 
-    def _submit(self, slots: tuple[str, ...], timeout: float | None = None) -> Future:
-        """The future logits of a row, when there is room for it."""
-        request = self._enter(slots)
+    @property
+    def model(self) -> TextClassifier:
+        """The model that takes the next utterances; another one comes by :meth:`reload`."""
+        return self._model
+
+    def reload(self, model: Any) -> None:
+        """Answer by another model from now on; no stream is dropped, and no utterance.
+
+        What the old model has begun it answers. All others, those that wait now too, are
+        answered by the new one. An answer is of one model: its label, scores and classes.
+
+        The new model may have other classes, and another ``context_turns``. If these are more, a
+        dialogue under way has at first the context that its stream has kept for the old model,
+        and one more utterance with each turn.
+
+        Parameters
+        ----------
+        model : OnnxDialogueClassifier or DialoguePreferenceClassifier
+            Fitted on text, as for the class.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a stream cannot use it; the old model stays.
+        RuntimeError
+            If the `MicroBatcher` is closed.
+
+        Examples
+        --------
+        >>> from sklearn_dialpref import DialoguePreferenceClassifier, DialogueStream, MicroBatcher
+        >>> X = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."]
+        >>> numbers = DialoguePreferenceClassifier(random_state=0).fit(X, [0, 0, 1, 1])
+        >>> words = DialoguePreferenceClassifier(random_state=0).fit(X, ["bad", "bad", "ok", "ok"])
+        >>> with MicroBatcher(numbers) as batcher:
+        ...     stream = DialogueStream(batcher)
+        ...     before = stream.push("My parcel is broken.").label
+        ...     batcher.reload(words)
+        ...     print(before, stream.push("Great, thanks!").label)
+        0 ok
+        """
+        model = checked(model)
+        with self._change:
+            self._check_open()
+            self._model = model
+
+    def _submit(
+        self, stream: DialogueStream, text: str, past: tuple[str, ...], timeout: float | None
+    ) -> Future[Answer]:
+        """The future answer to an utterance, when there is room for it."""
+        request = self._enter(stream, text, past)
         try:
             request.room.result(timeout)
         except TimeoutError:
             if request.room.cancel():
                 raise TimeoutError(f"no room among those that wait within {timeout} s") from None
-        return request.logits
+        return request.answer
 
-    async def _asubmit(self, slots: tuple[str, ...]) -> Future:
+    async def _asubmit(
+        self, stream: DialogueStream, text: str, past: tuple[str, ...]
+    ) -> Future[Answer]:
         """As :meth:`_submit`, for coroutines."""
-        request = self._enter(slots)
+        request = self._enter(stream, text, past)
         try:
             await asyncio.wrap_future(request.room)
         except asyncio.CancelledError:
-            request.logits.cancel()
+            request.answer.cancel()
             raise
-        return request.logits
+        return request.answer
 
-    def _enter(self, slots: tuple[str, ...]) -> Request:
-        request = Request(slots)
+    def _enter(self, stream: DialogueStream, text: str, past: tuple[str, ...]) -> Request:
+        request = Request(stream, text, past)
         with self._change:
-            if self._closed:
-                raise RuntimeError("the MicroBatcher is closed")
+            self._check_open()
             if not self._thread.is_alive():
                 raise RuntimeError(
                     "the thread of the MicroBatcher is gone: make it in the process that uses "
                     "it, after a fork"
                 )
-            self._before.append(request)
+            self._before.append(stream, request)
             self._admit()
             self._change.notify()
         return request
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the MicroBatcher is closed")
 
     def _admit(self) -> None:
         """Let in as many as there is room for."""
         while self._before and len(self._waiting) < self._max_pending:
             request = self._before.popleft()
             if request.room.set_running_or_notify_cancel():
-                self._waiting.append(request)
+                self._waiting.append(request.stream, request)
                 request.room.set_result(None)
 
     @property
@@ -302,9 +347,16 @@ class MicroBatcher:
         self.close()
 
     def _work(self) -> None:
-        while requests := self._next():
-            # from then on a future can no longer be cancelled, as a cancelled coroutine would
-            self._answer([one for one in requests if one.logits.set_running_or_notify_cancel()])
+        while self._answer_some():
+            pass  # with no name for an utterance or a model that could go meanwhile
+
+    def _answer_some(self) -> bool:
+        """Answer a batch as soon as there is one; False at the end."""
+        requests = self._next()
+        # from then on a future can no longer be cancelled, as a cancelled coroutine would
+        taken = [one for one in requests if one.answer.set_running_or_notify_cancel()]
+        answer_all(self._model, taken)
+        return bool(requests)
 
     def _next(self) -> list[Request]:
         """Those that wait, as many as a batch may have; none at the end."""
@@ -315,25 +367,69 @@ class MicroBatcher:
             self._admit()
         return requests
 
-    def _answer(self, requests: list[Request]) -> None:
-        if not requests:
-            return
-        columns = zip(*(request.slots for request in requests), strict=True)
-        try:
-            slots = [np.array(column, dtype=object) for column in columns]
-            texts, index = distinct_texts(slots)
-            logits = self.model._logits_from_texts(texts, index, keep=False)
-        except BaseException as error:  # of whatever kind, it is for the one who is to blame
-            if len(requests) == 1:
-                if not isinstance(error, Exception):  # a panic of a Rust library
-                    error = RuntimeError(f"the model failed: {error!r}")
-                requests[0].logits.set_exception(error)
-            else:
-                for request in requests:
-                    self._answer([request])
-            return
-        for row, request in enumerate(requests):
-            request.logits.set_result(logits[row : row + 1])
+
+def answer_all(model: TextClassifier, requests: list[Request]) -> None:
+    """Set the answers of all requests, each an error of its own if need be."""
+    if not requests:
+        return
+    try:
+        columns = zip(*(slots(model, one.text, one.past) for one in requests), strict=True)
+        texts, index = distinct_texts([np.array(column, dtype=object) for column in columns])
+        logits = model._logits_from_texts(texts, index, keep=False)
+    except BaseException as error:  # of whatever kind, it is for the one who is to blame
+        if len(requests) == 1:
+            if not isinstance(error, Exception):  # a panic of a Rust library
+                error = RuntimeError(f"the model failed: {error!r}")
+            requests[0].answer.set_exception(error)
+        else:
+            for request in requests:
+                answer_all(model, [request])
+        return
+    for row, request in enumerate(requests):
+        request.answer.set_result(Answer(logits[row : row + 1], model.fitted_labels_))
+
+
+def answer_alone(model: TextClassifier, text: str, past: tuple[str, ...]) -> Answer:
+    """The answer to a single utterance, in the shortest way."""
+    texts, index = row_of(slots(model, text, past))
+    return Answer(model._logits_from_texts(texts, index, False), model.fitted_labels_)
+
+
+def slots(model: TextClassifier, text: str, past: tuple[str, ...]) -> tuple[str, ...]:
+    """The texts of an utterance's row, with the context that the model wants."""
+    turns = model.context_turns
+    return (text, "\n".join(latest(past, turns))) if turns else (text,)
+
+
+def latest(utterances: tuple[str, ...], n_utterances: int) -> tuple[str, ...]:
+    """The last so many of them."""
+    return utterances[max(0, len(utterances) - n_utterances) :]
+
+
+def prediction(answer: Answer, speaker: Any, start: float) -> Prediction:
+    """What an answer says, with the classes that its speaker can have."""
+    logits, labels = answer
+    allowed = labels.classes_by_speaker.get(speaker)
+    if allowed is not None:
+        logits = np.where(allowed, logits, -np.inf)
+    scores = labels.probabilities(logits)[0]
+    label = labels.labels(logits)[0]
+    if labels.multilabel:
+        label = tuple(labels.classes[label == 1].tolist())
+    elif isinstance(label, np.generic):
+        label = label.item()
+    return Prediction(label, scores, 1e3 * (time.perf_counter() - start), labels.classes)
+
+
+def check_speaker(speaker: Any) -> None:
+    """Refuse what cannot be looked up, before it has an effect."""
+    try:
+        hash(speaker)
+    except TypeError:
+        raise TypeError(
+            f"speaker must be a name or a number, got {speaker!r} of type "
+            f"{type(speaker).__name__}; pass str(speaker)"
+        ) from None
 
 
 def checked(model: Any) -> TextClassifier:
