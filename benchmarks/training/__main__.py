@@ -44,7 +44,7 @@ def main() -> None:
     options.work, options.data_dir = options.work.resolve(), options.data_dir.resolve()
     module = PARTS[options.part]
     text = module.run(options)
-    about = " ".join((module.__doc__ or "").split())
+    about = " ".join((module.__doc__ or "").replace("``", "`").split())
     section = f"{about}\n\n{text}"
     write_section(options.results, [part.TITLE for part in PARTS.values()], module.TITLE, section)
     print(section)

@@ -2,8 +2,9 @@
 
 The same encoder, human labels of the same whole dialogues and the same test dialogues; each fit in
 a process of its own with one thread. Seconds are those of training, from labels and texts to a
-classifier, without imports and, of the others, without loading the encoder. Ours has one
-utterance of context, as by default elsewhere here, and encodes all utterances with an LLM label; "again" is a second fit with the embeddings stored.
+classifier, without imports and, of the others, without loading the encoder. Ours has the previous
+utterance as context, and encodes all utterances with an LLM label; "again" is a second fit with
+the embeddings stored.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> str:
 
     if options.setfit_python is None and set(options.methods) != {OURS}:
         sys.exit("--setfit-python: name an interpreter that has SetFit, or --methods '`fit`'")
-    options.encoder = str(resolve_encoder(options.encoder))
+    options.encoder_folder = str(resolve_encoder(options.encoder))
     done_before = options.work / "others.jsonl"
     lines = done_before.read_text().splitlines() if done_before.exists() else []
     results = {json.dumps(row["key"]): row for row in map(json.loads, lines)}
@@ -90,7 +91,7 @@ def _jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
             seed,
             steps,
             options.test_rows,
-            Path(options.encoder).parent.name,
+            options.encoder,
         ]
         jobs.append({"key": key, "options": options})
     return jobs
@@ -105,7 +106,7 @@ def _outcome(job: dict[str, Any]) -> dict[str, Any]:
         cell = {"folder": options.data_dir, "task": task, "budget": budget, "seed": seed}
         predicted = folder / "predicted.npy"
         if method == OURS:
-            cell |= {"encoder": options.encoder, "test_rows": options.test_rows}
+            cell |= {"encoder": options.encoder_folder, "test_rows": options.test_rows}
             call = f"{__name__}:fit"
             done = measure(call, threads=options.threads, predicted=predicted, **cell)
             result, memory = done.result, done.memory
@@ -129,7 +130,7 @@ def _their_command(
     job = {
         "trainer": trainer,
         "options": own | ({"max_steps": steps} if steps else {}),
-        "encoder": options.encoder,
+        "encoder": options.encoder_folder,
         "labelled": str(folder / "labelled.parquet"),
         "unseen": str(folder / "unseen.parquet"),
         "predicted": "" if steps else str(folder / "predicted.npy"),
