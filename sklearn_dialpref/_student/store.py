@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 DIGEST = 16  # bytes
 MOST_BYTES = 32 * 2**30  # of all stores in a folder
 MOST_BYTES_OF_PROCESS = 4 * 2**30  # of a store without a folder
-MAPPED_BYTES = 2**28  # that are read from a file before its pages are given back
+MAPPED_BYTES = 2**25  # read from a file, before its pages are given back: with each come 15 others
 FEW = 64  # texts, which are encoded without waiting for others that encode
 RECENT = 10_000  # digests that are not worth sorting among the others
 ROWS, DIGESTS, APPENDING, ENCODING = "rows.f32", "texts.blake2b", "appending", "encoding"

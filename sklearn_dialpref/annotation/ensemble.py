@@ -26,6 +26,7 @@ __all__ = [
 Scores = NDArray[np.float64]
 
 FLOOR = 0.01  # added to each score before its logarithm: a vote that nobody gave is not impossible
+MOST_LOG_TEMPERATURE = 3.0
 PENALTY = 0.02  # on squared parameters, per parameter and as a share of a nat per row
 FOLDS = 5
 FEWEST_ROWS = 20  # labels below which nothing is learned
@@ -248,11 +249,41 @@ def _fit(scores: Scores, y: NDArray[np.int64], parts: tuple[str, ...]) -> Combin
         for part in parts:
             by_part[part] = values[start : start + sizes[part]]
             start += sizes[part]
-        log_temperature = np.clip(by_part["temperature"][0], -3, 3)
+        log_temperature = np.clip(
+            by_part["temperature"][0], -MOST_LOG_TEMPERATURE, MOST_LOG_TEMPERATURE
+        )
         bias = by_part["bias"] - by_part["bias"].mean()
         return Combination(softmax(by_part["weights"]), float(np.exp(log_temperature)), bias)
 
-    def objective(values: Scores) -> float:
-        return float(_losses(scores, y, unpack(values)).mean() + PENALTY * (values**2).sum())
+    def objective(values: Scores) -> tuple[float, Scores]:
+        how = unpack(values)
+        loss, by_part = _loss_and_gradient(scores, y, how)
+        if abs(np.log(how.temperature)) >= MOST_LOG_TEMPERATURE:
+            by_part["temperature"] = np.zeros(1)
+        gradient = np.concatenate([by_part[part] for part in parts])
+        return loss + PENALTY * (values**2).sum(), gradient + 2 * PENALTY * values
 
-    return unpack(minimize(objective, initial, method="L-BFGS-B").x)
+    return unpack(minimize(objective, initial, method="L-BFGS-B", jac=True).x)
+
+
+def _loss_and_gradient(
+    scores: Scores, y: NDArray[np.int64], how: Combination
+) -> tuple[float, dict[str, Scores]]:
+    """Mean log-loss, and its gradient: in log temperature, bias and the logits of the weights."""
+    rows = np.arange(len(y))
+    mean = weighted_mean(scores, how.weights)
+    scaled = np.log(mean + FLOOR) / how.temperature
+    logs = log_softmax(scaled + how.bias, axis=1)
+    of_logits = np.exp(logs)
+    of_logits[rows, y] -= 1
+    of_logits /= len(y)
+    given = ~np.isnan(scores[:, :, 0])
+    of_mean = of_logits / (how.temperature * (mean + FLOOR))
+    of_mean /= (given * how.weights).sum(axis=1, keepdims=True)
+    pulls = np.einsum("nk,nak->na", of_mean, np.nan_to_num(scores))
+    of_weights = (given * (pulls - (of_mean * mean).sum(axis=1, keepdims=True))).sum(axis=0)
+    return float(-logs[rows, y].mean()), {
+        "temperature": np.array([-(of_logits * scaled).sum()]),
+        "bias": of_logits.sum(axis=0),
+        "weights": how.weights * (of_weights - how.weights @ of_weights),
+    }
