@@ -1,12 +1,12 @@
 """Fits that are killed and go on: the model of an unbroken one, or an error that says why not."""
 
 import json
+import multiprocessing
 import os
 import random
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -366,60 +366,49 @@ def test_the_folder_is_not_saved_with_the_model(features, tmp_path):
 
 # -- kill -9 ------------------------------------------------------------------------------------
 
-SCRIPT = """
-import sys
-import torch
-from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref._training import stage_checkpoints
-from sklearn_dialpref.datasets import make_dialogues
 
-torch.set_num_threads(1)
-stage_checkpoints.SECONDS = 0.05
-stage_checkpoints.MOST_SHARE = float("inf")
-encoder, folder, result = sys.argv[1:]
-data = make_dialogues(n_dialogues=60, n_turns=(6, 10), human_fraction=0.5, random_state=0)
-clf = DialoguePreferenceClassifier(
-    encoder, trainable_layers=None, loss="noise_reduced", early_stopping=True, max_epochs=6,
-    class_weight="balanced", random_state=0, checkpoint_dir=folder if folder != "none" else None,
-)
-print("begins", flush=True)
-clf.fit(data.X, data.y_human, data.y_llm)
-print("ends", flush=True)
-clf.save(result)
-"""
-
-
-def run_script(*arguments, until=None):
-    """How long a fit in a process of its own took; it is killed after some seconds."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *map(str, arguments)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "begins\n"
-        begun = time.monotonic()
-        if until is None:
-            assert process.stdout.readline() == "ends\n"
-            seconds = time.monotonic() - begun
-            assert process.wait() == 0
-            return seconds
-        try:
-            process.wait(until)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        return time.monotonic() - begun
+def fit_and_save(encoder, folder, result, begun):
+    """In a process of its own: checkpoints inside epochs too."""
+    torch.set_num_threads(1)
+    stage_checkpoints.SECONDS, stage_checkpoints.MOST_SHARE = 0.02, float("inf")
+    data = make_dialogues(n_dialogues=40, n_turns=(4, 8), human_fraction=0.5, random_state=0)
+    parameters = {"max_epochs": 5, "class_weight": "balanced", "validation_fraction": 0.2}
+    begun.set()
+    fit("pairs", encoder, data, checkpoint_dir=folder, **parameters).save(result)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a forkserver and SIGKILL")
 def test_kill_9_at_20_random_moments(tiny_encoder, tmp_path):
-    seconds = run_script(tiny_encoder, "none", tmp_path / "unbroken")
-    expected = DialoguePreferenceClassifier.load(tmp_path / "unbroken").net_.module_.state_dict()
-    rng = random.Random(0)
-    states = []
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sentence_transformers", "sklearn_dialpref._training.fit"])
+
+    def run(folder, result, until=None):
+        """Fit until the end, or until it is killed after some seconds; tell how long it took."""
+        begun = context.Event()
+        process = context.Process(target=fit_and_save, args=(tiny_encoder, folder, result, begun))
+        process.start()
+        begun.wait()
+        start = time.monotonic()
+        process.join(until)
+        seconds = time.monotonic() - start
+        process.kill()
+        process.join()
+        return seconds, process.exitcode
+
+    def weights(result):
+        return DialoguePreferenceClassifier.load(result).net_.module_.state_dict()
+
+    seconds, code = run(None, tmp_path / "unbroken")
+    assert code == 0
+    expected = weights(tmp_path / "unbroken")
+    rng, n_killed, states = random.Random(0), 0, set()
     for number in range(20):
         folder, result = tmp_path / f"fit-{number}", tmp_path / f"result-{number}"
-        run_script(tiny_encoder, folder, result, until=rng.uniform(0, 1.2 * seconds))
-        states.append(tuple(names(folder)) if folder.exists() else ())
-        run_script(tiny_encoder, folder, result)
-        weights = DialoguePreferenceClassifier.load(result).net_.module_.state_dict()
-        assert all(torch.equal(weight, weights[name]) for name, weight in expected.items())
-    print(json.dumps({"kills": 20, "unbroken seconds": seconds, "states": len(set(states))}))
-    assert len(set(states)) > 5  # they were killed in all parts of the fit
+        n_killed += run(folder, result, until=rng.uniform(0, seconds))[1] == -signal.SIGKILL
+        states.add(tuple(names(folder)) if folder.exists() else ())
+        assert run(folder, result)[1] == 0
+        for name, weight in weights(result).items():
+            assert torch.equal(weight, expected[name]), name
+    print(json.dumps({"killed": n_killed, "seconds": seconds, "states": len(states)}))
+    assert n_killed > 10 and len(states) > 3  # in several parts of the fit

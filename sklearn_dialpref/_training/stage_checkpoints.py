@@ -103,8 +103,10 @@ class StageCheckpoints(Callback):
             self._save(net, net.history[:-1], done)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        # epochs of a head on its own are over faster than a file is written
-        if MOST_SHARE * (time.monotonic() - self._saved) >= self._cost:
+        # epochs of a head on its own are over faster than a file is written, and after the last
+        # one the stage's end is
+        is_last = len(net.history) == net.max_epochs
+        if not is_last and MOST_SHARE * (time.monotonic() - self._saved) >= self._cost:
             self._rng = _random_json(self.batches.rng)
             self._save(net, net.history, [])
 
