@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,19 +62,28 @@ def useless(data):
 FITS = {
     "pairs": {"loss": "noise_reduced", "early_stopping": True, "validation_fraction": 0.3},
     "joint": {"schedule": "joint", "class_weight": "balanced"},
-    "distill, joint": {"schedule": "distill_then_joint", "context_turns": 1},
+    "distill, joint": {"schedule": "distill_then_joint"},
     "pooling": {"pooling": "auto", "trainable_layers": 1},
     "frozen": {"trainable_layers": 0},
-    "human labels": {"early_stopping": True},
+    "human labels": {},
+    "stops early": {
+        "early_stopping": True,
+        "validation_fraction": 0.3,
+        "learning_rate": 0.03,
+        "max_epochs": 12,
+    },
     "LLM labels": {"schedule": "distill_then_joint", "loss": "ranknet"},
     "multilabel": {"schedule": "joint"},
     "useless teacher": {},
 }
+OF_TEXTS = ("pooling", "frozen")
 
 
 def fit(kind, encoder, data, **parameters):
     """Fit a classifier of this kind."""
     clf = student(encoder, **{"trainable_layers": None, **SHORT, **FITS[kind], **parameters})
+    if encoder != "precomputed":
+        clf.set_params(context_turns=1)
     y_human, y_llm = data.y_human, data.y_llm
     if kind == "multilabel":
         y_human, y_llm = several(data)
@@ -141,43 +151,65 @@ def fit_in_lives(killed, n_files, *args, **parameters):
     raise AssertionError("it never came to an end")
 
 
-QUICK = ("pairs", "joint", "frozen")
+@pytest.fixture
+def inputs(request, features, chats, tiny_encoder):
+    """An encoder and data for it."""
+    return ("precomputed", features) if request.param == "features" else (tiny_encoder, chats)
 
 
-@pytest.mark.parametrize(
-    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in FITS]
-)
+def fits(*kinds, of_texts=()):
+    """Parameters of a test: kinds of fits on features, and on texts, which most are slow on."""
+    texts = [
+        pytest.param(kind, "texts", marks=[] if kind in of_texts else pytest.mark.slow)
+        for kind in kinds
+    ]
+    features = [(kind, "features") for kind in kinds if kind not in OF_TEXTS]
+    return pytest.mark.parametrize(("kind", "inputs"), [*features, *texts], indirect=["inputs"])
+
+
+@fits(*FITS, of_texts=["frozen"])
 @pytest.mark.filterwarnings("ignore:the LLM's labels say nothing")
-def test_killed_at_every_checkpoint(kind, tiny_encoder, chats, tmp_path, killed):
-    expected = fit(kind, tiny_encoder, chats)
-    clf, n_deaths = fit_in_lives(killed, 1, kind, tiny_encoder, chats, checkpoint_dir=tmp_path)
-    assert_same(clf, expected, chats.X)
+def test_killed_at_every_checkpoint(kind, inputs, tmp_path, killed):
+    X = inputs[1].X
+    expected = fit(kind, *inputs)
+    if kind == "stops early":
+        assert len(expected.history_) < 20
+    clf, n_deaths = fit_in_lives(killed, 1, kind, *inputs, checkpoint_dir=tmp_path)
+    assert_same(clf, expected, X)
     assert n_deaths >= 3
     before = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("checkpoint-*"))]
-    again = fit(kind, tiny_encoder, chats, checkpoint_dir=tmp_path)  # which was finished
-    assert_same(again, expected, chats.X)
+    again = fit(kind, *inputs, checkpoint_dir=tmp_path)  # which was finished
+    assert_same(again, expected, X)
     after = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("checkpoint-*"))]
     assert before == after
     assert not [name for name in names(tmp_path) if "unfinished" in name or ".new" in name]
 
 
-@pytest.mark.parametrize(
-    ("kind", "n_files"),
-    [("joint", 5), *(pytest.param(k, 1, marks=pytest.mark.slow) for k in ("pairs", "joint"))],
-)
-def test_killed_between_batches(kind, n_files, tiny_encoder, chats, tmp_path, killed, monkeypatch):
-    expected = fit(kind, tiny_encoder, chats)
+@fits("pairs", "joint")
+def test_killed_between_batches(kind, inputs, tmp_path, killed, monkeypatch):
+    expected = fit(kind, *inputs)
     monkeypatch.setattr(stage_checkpoints, "SECONDS", -1.0)
-    folder = {"checkpoint_dir": tmp_path}
-    clf, n_deaths = fit_in_lives(killed, n_files, kind, tiny_encoder, chats, **folder)
+    clf, n_deaths = fit_in_lives(killed, 3, kind, *inputs, checkpoint_dir=tmp_path)
+    assert_same(clf, expected, inputs[1].X)
+    assert n_deaths >= 5
+
+
+def test_a_fine_tuned_encoder(tiny_encoder, chats, tmp_path, killed, monkeypatch):
+    expected = fit("joint", tiny_encoder, chats)
+    monkeypatch.setattr(stage_checkpoints, "SECONDS", -1.0)
+    args = ("joint", tiny_encoder, chats)
+    clf, n_deaths = fit_in_lives(killed, 5, *args, checkpoint_dir=tmp_path)
     assert_same(clf, expected, chats.X)
-    assert n_deaths * n_files >= 15
+    assert n_deaths >= 2
 
 
-def test_features(features, tmp_path, killed):
-    expected = fit("joint", "precomputed", features)
+def test_on_a_gpu(gpu, features, tmp_path, killed, monkeypatch):
+    monkeypatch.setattr(stage_checkpoints, "SECONDS", -1.0)
     args = ("joint", "precomputed", features)
-    assert_same(fit_in_lives(killed, 2, *args, checkpoint_dir=tmp_path)[0], expected, features.X)
+    expected = fit(*args, device=gpu)
+    clf, n_deaths = fit_in_lives(killed, 3, *args, device=gpu, checkpoint_dir=tmp_path)
+    assert_same(clf, expected, features.X)
+    assert n_deaths >= 5
 
 
 def test_nothing_changes_without_a_kill(features, tmp_path):
@@ -280,6 +312,9 @@ class Counts(Callback):
 def test_what_cannot_be_kept(features, tmp_path):
     with pytest.raises(ValueError, match=r"state of callbacks \(Counts\)"):
         fit("joint", "precomputed", features, checkpoint_dir=tmp_path, callbacks=[Counts()])
+    accelerator = SimpleNamespace(prepare=None, backward=None)
+    with pytest.raises(ValueError, match="accelerator is set"):
+        fit("joint", "precomputed", features, checkpoint_dir=tmp_path, accelerator=accelerator)
     assert names(tmp_path) == []
 
 
@@ -346,7 +381,7 @@ def test_damaged_files_are_named(features, unfinished, tmp_path):
     files = [name for name in names(unfinished) if name.startswith("checkpoint-")]
     assert files
     rng = random.Random(0)
-    for number in range(40):
+    for number in range(20):
         copy = shutil.copytree(unfinished, tmp_path / str(number))
         name = rng.choice(files)
         (copy / name).write_bytes(damage(copy / name, rng))
