@@ -320,7 +320,7 @@ class DialoguePreferenceClassifier(
         OSError
             If the encoder cannot be found.
         """
-        from ._training.fit import fit_students
+        from ._training.fit import fit_students, whole_fit
         from ._training.net import torch_device
         from ._training.stages import check_pairs, warn_of_classes_without_labels
         from ._training.teacher import teacher_status
@@ -343,25 +343,29 @@ class DialoguePreferenceClassifier(
             summary |= turn_summary(dialogues)
 
         choose = self.pooling == "auto" and not self._precomputed
-        fit = partial(
-            fit_students,
-            self,
-            dialogues,
-            slots,
-            poolings=POOLINGS if choose else [self.pooling],
-            seed=seed,
-            device=torch_device(self.device),
-        )
-        fits = fit(targets)
-        left_out = not fits
-        if left_out:
-            warnings.warn(
-                "the LLM's labels say nothing about the human ones: neither they nor a student of "
-                "them are better than chance. y_llm is left out; see teacher_report",
-                UserWarning,
-                stacklevel=2,
+        device = torch_device(self.device)
+        with whole_fit(self, dialogues, slots, targets, seed, device) as (part, seed):
+            fit = partial(
+                fit_students,
+                self,
+                dialogues,
+                slots,
+                poolings=POOLINGS if choose else [self.pooling],
+                seed=seed,
+                device=device,
             )
-            fits = fit(replace(targets, scores=None))
+            fits = fit(targets, part=part)
+            left_out = not fits
+            if left_out:
+                warnings.warn(
+                    "the LLM's labels say nothing about the human ones: neither they nor a "
+                    "student of them are better than chance. y_llm is left out; see "
+                    "teacher_report",
+                    UserWarning,
+                    stacklevel=2,
+                )
+                without_llm = part.within("without-llm")
+                fits = fit(replace(targets, scores=None), part=without_llm)
         best = min(fits, key=lambda fit: fit.trained.unseen_loss)
         trained, bias = best.trained, best.bias
 

@@ -129,6 +129,8 @@ class DialogueBatches(IterableDataset):
     ----------
     passes : int
         How often each row comes in one iteration; 1 unless set.
+    skip : int
+        How many batches the next iteration leaves out, as they were trained on already.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class DialogueBatches(IterableDataset):
         self.encoder = encoder
         self.beside = beside
         self.passes = 1
+        self.skip = 0
         members = np.flatnonzero(segment >= 0)
         self.members = members[np.argsort(segment[members], kind="stable")]
         numbers, self.start, self.size = np.unique(
@@ -181,7 +184,13 @@ class DialogueBatches(IterableDataset):
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
         beside = self.beside.endless() if self.beside is not None else None
-        for rows, segment in chain.from_iterable(self.row_batches() for _ in range(self.passes)):
+        skip, self.skip = self.skip, 0
+        passes = chain.from_iterable(self.row_batches() for _ in range(self.passes))
+        for number, (rows, segment) in enumerate(passes):
+            if number < skip:
+                if beside is not None:
+                    next(beside)
+                continue
             n_llm = 0 if self.human else len(rows)
             pairs = np.stack(dialogue_pairs(segment)) if n_llm else np.empty((2, 0), np.int64)
             # they go on where the last batch left them, whatever the pass of the others

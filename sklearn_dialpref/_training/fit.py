@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,12 +16,52 @@ from sklearn_dialpref._labels.targets import Targets, class_weights
 from sklearn_dialpref._student.frozen import FrozenEncoder
 
 from .batches import Rows
+from .checkpoints import opened_folder
+from .identity import fit_identity
 from .inputs import student_and_rows
 from .net import hold_out, seeded
+from .progress import FitBar, Part, Workload
 from .recipe import Recipe
-from .stages import LabelStats, label_stats, named_loss, plan_stages
+from .stages import LabelStats, Stage, label_stats, named_loss, plan_stages
 from .teacher import TeacherBias, teacher_bias
 from .train import Trained, train_student
+
+
+@contextmanager
+def whole_fit(
+    estimator: Any,
+    dialogues: Dialogues,
+    slots: list[NDArray[Any]],
+    targets: Targets,
+    seed: int,
+    device: str,
+) -> Iterator[tuple[Part, int]]:
+    """The whole of a fit, with its progress bar and checkpoints, and the seed that it takes.
+
+    Without ``random_state``, a fit that goes on has the seed that it began with.
+    """
+    with ExitStack() as stack:
+        checkpoints = None
+        if estimator.checkpoint_dir is not None:
+            _check_resumable(estimator)
+            identity = fit_identity(estimator, dialogues, slots, targets, seed, device)
+            folder = opened_folder(estimator.checkpoint_dir, identity, seed, device)
+            checkpoints, seed = stack.enter_context(folder)
+        bar = stack.enter_context(FitBar(bool(estimator.verbose)))
+        yield Part(bar, checkpoints), seed
+
+
+def _check_resumable(estimator: Any) -> None:
+    if estimator.callbacks:
+        names = ", ".join(type(callback).__name__ for callback in estimator.callbacks)
+        raise ValueError(
+            f"checkpoint_dir cannot keep the state of callbacks ({names}), so that a killed fit "
+            "would not go on as it was; use one of checkpoint_dir and callbacks"
+        )
+    if estimator.accelerator is not None:
+        raise ValueError(
+            "checkpoint_dir is for a fit in one process, but accelerator is set; use one of them"
+        )
 
 
 class Fit(NamedTuple):
@@ -54,12 +96,19 @@ def fit_students(
     poolings: Sequence[str],
     seed: int,
     device: str,
+    part: Part,
 ) -> list[Fit]:
     """A student for each pooling, all from the same seed; none where the teacher is of no use."""
     judged = len(poolings) > 1
+    parts = [part.within(pooling) for pooling in poolings]
+    rows = float(targets.has_human.sum()), float(targets.has_score.sum())
+    costs = [_costs(estimator, dialogues, targets, own, *rows, judged=judged) for own in parts]
+    part.bar.plan(dict(ChainMap(*costs)))
     fits = [
-        _fit_student(estimator, dialogues, slots, targets, pooling, seed, device, judged=judged)
-        for pooling in poolings
+        _fit_student(
+            estimator, dialogues, slots, targets, pooling, seed, device, own, judged=judged
+        )
+        for pooling, own in zip(poolings, parts, strict=True)
     ]
     return [fit for fit in fits if fit is not None]
 
@@ -72,6 +121,7 @@ def _fit_student(
     pooling: str,
     seed: int,
     device: str,
+    part: Part,
     *,
     judged: bool,
 ) -> Fit | None:
@@ -94,7 +144,9 @@ def _fit_student(
             estimator.trainable_layers,
             pooling,
         )
-        student, rows = student_and_rows(dialogues, slots, targets, source, device)
+        with _encoding(frozen, part):
+            student, rows = student_and_rows(dialogues, slots, targets, source, device)
+        part.check_space(student)
         held_out = np.zeros(len(rows.group), dtype=bool)
         if estimator.early_stopping:
             held_out = hold_out(rows, estimator.validation_fraction, seed)
@@ -105,12 +157,7 @@ def _fit_student(
             rows = replace(rows, scores=bias.corrected(rows))
 
         # what the labels at hand allow to learn, and by which rules
-        stages = plan_stages(
-            estimator.schedule,
-            named_loss(estimator.loss),
-            has_human=bool(targets.has_human.any()),
-            has_llm=bool(targets.has_score.any()),
-        )
+        stages = _stages(estimator, targets)
         recipe = Recipe.of(
             estimator,
             seed,
@@ -128,5 +175,59 @@ def _fit_student(
         )
 
         # from the teacher, then from people, as far as held-out labels bear it
-        trained = train_student(student, rows, held_out, stages, recipe, labels, judged=judged)
+        if rows.lengths is not None:  # which tell how long the rows take to train on
+            human, llm = (
+                rows.cost(np.flatnonzero(r)).sum() for r in (rows.has_human, rows.has_score)
+            )
+            costs = _costs(estimator, dialogues, targets, part, human, llm, judged=judged)
+            part.bar.refine(costs)
+        trained = train_student(
+            student, rows, held_out, stages, recipe, labels, part, judged=judged
+        )
     return None if trained is None else Fit(pooling, frozen, rows, labels, bias, trained)
+
+
+def _stages(estimator: Any, targets: Targets) -> list[Stage]:
+    return plan_stages(
+        estimator.schedule,
+        named_loss(estimator.loss),
+        has_human=bool(targets.has_human.any()),
+        has_llm=bool(targets.has_score.any()),
+    )
+
+
+def _costs(
+    estimator: Any,
+    dialogues: Dialogues,
+    targets: Targets,
+    part: Part,
+    human: float,
+    llm: float,
+    *,
+    judged: bool,
+) -> dict[str, float]:
+    """What a student's parts cost, by rows of both kinds in utterances of up to 32 tokens."""
+    workload = Workload.of(
+        estimator, targets, human, llm, precomputed=dialogues.features is not None, judged=judged
+    )
+    costs = workload.costs(_stages(estimator, targets))
+    return {part.within(name).name: cost for name, cost in costs.items()}
+
+
+@contextmanager
+def _encoding(frozen: Any, part: Part) -> Iterator[None]:
+    """Have a frozen encoder move the bar on with each batch that it embeds in the block."""
+    with part.bar.part(part.within("encode").name) as advance:
+
+        def on_batch(n_batches: int) -> None:
+            part.bar.describe("encode")
+            advance(1 / n_batches)
+
+        if frozen is None:
+            yield
+            return
+        frozen.on_batch = on_batch
+        try:
+            yield
+        finally:
+            frozen.on_batch = None  # it stays with the student, who may be pickled

@@ -21,13 +21,13 @@ from skorch.helper import predefined_split
 from skorch.utils import noop
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm.auto import tqdm
 
 from sklearn_dialpref._student.encoders import TextEncoder
 from sklearn_dialpref._student.student import Student
 
 from .batches import DialogueBatches, Rows, segments
 from .calibration import scale_and_shift
+from .progress import Part, ShowsProgress
 from .recipe import (
     CALIBRATION_ROWS,
     JOINT_HUMAN_SHARE,
@@ -40,6 +40,7 @@ from .recipe import (
     rate_share,
     weight_decay,
 )
+from .stage_checkpoints import StageCheckpoints, finish_stage, restore_stage
 from .stages import LabelStats, Stage, StageLoss, among_possible
 
 SEEDING = threading.RLock()  # torch's random state is one for all threads
@@ -96,7 +97,8 @@ class DialogueNet(NeuralNet):
         with Interrupts() as self._interrupts:
             with suppress(StageEnd):
                 self.notify("on_train_begin", X=dataset, y=None)
-                self.fit_loop(dataset)
+                # a checkpoint can have epochs that are done
+                self.fit_loop(dataset, epochs=self.max_epochs - len(self.history))
             with suppress(StageEnd):
                 self.notify("on_train_end", X=dataset, y=None)
         self._interrupts = None
@@ -134,22 +136,6 @@ class DialogueNet(NeuralNet):
             self.history.record_batch(prefix + "_batch_size", sizes[-1])
             self.notify("on_batch_end", batch=batch, training=training, **step)
         self.history.record(prefix + "_batch_count", len(losses))
-
-
-class Progress(Callback):
-    """One tqdm bar over all stages."""
-
-    def __init__(self, bar: Any, stage: str) -> None:
-        self.bar = bar
-        self.stage = stage
-
-    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        self.bar.set_description(f"{self.stage} {len(net.history)}/{net.max_epochs}")
-
-    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
-        if training:
-            self.bar.update(1)
-            self.bar.set_postfix(loss=f"{net.history[-1, 'batches', -1, 'train_loss']:.3f}")
 
 
 @contextmanager
@@ -303,7 +289,7 @@ def plan_training(
 
 
 def train(
-    student: Student, plans: Sequence[Plan], recipe: Recipe, labels: LabelStats, bar: tqdm
+    student: Student, plans: Sequence[Plan], recipe: Recipe, labels: LabelStats, part: Part
 ) -> tuple[DialogueNet, list[dict[str, Any]]]:
     """Train the student through the stages; the caller has seeded torch.
 
@@ -314,8 +300,8 @@ def train(
     plans : sequence of Plan
     recipe : Recipe
     labels : LabelStats
-    bar : tqdm
-        Moves on with each step.
+    part : Part
+        Its stages are parts of it.
 
     Returns
     -------
@@ -326,18 +312,32 @@ def train(
     """
     history: list[dict[str, Any]] = []
     for plan in plans:
-        stage = plan.stage
-        net = _stage_net(student, plan, recipe, labels)
-        net.callbacks = [*net.callbacks, ("progress", Progress(bar, stage.name))]
-        net.run(plan.batches)
-        history.extend(_history_rows(net, stage, len(history)))
-        if stage.pairwise:
-            # human labels in the stage have set the level of their classes already
-            free = labels.unlabelled if stage.human else torch.ones_like(labels.unlabelled)
-            calibrate(net, plan.batches, free)
-        net.check_weights()
-        net.callbacks = [named for named in net.callbacks if named[0] != "progress"]
+        net, stage = _stage_net(student, plan, recipe, labels), part.within(plan.stage.name)
+        with stage.bar.part(stage.name) as advance:
+            if stage.checkpoints is None:
+                _train_stage(net, plan, labels, [ShowsProgress(stage.bar, advance, plan.steps)])
+            elif not restore_stage(stage.checkpoints, stage.name, net, student):
+                progress = ShowsProgress(stage.bar, advance, plan.steps)
+                saving = StageCheckpoints(stage.checkpoints, stage.name, student, plan.batches)
+                _train_stage(net, plan, labels, [progress, saving])
+                finish_stage(stage.checkpoints, stage.name, net, student)
+        history.extend(_history_rows(net, plan.stage, len(history)))
     return net, history
+
+
+def _train_stage(
+    net: DialogueNet, plan: Plan, labels: LabelStats, callbacks: Sequence[Callback]
+) -> None:
+    """Train, with some callbacks that the net does not keep."""
+    kept = net.callbacks
+    net.callbacks = [*kept, *((type(callback).__name__, callback) for callback in callbacks)]
+    net.run(plan.batches)
+    if plan.stage.pairwise:
+        # human labels in the stage have set the level of their classes already
+        free = labels.unlabelled if plan.stage.human else torch.ones_like(labels.unlabelled)
+        calibrate(net, plan.batches, free)
+    net.check_weights()
+    net.callbacks = kept
 
 
 def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelStats) -> DialogueNet:

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from sklearn_dialpref._student.student import Student
 
 from .batches import Rows
 from .calibration import best_temperature, level_shift
 from .net import DialogueNet, plan_training, train
+from .progress import Part
 from .recipe import (
     CAUTIOUS,
     LEAST_TEMPERATURE,
@@ -73,6 +73,7 @@ def train_student(
     stages: Sequence[Stage],
     recipe: Recipe,
     labels: LabelStats,
+    part: Part,
     *,
     judged: bool = False,
 ) -> Trained | None:
@@ -94,6 +95,7 @@ def train_student(
     stages : sequence of Stage
     recipe : Recipe
     labels : LabelStats
+    part : Part
     judged : bool, default=False
         Whether ``unseen_loss`` is wanted even where nothing is to be chosen by it here.
 
@@ -106,30 +108,29 @@ def train_student(
     n_teacher = next((number for number, stage in enumerate(stages) if stage.human), len(stages))
     human = rows.has_human & ~held_out
     history: list[dict[str, Any]] = []
-    with tqdm(unit="step", disable=not recipe.verbose) as bar:
-        if n_teacher:
-            net, history = train(student, plans[:n_teacher], recipe, labels, bar)
-            if n_teacher == len(stages):
-                return Trained(net, history, human_weight=0.0)
-            if teacher_is_useless(rows, human, logits_of(student, rows, human)):
-                return None
+    if n_teacher:
+        net, history = train(student, plans[:n_teacher], recipe, labels, part)
+        if n_teacher == len(stages):
+            return Trained(net, history, human_weight=0.0)
+        if part.within("judged").kept(lambda: _is_useless(student, rows, human)):
+            return None
 
-        last = list(stages[n_teacher:])
-        follows = n_teacher > 0 and last == [HUMAN_STAGE]
-        weight, temperature, unseen, loss = 1.0, 1.0, None, math.inf
-        # the folds start where this student stands now, so they come before its last stages
-        if follows or judged or rows.multilabel:
-            shares = SHARES if follows else (1.0,)
-            logits = _unseen_logits(
-                student, rows, held_out, last, recipe, labels, shares, n_teacher, bar
-            )
-            unseen = logits[0]
-        if judged and not follows:
-            loss = _loss_of_unseen(logits[0], rows.human, labels, recipe)
-        if follows:
-            before = state_of(student)
-            weight, temperature, unseen, loss = _best_share(logits, rows.human, labels, recipe)
-        net, more = train(student, plans[n_teacher:], recipe, labels, bar)
+    last = list(stages[n_teacher:])
+    follows = n_teacher > 0 and last == [HUMAN_STAGE]
+    weight, temperature, unseen, loss = 1.0, 1.0, None, math.inf
+    # the folds start where this student stands now, so they come before its last stages
+    if follows or judged or rows.multilabel:
+        shares = SHARES if follows else (1.0,)
+        logits = _unseen_logits(
+            student, rows, held_out, last, recipe, labels, shares, n_teacher, part
+        )
+        unseen = logits[0]
+    if judged and not follows:
+        loss = _loss_of_unseen(logits[0], rows.human, labels, recipe)
+    if follows:
+        before = state_of(student)
+        weight, temperature, unseen, loss = _best_share(logits, rows.human, labels, recipe)
+    net, more = train(student, plans[n_teacher:], recipe, labels, part)
     if follows:
         # where the teacher is good, few human labels add mostly their own noise; elsewhere they
         # should decide
@@ -140,6 +141,10 @@ def train_student(
             _keep_level(student, rows, rows.has_score & ~held_out, labels.absent)
     history += [{**record, "epoch": len(history) + record["epoch"]} for record in more]
     return Trained(net, history, weight, temperature, unseen, loss)
+
+
+def _is_useless(student: Student, rows: Rows, human: NDArray[np.bool_]) -> Tensor:
+    return torch.tensor(teacher_is_useless(rows, human, logits_of(student, rows, human)))
 
 
 def folds(
@@ -171,7 +176,7 @@ def _unseen_logits(
     labels: LabelStats,
     shares: Sequence[float],
     n_done: int,
-    bar: tqdm,
+    part: Part,
 ) -> Tensor:
     """Logits of human-labelled rows by students that go through the stages without their fold.
 
@@ -187,22 +192,43 @@ def _unseen_logits(
     if n_folds < 2:
         return logits
     quiet = replace(recipe, callbacks=[], early_stopping=False)
-    before = student.state_dict()  # of which each fold trains a copy
+    of_fold = partial(_fold_logits, student, rows, stages, quiet, labels, shares, n_done)
     # of many labels one fold's rows tell enough, in a third of the time
     for number in range(1 if human.sum() > MANY_LABELS else n_folds):
-        other = copy.deepcopy(student)
-        # neither training nor early stopping of these students may see the fold's labels
-        left_out = held_out | (fold == number)
-        possible = [
-            stage for stage in stages if stage.llm is None or (rows.has_score & ~left_out).any()
-        ]
-        plans = plan_training(other, rows, left_out, possible or [HUMAN_STAGE], quiet, n_done)
-        train(other, plans, quiet, labels, bar)
-        after, test = state_of(other), human & (fold == number)
-        for index, share in enumerate(shares):
-            other.load_state_dict(between(before, after, share))
-            logits[index, torch.from_numpy(test)] = logits_of(other, rows, test)
+        in_fold = fold == number
+        fold_part = part.within(f"fold{number}")
+        compute = partial(of_fold, held_out | in_fold, human & in_fold, fold_part)
+        logits[:, torch.from_numpy(human & in_fold)] = fold_part.kept(compute)
     return logits
+
+
+def _fold_logits(
+    student: Student,
+    rows: Rows,
+    stages: Sequence[Stage],
+    recipe: Recipe,
+    labels: LabelStats,
+    shares: Sequence[float],
+    n_done: int,
+    left_out: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+    part: Part,
+) -> Tensor:
+    """Logits of the ``test`` rows by a copy of the student, which trains on the rows left in."""
+    other = copy.deepcopy(student)
+    # neither training nor early stopping of this student may see the fold's labels
+    possible = [
+        stage for stage in stages if stage.llm is None or (rows.has_score & ~left_out).any()
+    ]
+    plans = plan_training(other, rows, left_out, possible or [HUMAN_STAGE], recipe, n_done)
+    train(other, plans, recipe, labels, part)
+    before, after, logits = student.state_dict(), state_of(other), []
+    with part.bar.part(part.name) as advance:
+        for share in shares:
+            other.load_state_dict(between(before, after, share))
+            logits.append(logits_of(other, rows, test))
+            advance(1 / len(shares))
+    return torch.stack(logits)
 
 
 def _best_share(
