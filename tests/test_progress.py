@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import students
 
-from sklearn_dialpref._student.encoders import FrozenEncoder
+from sklearn_dialpref._student import frozen
 from sklearn_dialpref._training import net
 from sklearn_dialpref._training.progress import FitBar
 from sklearn_dialpref._training.stages import SCHEDULES
@@ -106,22 +106,14 @@ def test_a_fit_that_begins_anew_without_the_llm(features, parts, capfd):
 
 
 def test_encoding_moves_the_bar(tiny_encoder, chats, monkeypatch, capfd):
-    """What encodes calls ``on_batch`` with the number of its batches after each of them."""
-    embed = FrozenEncoder.embed
-
-    def in_batches(self, texts):
-        embedded = embed(self, texts)
-        for _ in range(4):
-            self.on_batch(4)
-        return embedded
-
-    monkeypatch.setattr(FrozenEncoder, "embed", in_batches)
+    monkeypatch.setattr("sklearn_dialpref._student.encoders.EMBEDDING_BATCH", 8)
+    monkeypatch.setattr(frozen, "_STORES", type(frozen._STORES)())  # nothing is known yet
     clf = student(tiny_encoder, trainable_layers=0, verbose=1)
     clf.fit(chats.X, chats.y_human, chats.y_llm)
     captured = capfd.readouterr()
     check_bar(captured)
     assert "encode: " in captured.err
-    assert clf._frozen.on_batch is None
+    assert clf._frozen.on_share is None
     told = shares(captured.err[captured.err.index("encode: ") :])
     assert told[0] < 40  # it is most of the fit
 

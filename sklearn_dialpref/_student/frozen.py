@@ -8,7 +8,7 @@ import tempfile
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,14 @@ class FrozenEncoder:
         Workers that encode, where the encoder is a name or a folder, which they can load.
     verbose : bool, default=False
         Whether to show a progress bar over many texts.
+
+    Attributes
+    ----------
+    on_share : callable or None
+        It is told each share of the texts as they are encoded, in place of that bar.
     """
+
+    on_share: Callable[[float], None] | None = None
 
     def __init__(
         self,
@@ -203,18 +210,24 @@ class FrozenEncoder:
         n_batches = -(-len(texts) // (n_jobs * BLOCKS_PER_JOB * EMBEDDING_BATCH))
         size = min(BLOCK, n_batches * EMBEDDING_BATCH) if n_jobs > 1 else BLOCK
         blocks = [texts[start : start + size] for start in range(0, len(texts), size)]
-        hidden = is_small or not self.verbose
+        hidden = is_small or not self.verbose or self.on_share is not None
         with tqdm(total=len(texts), desc="encode", unit="text", disable=hidden) as bar:
+
+            def advance(n_texts: int) -> None:
+                bar.update(n_texts)
+                if self.on_share is not None:
+                    self.on_share(n_texts / len(texts))
+
             if n_jobs == 1:
                 for block in blocks:
-                    yield block, self.text_encoder.embed(block, bar.update)
+                    yield block, self.text_encoder.embed(block, advance)
                 return
             work = partial(_encode, *self.specification)
             parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
             encoded = parallel(delayed(work)(texts=block) for block in blocks)
             for block, embeddings in zip(blocks, encoded, strict=True):
                 yield block, embeddings
-                bar.update(len(block))
+                advance(len(block))
 
     def _store(self, shared: bool = True) -> EmbeddingStore:
         """Where the embeddings are; the process has one for each encoder and place."""

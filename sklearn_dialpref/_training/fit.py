@@ -136,7 +136,6 @@ def _fit_student(
                 estimator.encoder_layers,
                 memory=estimator.memory,
                 n_jobs=estimator.n_jobs,
-                verbose=bool(estimator.verbose),
             )
         source = frozen or (
             estimator.encoder,
@@ -219,15 +218,15 @@ def _encoding(frozen: Any, part: Part) -> Iterator[None]:
     """Have a frozen encoder move the bar on with each batch that it embeds in the block."""
     with part.bar.part(part.within("encode").name) as advance:
 
-        def on_batch(n_batches: int) -> None:
+        def on_share(share: float) -> None:
             part.bar.describe("encode")
-            advance(1 / n_batches)
+            advance(share)
 
         if frozen is None:
             yield
             return
-        frozen.on_batch = on_batch
+        frozen.on_share = on_share
         try:
             yield
         finally:
-            frozen.on_batch = None  # it stays with the student, who may be pickled
+            frozen.on_share = None  # it stays with the student, who may be pickled

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import Dialogues
 from sklearn_dialpref._labels.targets import Targets, canonical_order, class_weights
-from sklearn_dialpref._student.encoders import _fingerprint
+from sklearn_dialpref._student.frozen import fingerprint
 
 from .stages import named_loss
 
@@ -67,7 +67,7 @@ def fit_identity(
         identity["random_state"] = str(seed)
     identity["encoder"] = "precomputed"
     if dialogues.features is None:
-        identity["encoder"] = _fingerprint(estimator.encoder)
+        identity["encoder"] = fingerprint(estimator.encoder)
     identity |= {f"the version of {name}": version(name) for name in PACKAGES}
     identity["the torch device"] = device
     identity["the number of torch's threads"] = str(torch.get_num_threads())
