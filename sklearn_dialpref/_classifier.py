@@ -320,6 +320,7 @@ class DialoguePreferenceClassifier(
         OSError
             If the encoder cannot be found.
         """
+        from ._training.accelerated import start_together
         from ._training.fit import fit_students
         from ._training.net import torch_device
         from ._training.stages import check_pairs, warn_of_classes_without_labels
@@ -338,6 +339,9 @@ class DialoguePreferenceClassifier(
         check_pairs(self.loss, dialogues, targets)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         slots = text_slots(dialogues, self.context_turns)
+        seed, device = start_together(
+            self, seed, torch_device(self.device), dialogues, slots, targets
+        )
         summary = data_summary(targets, dialogues.group)
         if self.context_turns:
             summary |= turn_summary(dialogues)
@@ -350,7 +354,7 @@ class DialoguePreferenceClassifier(
             slots,
             poolings=POOLINGS if choose else [self.pooling],
             seed=seed,
-            device=torch_device(self.device),
+            device=device,
         )
         fits = fit(targets)
         left_out = not fits

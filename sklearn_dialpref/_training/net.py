@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from sklearn_dialpref._student.encoders import TextEncoder
 from sklearn_dialpref._student.student import Student
 
+from .accelerated import SharesEmbedding
 from .batches import DialogueBatches, Rows, segments
 from .calibration import scale_and_shift
 from .recipe import (
@@ -134,6 +135,10 @@ class DialogueNet(NeuralNet):
             self.history.record_batch(prefix + "_batch_size", sizes[-1])
             self.notify("on_batch_end", batch=batch, training=training, **step)
         self.history.record(prefix + "_batch_count", len(losses))
+
+
+class AcceleratedNet(SharesEmbedding, DialogueNet):
+    """A net that is trained by several processes together."""
 
 
 class Progress(Callback):
@@ -341,6 +346,9 @@ def train(
 
 
 def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelStats) -> DialogueNet:
+    net_class: Callable[..., DialogueNet] = DialogueNet
+    if recipe.accelerator is not None:
+        net_class = partial(AcceleratedNet, accelerator=recipe.accelerator)
     peak = plan.learning_rate
     rate = partial(rate_share, total=plan.steps)
     callbacks: list[Any] = [
@@ -352,7 +360,7 @@ def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelStats)
     callbacks.extend((f"user_{number}", clone(c)) for number, c in enumerate(recipe.callbacks))
     # a new head beside a pretrained encoder has farther to go, and takes larger steps
     frozen = student.encoder is None
-    return DialogueNet(
+    return net_class(
         student,
         criterion=StageLoss(plan.stage, recipe, labels),
         optimizer=torch.optim.AdamW,
