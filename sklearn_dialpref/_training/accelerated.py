@@ -134,6 +134,8 @@ class SharesEmbedding(NeuralNet):
         super().__init__(*args, **kwargs)
         self.accelerator = accelerator
 
+    _sums: Tensor | None = None  # all gradients in a row
+
     @property
     def _shares(self) -> bool:
         return self.accelerator.num_processes > 1 and self.module_.encoder is not None
@@ -148,6 +150,12 @@ class SharesEmbedding(NeuralNet):
             for weight, new in zip(weights, _pieces(flat, weights), strict=True):
                 weight.copy_(new)
         return self
+
+    def run(self, dataset: Any) -> None:
+        try:
+            super().run(dataset)
+        finally:
+            self._sums = None
 
     def infer(self, x: Any, **fit_params: Any) -> Tensor:
         if self.module_.encoder is not None:
@@ -179,40 +187,46 @@ class SharesEmbedding(NeuralNet):
                 weight.grad /= n_processes
         gradients = [weight.grad for _, weight in trained]
         # small messages take as long as large ones, so that all go together
-        flat = _flat([*gradients, loss / n_processes])
-        torch.distributed.all_reduce(flat)
-        for (_, weight), total in zip(trained, _pieces(flat, gradients), strict=True):
+        self._sums = _flat([*gradients, loss / n_processes], self._sums)
+        torch.distributed.all_reduce(self._sums)
+        for (_, weight), total in zip(trained, _pieces(self._sums, gradients), strict=True):
             weight.grad = total
-        return flat[-1]
+        return self._sums[-1].clone()
 
     def _spread(self, embed: Embed, chunks: Sequence[Chunk]) -> list[Tensor]:
         """The embeddings of all chunks; those of this process's own are part of the graph."""
         rank, n_processes = self.accelerator.process_index, self.accelerator.num_processes
-        encoder = self.module_.encoder
-        if encoder.device.type != "cpu" and len(chunks) == 1:  # a GPU takes a batch as one
-            chunks = split_chunk(chunks[0], n_processes)
+        if len(chunks) == 1 and self.module_.encoder.device.type != "cpu":
+            chunks = split_chunk(chunks[0], n_processes)  # a GPU takes a batch as one
         owner = share_out([chunk["input_ids"].numel() for chunk in chunks], n_processes)
-        rows = np.array([n_texts(chunk) for chunk in chunks])
         own = {}
         for place in np.flatnonzero(owner == rank).tolist():
             # the gradients of chunks are summed in float32, also where all are embedded here
             torch.clear_autocast_cache()
             own[place] = embed(place, chunks[place])
-        n_rows = np.bincount(owner, rows, minlength=n_processes).astype(int)
-        padded = torch.zeros(int(n_rows.max()), encoder.n_outputs, device=encoder.device)
-        if own:
-            padded[: n_rows[rank]] = torch.cat(list(own.values())).detach()
-        parts = self.accelerator.gather(padded).split(len(padded))
-        embedded: dict[int, Tensor] = {}
-        for process, part in enumerate(parts):
-            places = np.flatnonzero(owner == process).tolist()
-            of_chunks = part[: n_rows[process]].split(rows[places].tolist())
-            embedded.update(zip(places, of_chunks, strict=True))
-        embedded.update(own)
+        rows = np.array([n_texts(chunk) for chunk in chunks])
+        embedded = {**self._gathered(own, owner, rows), **own}
         if not own:
             # embedded for nothing: all processes need gradients of the same weights to add up
             embedded[0] = embedded[0] + 0.0 * embed(0, chunks[0]).sum()
         return [embedded[place] for place in range(len(chunks))]
+
+    def _gathered(
+        self, own: dict[int, Tensor], owner: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> dict[int, Tensor]:
+        """The embeddings of all chunks as plain numbers, from who has embedded them."""
+        n_rows = np.bincount(owner, rows, minlength=self.accelerator.num_processes).astype(int)
+        encoder = self.module_.encoder
+        padded = torch.zeros(int(n_rows.max()), encoder.n_outputs, device=encoder.device)
+        if own:
+            embedded = torch.cat(list(own.values())).detach()
+            padded[: len(embedded)] = embedded
+        gathered: dict[int, Tensor] = {}
+        for process, part in enumerate(self.accelerator.gather(padded).split(len(padded))):
+            places = np.flatnonzero(owner == process).tolist()
+            of_chunks = part[: n_rows[process]].split(rows[places].tolist())
+            gathered.update(zip(places, of_chunks, strict=True))
+        return gathered
 
 
 def share_out(costs: Sequence[int], n_processes: int) -> NDArray[np.int64]:
@@ -231,16 +245,21 @@ def n_texts(chunk: Chunk) -> int:
 
 
 def split_chunk(chunk: Chunk, n_parts: int) -> list[Chunk]:
-    """A chunk of padded texts as up to ``n_parts`` of like size."""
+    """A chunk of padded texts as up to ``n_parts`` of like size, padded no longer than needed."""
     if "offsets" in chunk:
         return [chunk]
-    n_parts = min(n_parts, n_texts(chunk))
-    parts = {name: tokens.tensor_split(n_parts) for name, tokens in chunk.items()}
-    return [{name: of[number] for name, of in parts.items()} for number in range(n_parts)]
+    cut = {name: of.tensor_split(min(n_parts, n_texts(chunk))) for name, of in chunk.items()}
+    parts = [dict(zip(cut, tensors, strict=True)) for tensors in zip(*cut.values(), strict=True)]
+    used = [part["attention_mask"].any(dim=0) for part in parts]
+    return [
+        {name: of[:, columns] if of.ndim == 2 else of for name, of in part.items()}
+        for part, columns in zip(parts, used, strict=True)
+    ]
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+def _flat(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+    """The tensors in a row, in the memory of ``out``: new memory takes longer than the copy."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors], out=out)
 
 
 def _pieces(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
