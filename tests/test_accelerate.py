@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from sklearn_dialpref import DialoguePreferenceClassifier
-from sklearn_dialpref._training.accelerated import share_out, split_chunk
+from sklearn_dialpref._training.accelerated import on_main_process, share_out, split_chunk
 from sklearn_dialpref.datasets import make_dialogues
 
 TOLERANCE = 1e-5
@@ -205,6 +208,18 @@ def test_an_accelerator_of_one_process_changes_nothing_frozen(one):
     np.testing.assert_array_equal(again.predict_proba(X), plain)
 
 
+def test_an_accelerator_of_one_process_trains_a_static_model(one, tiny_encoder):
+    tokenizer = SentenceTransformer(tiny_encoder, device="cpu").tokenizer
+    weights = np.random.default_rng(0).normal(size=(len(tokenizer), 8))
+    static = StaticEmbedding(tokenizer.backend_tokenizer, embedding_weights=weights)
+    encoder = SentenceTransformer(modules=[static], device="cpu")
+    made = data()
+    plain, accelerated = (
+        fit(encoder, of, max_epochs=1).predict_proba(made.X) for of in (None, one)
+    )
+    np.testing.assert_array_equal(accelerated, plain)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -232,6 +247,20 @@ def test_a_launch_that_the_accelerator_does_not_know(one, monkeypatch):
     clf = DialoguePreferenceClassifier("precomputed", accelerator=one)
     with pytest.raises(ValueError, match=r"one of 2 processes.*Accelerator\(cpu=True\)"):
         clf.fit([[0.0], [1.0]], ["a", "b"])
+
+
+def test_a_write_by_one_process_alone(monkeypatch):
+    def broken(objects):
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broken)
+    first = SimpleNamespace(num_processes=2, is_main_process=True)
+    written = []
+    with pytest.raises(RuntimeError, match=r"save and export_onnx in every process"):
+        on_main_process(first, partial(written.append, 1))
+    assert written == [1]
+    with pytest.raises(ZeroDivisionError):
+        on_main_process(first, lambda: 1 / 0)
 
 
 def test_dropout_does_not_depend_on_who_embeds(tiny_encoder):

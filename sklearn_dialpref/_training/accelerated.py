@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import joblib
@@ -100,7 +101,7 @@ def _plain_parameters(estimator: Any) -> dict[str, str]:
         name: repr(value)
         for name, value in estimator.get_params(deep=False).items()
         if name not in OWN_AFFAIR
-        and isinstance(value, str | int | float | list | tuple | dict | None)
+        and isinstance(value, str | Path | int | float | list | tuple | dict | None)
         and name != "callbacks"
     }
 
@@ -130,11 +131,11 @@ class SharesEmbedding(NeuralNet):
     accelerator : accelerate.Accelerator
     """
 
+    _sums: Tensor | None = None  # all gradients in a row
+
     def __init__(self, *args: Any, accelerator: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.accelerator = accelerator
-
-    _sums: Tensor | None = None  # all gradients in a row
 
     @property
     def _shares(self) -> bool:
@@ -151,11 +152,9 @@ class SharesEmbedding(NeuralNet):
                 weight.copy_(new)
         return self
 
-    def run(self, dataset: Any) -> None:
-        try:
-            super().run(dataset)
-        finally:
-            self._sums = None
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        super().on_train_end(net, X=X, y=y, **kwargs)
+        self._sums = None
 
     def infer(self, x: Any, **fit_params: Any) -> Tensor:
         if self.module_.encoder is not None:
@@ -190,7 +189,7 @@ class SharesEmbedding(NeuralNet):
         self._sums = _flat([*gradients, loss / n_processes], self._sums)
         torch.distributed.all_reduce(self._sums)
         for (_, weight), total in zip(trained, _pieces(self._sums, gradients), strict=True):
-            weight.grad = total
+            weight.grad = total.to(weight.dtype)
         return self._sums[-1].clone()
 
     def _spread(self, embed: Embed, chunks: Sequence[Chunk]) -> list[Tensor]:
@@ -282,7 +281,13 @@ def on_main_process(accelerator: Any, write: Callable[[], Result]) -> Result:
             outcome[0] = write()
         except Exception as error:
             outcome[1] = error
-    torch.distributed.broadcast_object_list(outcome)
+    try:
+        torch.distributed.broadcast_object_list(outcome)
+    except RuntimeError as error:
+        raise outcome[1] or RuntimeError(
+            "another process has ended without taking part; call save and export_onnx in every "
+            "process, not only where accelerator.is_main_process"
+        ) from error
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
