@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 
 from ._compat import HasMethods, Interval, StrOptions
@@ -337,11 +336,8 @@ class DialoguePreferenceClassifier(
         targets = check_targets(y_human, y_llm, len(dialogues), names)
         targets, classes_by_speaker = mask_impossible_labels(targets, self.classes, dialogues)
         check_pairs(self.loss, dialogues, targets)
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
         slots = text_slots(dialogues, self.context_turns)
-        seed, device = start_together(
-            self, seed, torch_device(self.device), dialogues, slots, targets
-        )
+        seed, device = start_together(self, dialogues, slots, targets)
         summary = data_summary(targets, dialogues.group)
         if self.context_turns:
             summary |= turn_summary(dialogues)
@@ -354,7 +350,7 @@ class DialoguePreferenceClassifier(
             slots,
             poolings=POOLINGS if choose else [self.pooling],
             seed=seed,
-            device=device,
+            device=torch_device(device),
         )
         fits = fit(targets)
         left_out = not fits

@@ -90,8 +90,17 @@ class SavedAsFolder(BaseEstimator):
         from sklearn_dialpref._training.accelerated import on_main_process
 
         check_is_fitted(self, "net_")
-        write = partial(_write, self, path, _state(self), metrics or {})
+        write = partial(self._write, path, _state(self), metrics or {})
         on_main_process(self.accelerator, write)
+
+    def _write(
+        self, path: str | os.PathLike[str], state: dict[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        with new_folder(path, KIND) as folder:
+            (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            _write_student(self, self._text_encoder, folder)
+            card = model_card(self.fitted_labels_, state, metrics)
+            (folder / CARD).write_text(card, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | None = None) -> Self:
@@ -351,19 +360,6 @@ def _head_weights(estimator: Any) -> dict[str, Any]:
         for name, tensor in estimator.net_.module_.state_dict().items()
         if not name.startswith("encoder.")
     }
-
-
-def _write(
-    estimator: Any,
-    path: str | os.PathLike[str],
-    state: dict[str, Any],
-    metrics: Mapping[str, float],
-) -> None:
-    with new_folder(path, KIND) as folder:
-        (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-        _write_student(estimator, estimator._text_encoder, folder)
-        card = model_card(estimator.fitted_labels_, state, metrics)
-        (folder / CARD).write_text(card, encoding="utf-8")
 
 
 def _write_student(estimator: Any, text_encoder: Any, folder: Path) -> None:

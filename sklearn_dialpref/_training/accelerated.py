@@ -18,6 +18,7 @@ import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import check_random_state
 from skorch import NeuralNet
 from torch import Tensor
 
@@ -35,21 +36,17 @@ Result = TypeVar("Result")
 
 
 def start_together(
-    estimator: Any,
-    seed: int,
-    device: str,
-    dialogues: Dialogues,
-    slots: Sequence[NDArray[Any]],
-    targets: Targets,
+    estimator: Any, dialogues: Dialogues, slots: Sequence[NDArray[Any]], targets: Targets
 ) -> tuple[int, str]:
-    """The seed that all processes share, and this one's device.
+    """A seed that all processes of the estimator's accelerator share, and this one's device.
 
-    Without an accelerator these are ``seed`` and ``device``. Raises a ValueError, in all
-    processes, where they were not given the same parameters, X and labels.
+    Without an accelerator these are its own. Raises a ValueError, in all processes, where they
+    were not given the same parameters, X and labels.
     """
+    seed = check_random_state(estimator.random_state).randint(2**31 - 1)
     accelerator = estimator.accelerator
     if accelerator is None:
-        return seed, device
+        return seed, estimator.device
     _check_kind(accelerator)
     own = torch.device(accelerator.device)
     device = "cpu" if own.type == "cpu" else str(own)
