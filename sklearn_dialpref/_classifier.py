@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 
 from ._compat import HasMethods, Interval, StrOptions
@@ -320,8 +319,8 @@ class DialoguePreferenceClassifier(
         OSError
             If the encoder cannot be found.
         """
+        from ._training.accelerated import start_together
         from ._training.fit import fit_students, whole_fit
-        from ._training.net import torch_device
         from ._training.stages import check_pairs, warn_of_classes_without_labels
         from ._training.teacher import teacher_status
         from ._training.thresholds import f1_thresholds
@@ -336,14 +335,13 @@ class DialoguePreferenceClassifier(
         targets = check_targets(y_human, y_llm, len(dialogues), names)
         targets, classes_by_speaker = mask_impossible_labels(targets, self.classes, dialogues)
         check_pairs(self.loss, dialogues, targets)
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
         slots = text_slots(dialogues, self.context_turns)
+        seed, device = start_together(self, dialogues, slots, targets)
         summary = data_summary(targets, dialogues.group)
         if self.context_turns:
             summary |= turn_summary(dialogues)
 
         choose = self.pooling == "auto" and not self._precomputed
-        device = torch_device(self.device)
         with whole_fit(self, dialogues, slots, targets, seed, device) as (part, seed):
             fit = partial(
                 fit_students,

@@ -9,7 +9,7 @@ from skorch.callbacks import Callback
 from students import student
 
 from sklearn_dialpref._training.calibration import level_shift
-from sklearn_dialpref._training.net import seeded
+from sklearn_dialpref._training.device import seeded
 from sklearn_dialpref.datasets import make_dialogues
 from sklearn_dialpref.losses import forward_corrected, noise_reduced, soft_cross_entropy
 

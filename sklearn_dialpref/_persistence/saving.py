@@ -37,6 +37,8 @@ PACKAGES = ("sklearn-dialpref", "scikit-learn", "torch", "sentence-transformers"
 class SavedAsFolder(BaseEstimator):
     """Mixin that gives a classifier ``save``, ``load`` and pickling."""
 
+    accelerator: Any
+
     def save(
         self, path: str | os.PathLike[str], *, metrics: Mapping[str, float] | None = None
     ) -> None:
@@ -44,7 +46,8 @@ class SavedAsFolder(BaseEstimator):
 
         The folder holds the weights and the encoder as safetensors, the tokenizer, everything
         else as JSON, and a model card. It needs nothing outside it. It appears whole or not at
-        all, and replaces a classifier that was saved at ``path`` before.
+        all, and replaces a classifier that was saved at ``path`` before. With an ``accelerator``
+        every process has to call it: the first one writes, the others wait until it is done.
 
         Parameters
         ----------
@@ -84,12 +87,19 @@ class SavedAsFolder(BaseEstimator):
         >>> bool((again.predict_proba(X) == clf.predict_proba(X)).all())
         True
         """
+        from sklearn_dialpref._training.accelerated import on_main_process
+
         check_is_fitted(self, "net_")
-        state = _state(self)
+        write = partial(self._write, path, _state(self), metrics or {})
+        on_main_process(self.accelerator, write)
+
+    def _write(
+        self, path: str | os.PathLike[str], state: dict[str, Any], metrics: Mapping[str, float]
+    ) -> None:
         with new_folder(path, KIND) as folder:
             (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
             _write_student(self, self._text_encoder, folder)
-            card = model_card(self.fitted_labels_, state, metrics or {})
+            card = model_card(self.fitted_labels_, state, metrics)
             (folder / CARD).write_text(card, encoding="utf-8")
 
     @classmethod
@@ -158,7 +168,7 @@ class SavedAsFolder(BaseEstimator):
         """The student as its weights, so that it does not depend on a device or on skorch."""
         from safetensors.torch import save
 
-        state = super().__getstate__()
+        state = {**super().__getstate__(), "accelerator": None}  # it is of these processes
         if hasattr(self.encoder, "state_dict"):
             from sklearn_dialpref._student.encoders import to_cpu
 
@@ -414,7 +424,7 @@ def _check_device(device: str) -> None:
     """Let torch raise its error for a device that there cannot be."""
     import torch
 
-    from sklearn_dialpref._training.net import torch_device
+    from sklearn_dialpref._training.device import torch_device
 
     torch.device(torch_device(device))
 
@@ -423,7 +433,7 @@ def _available_device(device: str, stacklevel: int = 3) -> str:
     """The device, or the processor where there is no such device."""
     import torch
 
-    from sklearn_dialpref._training.net import torch_device
+    from sklearn_dialpref._training.device import torch_device
 
     device = torch_device(device)
     wanted = torch.device(device)

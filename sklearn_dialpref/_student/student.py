@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,38 @@ def mean_and_variance(inputs: Tensor | EmbeddedRows) -> tuple[Tensor, Tensor]:
         mean = mean + step * share
         n += len(values)
     return mean, squares / n
+
+
+Chunk = dict[str, Tensor]  # the tokens of some texts
+Embed = Callable[[int, Chunk], Tensor]  # of a chunk's place and the chunk
+Spread = Callable[[Embed, Sequence[Chunk]], list[Tensor]]
+
+
+def in_turn(embed: Embed, chunks: Sequence[Chunk]) -> list[Tensor]:
+    """The embeddings of chunks, one after the other."""
+    return [embed(place, chunk) for place, chunk in enumerate(chunks)]
+
+
+def _embed(encoder: TextEncoder, seed: int | None, place: int, chunk: Chunk) -> Tensor:
+    if seed is None:
+        return encoder(chunk)
+    with _drawing_from(seed + place, encoder.device):
+        return encoder(chunk)
+
+
+@contextmanager
+def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers of the device from a seed; after the block they go on as before it."""
+    generator = torch.default_generator
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generator = torch.cuda.default_generators[index]
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
 
 
 class Dropout(nn.Dropout):
@@ -233,6 +267,7 @@ class Student(nn.Module):
         features: Tensor | None = None,
         tokens: list[dict[str, Tensor]] | None = None,
         index: Tensor | None = None,
+        spread: Spread | None = None,
     ) -> Tensor:
         """Logits, from features or from chunks of distinct texts and the rows' places in them.
 
@@ -243,6 +278,8 @@ class Student(nn.Module):
             Token tensors of the batch's distinct texts, in chunks of like length.
         index : Tensor of shape (n_rows, n_slots), default=None
             Place of each row's text (and context) among the distinct texts; -1 for no context.
+        spread : callable, default=None
+            Has the chunks embedded, each by one of several processes; None embeds them here.
 
         Returns
         -------
@@ -253,9 +290,19 @@ class Student(nn.Module):
             device = self.mean.device
             fast = self.training and fast_bfloat16(device)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
-                embedded = torch.cat([self.encoder(chunk) for chunk in tokens])
+                embedded = torch.cat((spread or in_turn)(self._embedder(), tokens))
             features = side_by_side(embedded, index, self.encoder.n_context)
         return self.head(self.standardised(features))
+
+    def _embedder(self) -> Embed:
+        """What embeds a chunk; in training its dropout depends on the chunk's place alone.
+
+        So it is the same in whatever order, and by whatever process, the chunks are embedded.
+        """
+        assert self.encoder is not None
+        if not self.training:
+            return partial(_embed, self.encoder, None)
+        return partial(_embed, self.encoder, int(torch.randint(2**62, ())))
 
     def rescale(self, scale: float, shift: Tensor) -> None:
         """Scale all logits, then add a constant to each class's."""

@@ -17,9 +17,10 @@ from sklearn_dialpref._student.frozen import FrozenEncoder
 
 from .batches import Rows
 from .checkpoints import opened_folder
+from .device import seeded
 from .identity import fit_identity
 from .inputs import student_and_rows
-from .net import hold_out, seeded
+from .net import hold_out
 from .progress import FitBar, Part, Workload
 from .recipe import Recipe
 from .stages import LabelStats, Stage, label_stats, named_loss, plan_stages
@@ -43,25 +44,13 @@ def whole_fit(
     with ExitStack() as stack:
         checkpoints = None
         if estimator.checkpoint_dir is not None:
-            _check_resumable(estimator)
             identity = fit_identity(estimator, dialogues, slots, targets, seed, device)
             folder = opened_folder(estimator.checkpoint_dir, identity, seed, device)
             checkpoints, seed = stack.enter_context(folder)
-        bar = stack.enter_context(FitBar(bool(estimator.verbose)))
+        accelerator = estimator.accelerator
+        is_main = accelerator is None or accelerator.is_main_process
+        bar = stack.enter_context(FitBar(bool(estimator.verbose) and is_main))
         yield Part(bar, checkpoints), seed
-
-
-def _check_resumable(estimator: Any) -> None:
-    if estimator.callbacks:
-        names = ", ".join(type(callback).__name__ for callback in estimator.callbacks)
-        raise ValueError(
-            f"checkpoint_dir cannot keep the state of callbacks ({names}), so that a killed fit "
-            "would not go on as it was; use one of checkpoint_dir and callbacks"
-        )
-    if estimator.accelerator is not None:
-        raise ValueError(
-            "checkpoint_dir is for a fit in one process, but accelerator is set; use one of them"
-        )
 
 
 class Fit(NamedTuple):

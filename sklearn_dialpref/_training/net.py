@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from sklearn_dialpref._student.encoders import TextEncoder
 from sklearn_dialpref._student.student import Student
 
+from .accelerated import SharesEmbedding
 from .batches import DialogueBatches, Rows, segments
 from .calibration import scale_and_shift
 from .progress import Part, ShowsProgress
@@ -42,9 +43,6 @@ from .recipe import (
 )
 from .stage_checkpoints import StageCheckpoints, finish_stage, restore_stage
 from .stages import LabelStats, Stage, StageLoss, among_possible
-
-SEEDING = threading.RLock()  # torch's random state is one for all threads
-
 
 # -- training -------------------------------------------------------------------------------
 
@@ -138,25 +136,8 @@ class DialogueNet(NeuralNet):
         self.history.record(prefix + "_batch_count", len(losses))
 
 
-@contextmanager
-def seeded(seed: int, device: str) -> Iterator[None]:
-    """Torch's random state set for the block, and put back after it; one thread at a time."""
-    devices = range(torch.cuda.device_count()) if device.startswith("cuda") else []
-    with SEEDING, torch.random.fork_rng(devices=devices):
-        if device == "cpu":
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds all GPUs as well
-        else:
-            torch.manual_seed(seed)
-        yield
-
-
-def torch_device(device: str) -> str:
-    """The device that ``"auto"`` stands for."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+class AcceleratedNet(SharesEmbedding, DialogueNet):
+    """A net that is trained by several processes together."""
 
 
 def hold_out(rows: Rows, fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -341,6 +322,9 @@ def _train_stage(
 
 
 def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelStats) -> DialogueNet:
+    net_class: Callable[..., DialogueNet] = DialogueNet
+    if recipe.accelerator is not None:
+        net_class = partial(AcceleratedNet, accelerator=recipe.accelerator)
     peak = plan.learning_rate
     rate = partial(rate_share, total=plan.steps)
     callbacks: list[Any] = [
@@ -352,7 +336,7 @@ def _stage_net(student: Student, plan: Plan, recipe: Recipe, labels: LabelStats)
     callbacks.extend((f"user_{number}", clone(c)) for number, c in enumerate(recipe.callbacks))
     # a new head beside a pretrained encoder has farther to go, and takes larger steps
     frozen = student.encoder is None
-    return DialogueNet(
+    return net_class(
         student,
         criterion=StageLoss(plan.stage, recipe, labels),
         optimizer=torch.optim.AdamW,

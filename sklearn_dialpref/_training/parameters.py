@@ -32,6 +32,8 @@ def check_parameters(estimator: Any, constraints: Mapping[str, Any]) -> None:
         )
     if isinstance(estimator.class_weight, dict):
         _check_class_weight(estimator.class_weight)
+    if estimator.checkpoint_dir is not None:
+        _check_resumable(estimator)
 
 
 def _check_class_weight(class_weight: Mapping[Any, Any]) -> None:
@@ -47,3 +49,16 @@ def _check_class_weight(class_weight: Mapping[Any, Any]) -> None:
                 f"or from {LEAST_CLASS_WEIGHT:g} to {LARGEST_CLASS_WEIGHT:g}; only their ratios "
                 "count, so scale them"
             )
+
+
+def _check_resumable(estimator: Any) -> None:
+    if estimator.callbacks:
+        names = ", ".join(type(callback).__name__ for callback in estimator.callbacks)
+        raise ValueError(
+            f"checkpoint_dir cannot keep the state of callbacks ({names}), so that a killed fit "
+            "would not go on as it was; use one of checkpoint_dir and callbacks"
+        )
+    if estimator.accelerator is not None:
+        raise ValueError(
+            "checkpoint_dir is for a fit in one process, but accelerator is set; use one of them"
+        )

@@ -93,6 +93,7 @@ class Recipe:
     device: str
     seed: int
     verbose: int
+    accelerator: Any = None
 
     @classmethod
     def of(
@@ -128,6 +129,7 @@ class Recipe:
             device=device,
             seed=seed,
             verbose=int(estimator.verbose),
+            accelerator=estimator.accelerator,
         )
 
 

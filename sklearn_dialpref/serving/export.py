@@ -31,6 +31,7 @@ from sklearn_dialpref._labels.fitted import FittedLabels
 from sklearn_dialpref._persistence.folder import new_folder
 from sklearn_dialpref._student.encoders import TextEncoder
 from sklearn_dialpref._student.student import Student, side_by_side
+from sklearn_dialpref._training.accelerated import on_main_process
 
 from .int8 import Inputs, quantise
 from .onnx import KIND, MODEL, SERVED, TOKENIZER, OnnxDialogueClassifier
@@ -122,7 +123,7 @@ def export_onnx(
 
     Encoder, pooling and head are one graph, of any number and length of texts. The exported
     model is run on ``X_check`` beside the classifier, and nothing is written if it differs by
-    more than it may.
+    more than it may. With an ``accelerator``, every process calls it and the first one writes.
 
     Parameters
     ----------
@@ -203,22 +204,26 @@ def export_onnx(
         "fixed_scales": precision == "int8",
         "versions": {package: version(package) for package in PACKAGES},
     }
-    with new_folder(path, KIND) as folder:
-        (folder / SERVED).write_text(json.dumps(state, indent=1), encoding="utf-8")
-        tokenizer.save(str(folder / TOKENIZER))
-        graph = ServingGraph(encoder, module).eval()
-        with _quiet():
-            _write_graph(graph, clf.fitted_labels_.n_texts, folder / MODEL)
-            if precision == "int8":
-                quantise(folder / MODEL, folder / MODEL, _samples(clf, X_check, tokenizer, state))
-        exported = OnnxDialogueClassifier._from_files(folder, threads=None)
-        n_bytes = (folder / MODEL).stat().st_size
-        report = _compared(clf, exported, X_check, y_check, precision, n_bytes)
-        _refuse_if_different(report, max_loss)
-        (folder / "README.md").write_text(
-            _card(clf.fitted_labels_, state, report), encoding="utf-8"
-        )
-    return report
+
+    def write() -> OnnxReport:
+        with new_folder(path, KIND) as folder:
+            (folder / SERVED).write_text(json.dumps(state, indent=1), encoding="utf-8")
+            tokenizer.save(str(folder / TOKENIZER))
+            graph = ServingGraph(encoder, module).eval()
+            with _quiet():
+                _write_graph(graph, clf.fitted_labels_.n_texts, folder / MODEL)
+                if precision == "int8":
+                    samples = _samples(clf, X_check, tokenizer, state)
+                    quantise(folder / MODEL, folder / MODEL, samples)
+            exported = OnnxDialogueClassifier._from_files(folder, threads=None)
+            n_bytes = (folder / MODEL).stat().st_size
+            report = _compared(clf, exported, X_check, y_check, precision, n_bytes)
+            _refuse_if_different(report, max_loss)
+            card = _card(clf.fitted_labels_, state, report)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        return report
+
+    return on_main_process(clf.accelerator, write)
 
 
 def _require(package: str) -> None:
