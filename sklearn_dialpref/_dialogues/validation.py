@@ -26,6 +26,13 @@ WANTS_FEATURES = (
     "encoder='precomputed' wants features: pass a 2-D numeric array or a DataFrame of numeric "
     "columns (and 'dialogue_id'), or choose another encoder"
 )
+# by package: how its table is brought into memory, and what predicts it where it is
+LAZY_TABLES = {
+    "dask": ("compute()", "predict_dask"),
+    "polars": ("collect()", "predict_polars"),
+    "pyspark": ("toPandas()", "predict_spark"),
+    "ray": ("to_pandas()", "predict_ray"),
+}
 NO_ROWS = "Found array with 0 sample(s) while a minimum of 1 is required in X."
 
 
@@ -121,8 +128,7 @@ def check_dialogues(
     array([0, 1, 0])
     """
     native = nw.from_native(X, pass_through=True, allow_series=True)
-    if isinstance(native, nw.LazyFrame):
-        raise ValueError("X is a lazy frame; collect() it first")
+    _refuse_lazy_table(X, native)
     columns: dict[str, NDArray[Any]] = {}
     features: Any = None
     if isinstance(native, nw.DataFrame):
@@ -166,6 +172,19 @@ def check_dialogues(
     if n_rows == 0:
         raise ValueError(NO_ROWS)
     return _dialogues(columns, features, n_rows)
+
+
+def _refuse_lazy_table(X: Any, native: Any) -> None:
+    """Refuse a table whose rows are not in memory, with the ways to use it."""
+    package = type(X).__module__.partition(".")[0]
+    if not isinstance(native, nw.LazyFrame) and package != "ray":  # which narwhals does not know
+        return
+    into_memory, function = LAZY_TABLES.get(package, ("collect()", None))
+    where = f"; to predict it where it is, see sklearn_dialpref.distributed.{function}"
+    raise ValueError(
+        f"X is a {type(X).__name__} of {package}, a lazy table: {into_memory} it first"
+        f"{where if function else ''}"
+    )
 
 
 def check_whole_dialogues(X: Any, precomputed: bool | None = None) -> Dialogues:
