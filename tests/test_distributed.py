@@ -25,7 +25,8 @@ from sklearn_dialpref.distributed import (
     predict_ray,
     predict_spark,
 )
-from sklearn_dialpref.distributed.blocks import whole_dialogues
+from sklearn_dialpref.distributed.blocks import ROW, whole_dialogues
+from sklearn_dialpref.distributed.on_ray import PredictInRowOrder
 
 
 @pytest.fixture(autouse=True)
@@ -287,7 +288,50 @@ def test_an_exported_model_needs_no_torch(exported, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
 
 
+# -- engines that need no other process; the others are in test_engines --------------------------
+
+
+def test_dask_in_this_process(exported, X):
+    dask, dd = pytest.importorskip("dask"), pytest.importorskip("dask.dataframe")
+    ddf = dd.from_pandas(X.reset_index(drop=True), npartitions=4)
+    result = predict_dask(ddf, exported)
+    with dask.config.set(scheduler="synchronous"):
+        computed = result.compute().sort_index()
+    assert (computed.dtypes == result.dtypes).all()
+    expected = OnnxDialogueClassifier.load(exported).predict(X)
+    np.testing.assert_array_equal(computed["label"], expected)
+    with pytest.raises(ValueError, match=r"\['label'\] already"):
+        predict_dask(result, exported)
+    with pytest.raises(ValueError, match=r"X is a DataFrame of dask.*compute\(\).*predict_dask"):
+        OnnxDialogueClassifier.load(exported).predict(ddf)
+
+
+def test_polars_in_parts(exported, X, monkeypatch):
+    pytest.importorskip("polars", minversion="1.34")
+    monkeypatch.setattr("sklearn_dialpref.distributed.on_polars.BATCH_ROWS", 5)
+    rows = pl.from_pandas(X.sort_values("embedding"))
+    parts = list(predict_polars(rows.lazy(), exported))
+    result = pl.concat(parts)
+    assert len(parts) > 3 and result.drop("label").equals(rows)
+    expected = OnnxDialogueClassifier.load(exported).predict(rows)
+    assert result["label"].to_list() == expected.tolist()
+    (none,) = predict_polars(rows.lazy().filter(pl.col("turn") < 0), exported)
+    assert none.schema == result.schema and not len(none)
+
+
 # -- dialogues that stay whole ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["pandas", "polars", "Table"])
+def test_a_block_that_was_shuffled(exported, X, form):
+    X = X.drop(columns="turn").reset_index(drop=True)
+    mixed = X.assign(**{ROW: range(len(X))}).sample(frac=1, random_state=1)
+    result = PredictInRowOrder(exported, "proba")(FORMS[form](mixed))
+    frame = result if form == "pandas" else as_frame(result)
+    assert frame["embedding"].tolist() == X["embedding"].tolist()
+    expected = OnnxDialogueClassifier.load(exported).predict_proba(X)
+    np.testing.assert_allclose(frame.iloc[:, -3:], expected, atol=1e-6)
+    assert not np.allclose(DialoguePredictor(exported, "proba")(mixed).iloc[:, -3:], expected)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])

@@ -80,6 +80,13 @@ def X():
     return shuffled_table(2000)
 
 
+def check_proba(result, model, X):
+    """Probabilities, as a context that is cut off seldom changes a label."""
+    served = OnnxDialogueClassifier.load(model)
+    columns = [f"proba_{name}" for name in served.classes_]
+    np.testing.assert_allclose(result[columns], served.predict_proba(X), atol=1e-6)
+
+
 def once(marker):
     """Whether nobody has been here before, of all processes."""
     try:
@@ -131,9 +138,8 @@ def test_dask(dask, folder, X, output):
 def test_dask_without_turns_goes_by_the_order_of_the_rows(dask, exported, X):
     X = X.drop(columns="turn")
     dd = pytest.importorskip("dask.dataframe")
-    result = predict_dask(dd.from_pandas(X, npartitions=5), exported).compute()
-    expected = OnnxDialogueClassifier.load(exported).predict(X)
-    np.testing.assert_array_equal(result.sort_index()["label"], expected)
+    result = predict_dask(dd.from_pandas(X, npartitions=20), exported, "proba").compute()
+    check_proba(result.sort_index(), exported, X)
 
 
 def test_dask_without_context_leaves_rows_where_they_are(dask, without_context, X):
@@ -281,22 +287,22 @@ def test_ray(ray, exported, loads):
     X = shuffled_table(100_000)
     parts = [X[start : start + 9000] for start in range(0, len(X), 9000)]
     ds = ray.data.from_pandas([X[:0], *parts, X[:0]])
-    result = predict_ray(ds, exported, concurrency=2).to_pandas()
-    expected = OnnxDialogueClassifier.load(exported).predict(X)
-    np.testing.assert_array_equal(result["label"], expected)
-    assert result.columns.tolist() == [*X.columns, "label"]
+    result = predict_ray(ds, exported, "proba", concurrency=2).to_pandas()
     np.testing.assert_array_equal(result["other"], X["other"])
+    check_proba(result, exported, X)
+    assert result.columns[: X.shape[1]].tolist() == X.columns.tolist()
     pids = loads.read_text().split()
     assert len(set(pids)) == len(pids) and 1 <= len(pids) <= 2
 
 
 def test_ray_without_context_and_without_rows(ray, without_context, X):
     ds = ray.data.from_pandas([X[:0], X[:300], X[:0], X[300:]])
-    result = predict_ray(ds, without_context, "proba", concurrency=2).to_pandas()
-    served = OnnxDialogueClassifier.load(without_context)
-    columns = [f"proba_{name}" for name in served.classes_]
-    np.testing.assert_allclose(result[columns], served.predict_proba(X), atol=1e-6)
+    result = predict_ray(ds, without_context, concurrency=2).to_pandas()
+    expected = OnnxDialogueClassifier.load(without_context).predict(X)
+    np.testing.assert_array_equal(result["label"], expected)
     np.testing.assert_array_equal(result["other"], X["other"])
+    with pytest.raises(ValueError, match=r"Dataset of ray.*to_pandas\(\).*predict_ray"):
+        OnnxDialogueClassifier.load(without_context).predict(ds)
 
 
 # -- Spark --------------------------------------------------------------------------------------
@@ -326,22 +332,30 @@ def spark_table(spark, X):
     return spark.createDataFrame(X.to_dict("records"))
 
 
-@pytest.mark.parametrize("model", ["exported", "without_context"])
 @pytest.mark.parametrize("dropped", [[], ["turn"]])
-def test_spark(spark, request, X, model, dropped):
-    model, X = request.getfixturevalue(model), X.drop(columns=dropped)
+def test_spark(spark, exported, X, dropped):
+    X = X.drop(columns=dropped)
+    result = predict_spark(spark_table(spark, X), exported, "proba")
+    rows = pd.DataFrame([row.asDict() for row in result.collect()])
+    check_proba(rows.set_index("other").loc[X["other"]], exported, X)
+
+
+def test_spark_without_context_leaves_rows_where_they_are(spark, without_context, X):
     df = spark_table(spark, X)
-    result = predict_spark(df, model)
+    result = predict_spark(df, without_context)
     assert result.columns == [*df.columns, "label"]
-    by_row = {row["other"]: row["label"] for row in result.collect()}
-    expected = OnnxDialogueClassifier.load(model).predict(X)
-    assert [by_row[row] for row in X["other"]] == expected.tolist()
+    rows = result.collect()
+    assert [row["other"] for row in rows] == X["other"].tolist()
+    expected = OnnxDialogueClassifier.load(without_context).predict(X)
+    assert [row["label"] for row in rows] == expected.tolist()
 
 
 def test_spark_without_rows(spark, exported, X):
     df = spark_table(spark, X).limit(0)
     result = predict_spark(df, exported, "proba")
     assert result.collect() == [] and result.schema[-1].dataType.typeName() == "double"
+    with pytest.raises(ValueError, match=r"DataFrame of pyspark.*toPandas\(\).*predict_spark"):
+        OnnxDialogueClassifier.load(exported).predict(df)
 
 
 def test_spark_sends_a_path(exported):
@@ -353,20 +367,15 @@ def test_spark_sends_a_path(exported):
 # -- polars -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("output", ["label", "proba"])
-def test_polars(exported, output, monkeypatch):
+def test_polars(exported, monkeypatch):
     pl = pytest.importorskip("polars", minversion="1.34")
     monkeypatch.setattr("sklearn_dialpref.distributed.on_polars.BATCH_ROWS", 500)
     X = pl.from_pandas(shuffled_table(2000).sort_values("other"))
-    parts = list(predict_polars(X.lazy(), exported, output))
+    parts = list(predict_polars(X.lazy(), exported, "proba"))
     assert len(parts) > 3
     result = pl.concat(parts)
-    served = OnnxDialogueClassifier.load(exported)
     assert result[:, : X.width].equals(X)
-    if output == "label":
-        assert result["label"].to_list() == served.predict(X).tolist()
-    else:
-        np.testing.assert_allclose(result[:, X.width :], served.predict_proba(X), atol=1e-6)
+    check_proba(result, exported, X)
 
 
 @pytest.mark.filterwarnings("ignore:X lacks utterances")

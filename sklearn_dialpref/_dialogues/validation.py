@@ -26,12 +26,12 @@ WANTS_FEATURES = (
     "encoder='precomputed' wants features: pass a 2-D numeric array or a DataFrame of numeric "
     "columns (and 'dialogue_id'), or choose another encoder"
 )
-# by package: how its table is brought into memory, and what predicts it where it is
+# by package: its tables that are not in memory, how to get them there, and what predicts them
 LAZY_TABLES = {
-    "dask": ("compute()", "predict_dask"),
-    "polars": ("collect()", "predict_polars"),
-    "pyspark": ("toPandas()", "predict_spark"),
-    "ray": ("to_pandas()", "predict_ray"),
+    "dask": ("DataFrame", "compute()", "predict_dask"),
+    "polars": ("LazyFrame", "collect()", "predict_polars"),
+    "pyspark": ("DataFrame", "toPandas()", "predict_spark"),
+    "ray": ("Dataset", "to_pandas()", "predict_ray"),
 }
 NO_ROWS = "Found array with 0 sample(s) while a minimum of 1 is required in X."
 
@@ -127,8 +127,10 @@ def check_dialogues(
     >>> check_dialogues([["d1", "Hi!"], ["d2", "My parcel is late."], ["d1", "Hello."]]).group
     array([0, 1, 0])
     """
+    _refuse_lazy_table(X)
     native = nw.from_native(X, pass_through=True, allow_series=True)
-    _refuse_lazy_table(X, native)
+    if isinstance(native, nw.LazyFrame):
+        raise ValueError("X is a lazy frame; collect() it first")
     columns: dict[str, NDArray[Any]] = {}
     features: Any = None
     if isinstance(native, nw.DataFrame):
@@ -174,17 +176,15 @@ def check_dialogues(
     return _dialogues(columns, features, n_rows)
 
 
-def _refuse_lazy_table(X: Any, native: Any) -> None:
-    """Refuse a table whose rows are not in memory, with the ways to use it."""
-    package = type(X).__module__.partition(".")[0]
-    if not isinstance(native, nw.LazyFrame) and package != "ray":  # which narwhals does not know
-        return
-    into_memory, function = LAZY_TABLES.get(package, ("collect()", None))
-    where = f"; to predict it where it is, see sklearn_dialpref.distributed.{function}"
-    raise ValueError(
-        f"X is a {type(X).__name__} of {package}, a lazy table: {into_memory} it first"
-        f"{where if function else ''}"
-    )
+def _refuse_lazy_table(X: Any) -> None:
+    """Refuse a table of an engine, with the ways to use it; narwhals does not know all of them."""
+    package, name = type(X).__module__.partition(".")[0], type(X).__name__
+    table, into_memory, function = LAZY_TABLES.get(package, ("", "", ""))
+    if table and name.endswith(table):
+        raise ValueError(
+            f"X is a {name} of {package}, which is not in memory: {into_memory} it first; to "
+            f"predict it where it is, see sklearn_dialpref.distributed.{function}"
+        )
 
 
 def check_whole_dialogues(X: Any, precomputed: bool | None = None) -> Dialogues:
