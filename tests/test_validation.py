@@ -241,7 +241,10 @@ def test_turns_of_any_sortable_type(turn):
         (np.array([["2024"]], dtype="M8[D]"), "features must be numbers, but X holds times"),
         (np.ma.array([[1.0, 2.0]], mask=[[0, 1]]), "NaN"),
         (table("dialogue_id", "text").iloc[:0], "0 sample"),
-        (pl.DataFrame(TABLE).lazy(), "lazy frame; collect"),
+        (
+            pl.DataFrame(TABLE).lazy(),
+            r"LazyFrame of polars.*collect\(\) it first.*distributed.predict_polars",
+        ),
         ([[1.0, NAN]], "NaN"),
         ([[1e39, 1.0]], "infinity or a value too large for dtype..float32"),
         (pd.DataFrame({"f": [1.0, -1e39]}), "infinity or a value too large for dtype..float32"),

@@ -26,6 +26,13 @@ WANTS_FEATURES = (
     "encoder='precomputed' wants features: pass a 2-D numeric array or a DataFrame of numeric "
     "columns (and 'dialogue_id'), or choose another encoder"
 )
+# by package: its tables that are not in memory, how to get them there, and what predicts them
+LAZY_TABLES = {
+    "dask": ("DataFrame", "compute()", "predict_dask"),
+    "polars": ("LazyFrame", "collect()", "predict_polars"),
+    "pyspark": ("DataFrame", "toPandas()", "predict_spark"),
+    "ray": ("Dataset", "to_pandas()", "predict_ray"),
+}
 NO_ROWS = "Found array with 0 sample(s) while a minimum of 1 is required in X."
 
 
@@ -120,6 +127,7 @@ def check_dialogues(
     >>> check_dialogues([["d1", "Hi!"], ["d2", "My parcel is late."], ["d1", "Hello."]]).group
     array([0, 1, 0])
     """
+    _refuse_lazy_table(X)
     native = nw.from_native(X, pass_through=True, allow_series=True)
     if isinstance(native, nw.LazyFrame):
         raise ValueError("X is a lazy frame; collect() it first")
@@ -166,6 +174,17 @@ def check_dialogues(
     if n_rows == 0:
         raise ValueError(NO_ROWS)
     return _dialogues(columns, features, n_rows)
+
+
+def _refuse_lazy_table(X: Any) -> None:
+    """Refuse a table of an engine, with the ways to use it; narwhals does not know all of them."""
+    package, name = type(X).__module__.partition(".")[0], type(X).__name__
+    table, into_memory, function = LAZY_TABLES.get(package, ("", "", ""))
+    if table and name.endswith(table):
+        raise ValueError(
+            f"X is a {name} of {package}, which is not in memory: {into_memory} it first; to "
+            f"predict it where it is, see sklearn_dialpref.distributed.{function}"
+        )
 
 
 def check_whole_dialogues(X: Any, precomputed: bool | None = None) -> Dialogues:
