@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,43 +27,6 @@ from .recipe import Recipe
 from .stages import LabelStats, Stage, label_stats, named_loss, plan_stages
 from .teacher import TeacherBias, teacher_bias
 from .train import Trained, train_student
-
-
-@contextmanager
-def whole_fit(
-    estimator: Any,
-    dialogues: Dialogues,
-    slots: list[NDArray[Any]],
-    targets: Targets,
-    seed: int,
-    device: str,
-) -> Iterator[tuple[Part, int]]:
-    """The whole of a fit, with its progress bar and checkpoints, and the seed that it takes.
-
-    Without ``random_state``, a fit that goes on has the seed that it began with.
-    """
-    with ExitStack() as stack:
-        checkpoints = None
-        if estimator.checkpoint_dir is not None:
-            _check_resumable(estimator)
-            identity = fit_identity(estimator, dialogues, slots, targets, seed, device)
-            folder = opened_folder(estimator.checkpoint_dir, identity, seed, device)
-            checkpoints, seed = stack.enter_context(folder)
-        bar = stack.enter_context(FitBar(bool(estimator.verbose)))
-        yield Part(bar, checkpoints), seed
-
-
-def _check_resumable(estimator: Any) -> None:
-    if estimator.callbacks:
-        names = ", ".join(type(callback).__name__ for callback in estimator.callbacks)
-        raise ValueError(
-            f"checkpoint_dir cannot keep the state of callbacks ({names}), so that a killed fit "
-            "would not go on as it was; use one of checkpoint_dir and callbacks"
-        )
-    if estimator.accelerator is not None:
-        raise ValueError(
-            "checkpoint_dir is for a fit in one process, but accelerator is set; use one of them"
-        )
 
 
 class Fit(NamedTuple):
@@ -87,7 +52,7 @@ class Fit(NamedTuple):
     trained: Trained
 
 
-def fit_students(
+def fit_best_student(
     estimator: Any,
     dialogues: Dialogues,
     slots: list[NDArray[Any]],
@@ -96,6 +61,74 @@ def fit_students(
     poolings: Sequence[str],
     seed: int,
     device: str,
+) -> tuple[Fit, bool, int]:
+    """The student whose pooling serves held-out labels best.
+
+    Returns
+    -------
+    fit : Fit
+    left_out : bool
+        Whether the teacher was of no use, so that the student learned without it.
+    seed : int
+        The one that was used: without ``random_state``, that of the fit that goes on, if one does.
+    """
+    with _whole_fit(estimator, dialogues, slots, targets, seed, device) as (part, seed):
+        fit = partial(_fit_students, estimator, dialogues, slots, poolings, seed, device)
+        fits = fit(targets, part)
+        left_out = not fits
+        if left_out:
+            warnings.warn(
+                "the LLM's labels say nothing about the human ones: neither they nor a student of "
+                "them are better than chance. y_llm is left out; see teacher_report",
+                UserWarning,
+                stacklevel=3,
+            )
+            fits = fit(replace(targets, scores=None), part.within("without-llm"))
+    return min(fits, key=lambda fit: fit.trained.unseen_loss), left_out, seed
+
+
+@contextmanager
+def _whole_fit(
+    estimator: Any,
+    dialogues: Dialogues,
+    slots: list[NDArray[Any]],
+    targets: Targets,
+    seed: int,
+    device: str,
+) -> Iterator[tuple[Part, int]]:
+    """The whole of a fit, with its progress bar and checkpoints, and the seed that it takes."""
+    with ExitStack() as stack:
+        checkpoints = None
+        if estimator.checkpoint_dir is not None:
+            _check_resumable(estimator)
+            identity = fit_identity(estimator, dialogues, slots, targets, seed, device)
+            folder = opened_folder(estimator.checkpoint_dir, identity, seed, device)
+            checkpoints, seed = stack.enter_context(folder)
+        bar = stack.enter_context(FitBar(bool(estimator.verbose)))
+        yield Part(bar, checkpoints), seed
+
+
+def _check_resumable(estimator: Any) -> None:
+    if estimator.callbacks:
+        names = ", ".join(type(callback).__name__ for callback in estimator.callbacks)
+        raise ValueError(
+            f"checkpoint_dir cannot keep the state of callbacks ({names}), so that a killed fit "
+            "would not go on as it was; use one of checkpoint_dir and callbacks"
+        )
+    if estimator.accelerator is not None:
+        raise ValueError(
+            "checkpoint_dir is for a fit in one process, but accelerator is set; use one of them"
+        )
+
+
+def _fit_students(
+    estimator: Any,
+    dialogues: Dialogues,
+    slots: list[NDArray[Any]],
+    poolings: Sequence[str],
+    seed: int,
+    device: str,
+    targets: Targets,
     part: Part,
 ) -> list[Fit]:
     """A student for each pooling, all from the same seed; none where the teacher is of no use."""
