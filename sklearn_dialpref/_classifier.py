@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -320,7 +317,7 @@ class DialoguePreferenceClassifier(
             If the encoder cannot be found.
         """
         from ._training.accelerated import start_together
-        from ._training.fit import fit_students, whole_fit
+        from ._training.fit import fit_best_student
         from ._training.stages import check_pairs, warn_of_classes_without_labels
         from ._training.teacher import teacher_status
         from ._training.thresholds import f1_thresholds
@@ -342,29 +339,15 @@ class DialoguePreferenceClassifier(
             summary |= turn_summary(dialogues)
 
         choose = self.pooling == "auto" and not self._precomputed
-        with whole_fit(self, dialogues, slots, targets, seed, device) as (part, seed):
-            fit = partial(
-                fit_students,
-                self,
-                dialogues,
-                slots,
-                poolings=POOLINGS if choose else [self.pooling],
-                seed=seed,
-                device=device,
-            )
-            fits = fit(targets, part=part)
-            left_out = not fits
-            if left_out:
-                warnings.warn(
-                    "the LLM's labels say nothing about the human ones: neither they nor a "
-                    "student of them are better than chance. y_llm is left out; see "
-                    "teacher_report",
-                    UserWarning,
-                    stacklevel=2,
-                )
-                without_llm = part.within("without-llm")
-                fits = fit(replace(targets, scores=None), part=without_llm)
-        best = min(fits, key=lambda fit: fit.trained.unseen_loss)
+        best, left_out, seed = fit_best_student(
+            self,
+            dialogues,
+            slots,
+            targets,
+            poolings=POOLINGS if choose else [self.pooling],
+            seed=seed,
+            device=device,
+        )
         trained, bias = best.trained, best.bias
 
         warn_of_classes_without_labels(best.rows, targets.classes, best.labels)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,31 +28,6 @@ from .recipe import Recipe
 from .stages import LabelStats, Stage, label_stats, named_loss, plan_stages
 from .teacher import TeacherBias, teacher_bias
 from .train import Trained, train_student
-
-
-@contextmanager
-def whole_fit(
-    estimator: Any,
-    dialogues: Dialogues,
-    slots: list[NDArray[Any]],
-    targets: Targets,
-    seed: int,
-    device: str,
-) -> Iterator[tuple[Part, int]]:
-    """The whole of a fit, with its progress bar and checkpoints, and the seed that it takes.
-
-    Without ``random_state``, a fit that goes on has the seed that it began with.
-    """
-    with ExitStack() as stack:
-        checkpoints = None
-        if estimator.checkpoint_dir is not None:
-            identity = fit_identity(estimator, dialogues, slots, targets, seed, device)
-            folder = opened_folder(estimator.checkpoint_dir, identity, seed, device)
-            checkpoints, seed = stack.enter_context(folder)
-        accelerator = estimator.accelerator
-        is_main = accelerator is None or accelerator.is_main_process
-        bar = stack.enter_context(FitBar(bool(estimator.verbose) and is_main))
-        yield Part(bar, checkpoints), seed
 
 
 class Fit(NamedTuple):
@@ -76,7 +53,7 @@ class Fit(NamedTuple):
     trained: Trained
 
 
-def fit_students(
+def fit_best_student(
     estimator: Any,
     dialogues: Dialogues,
     slots: list[NDArray[Any]],
@@ -85,6 +62,62 @@ def fit_students(
     poolings: Sequence[str],
     seed: int,
     device: str,
+) -> tuple[Fit, bool, int]:
+    """The student whose pooling serves held-out labels best.
+
+    Returns
+    -------
+    fit : Fit
+    left_out : bool
+        Whether the teacher was of no use, so that the student learned without it.
+    seed : int
+        The one that was used: without ``random_state``, that of the fit that goes on, if one does.
+    """
+    with _whole_fit(estimator, dialogues, slots, targets, seed, device) as (part, seed):
+        fit = partial(_fit_students, estimator, dialogues, slots, poolings, seed, device)
+        fits = fit(targets, part)
+        left_out = not fits
+        if left_out:
+            warnings.warn(
+                "the LLM's labels say nothing about the human ones: neither they nor a student of "
+                "them are better than chance. y_llm is left out; see teacher_report",
+                UserWarning,
+                stacklevel=3,
+            )
+            fits = fit(replace(targets, scores=None), part.within("without-llm"))
+    return min(fits, key=lambda fit: fit.trained.unseen_loss), left_out, seed
+
+
+@contextmanager
+def _whole_fit(
+    estimator: Any,
+    dialogues: Dialogues,
+    slots: list[NDArray[Any]],
+    targets: Targets,
+    seed: int,
+    device: str,
+) -> Iterator[tuple[Part, int]]:
+    """The whole of a fit, with its progress bar and checkpoints, and the seed that it takes."""
+    with ExitStack() as stack:
+        checkpoints = None
+        if estimator.checkpoint_dir is not None:
+            identity = fit_identity(estimator, dialogues, slots, targets, seed, device)
+            folder = opened_folder(estimator.checkpoint_dir, identity, seed, device)
+            checkpoints, seed = stack.enter_context(folder)
+        accelerator = estimator.accelerator
+        is_main = accelerator is None or accelerator.is_main_process
+        bar = stack.enter_context(FitBar(bool(estimator.verbose) and is_main))
+        yield Part(bar, checkpoints), seed
+
+
+def _fit_students(
+    estimator: Any,
+    dialogues: Dialogues,
+    slots: list[NDArray[Any]],
+    poolings: Sequence[str],
+    seed: int,
+    device: str,
+    targets: Targets,
     part: Part,
 ) -> list[Fit]:
     """A student for each pooling, all from the same seed; none where the teacher is of no use."""
@@ -118,14 +151,7 @@ def _fit_student(
         # an untrained student; a frozen encoder embeds each text here, once
         frozen = None
         if dialogues.features is None and estimator.trainable_layers == 0:
-            frozen = FrozenEncoder(
-                estimator.encoder,
-                device,
-                pooling,
-                estimator.encoder_layers,
-                memory=estimator.memory,
-                n_jobs=estimator.n_jobs,
-            )
+            frozen = _frozen_encoder(estimator, pooling, device)
         source = frozen or (
             estimator.encoder,
             estimator.encoder_layers,
@@ -173,6 +199,17 @@ def _fit_student(
             student, rows, held_out, stages, recipe, labels, part, judged=judged
         )
     return None if trained is None else Fit(pooling, frozen, rows, labels, bias, trained)
+
+
+def _frozen_encoder(estimator: Any, pooling: str, device: str) -> FrozenEncoder:
+    return FrozenEncoder(
+        estimator.encoder,
+        device,
+        pooling,
+        estimator.encoder_layers,
+        memory=estimator.memory,
+        n_jobs=estimator.n_jobs,
+    )
 
 
 def _stages(estimator: Any, targets: Targets) -> list[Stage]:
