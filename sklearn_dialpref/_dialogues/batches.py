@@ -8,7 +8,7 @@ from typing import Any
 from .validation import dialogue_ids
 
 
-def whole_dialogues(batches: Iterable[Any]) -> Iterator[Any]:
+def checked_batches(batches: Iterable[Any]) -> Iterator[Any]:
     """The same tables; a ValueError where a dialogue goes on in the next one.
 
     Parameters
@@ -21,10 +21,10 @@ def whole_dialogues(batches: Iterable[Any]) -> Iterator[Any]:
 
     Examples
     --------
-    >>> from sklearn_dialpref._dialogues.batches import whole_dialogues
-    >>> list(whole_dialogues([[["a", "Hi!"], ["a", "Hello."]], [["b", "Hi!"]]]))
+    >>> from sklearn_dialpref._dialogues.batches import checked_batches
+    >>> list(checked_batches([[["a", "Hi!"], ["a", "Hello."]], [["b", "Hi!"]]]))
     [[['a', 'Hi!'], ['a', 'Hello.']], [['b', 'Hi!']]]
-    >>> list(whole_dialogues([[["a", "Hi!"]], [["a", "Hello."]]]))
+    >>> list(checked_batches([[["a", "Hi!"]], [["a", "Hello."]]]))
     Traceback (most recent call last):
     ...
     ValueError: dialogue 'a' is in batch 0 and in batch 1, so that utterances lack their ...

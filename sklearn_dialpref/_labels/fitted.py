@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_dialpref._dialogues.batches import whole_dialogues
+from sklearn_dialpref._dialogues.batches import checked_batches
 from sklearn_dialpref._dialogues.speakers import ClassesBySpeaker, possible_classes
 from sklearn_dialpref._dialogues.validation import Dialogues
 
@@ -151,7 +151,7 @@ def predicted_batches(model: Any, batches: Iterable[Any], output: str) -> Iterat
     outputs = {"label": labels.labels, "proba": labels.probabilities}
     if output not in outputs:
         raise ValueError(f"output must be one of {sorted(outputs)}, got {output!r}")
-    parts = whole_dialogues(batches) if model.context_turns else batches
+    parts = checked_batches(batches) if model.context_turns else batches
     return (outputs[output](model._logits(part, keep=False)) for part in parts)
 
 

@@ -80,8 +80,8 @@ class Loaded(Described):
     def predictions(self, X: Any, output: str) -> Sequence[NDArray[Any]]:
         """The values of :meth:`Described.columns` for these utterances."""
         with self.turn:
-            proba = output == "proba"
-            predicted = self.model.predict_proba(X) if proba else self.model.predict(X)
+            # so that nothing of a block is kept in the worker
+            (predicted,) = self.model.predict_batches([X], output=output)
         return list(predicted.T) if predicted.ndim == 2 else [predicted]
 
 
