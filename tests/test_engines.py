@@ -85,7 +85,7 @@ def check_proba(result, model, X):
     served = OnnxDialogueClassifier.load(model)
     columns = [f"proba_{name}" for name in served.classes_]
     expected = served.predict_proba(X)
-    np.testing.assert_allclose(result[columns].to_numpy(np.float64), expected, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(result[columns], dtype=float), expected, atol=1e-6)
 
 
 def once(marker):
@@ -313,6 +313,7 @@ def test_ray_without_context_and_without_rows(ray, without_context, X):
 def spark():
     sql = pytest.importorskip("pyspark.sql")
     options = {
+        "spark.pyspark.python": sys.executable,  # its workers would take the first in PATH
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.memory": "1g",
