@@ -108,20 +108,29 @@ class DialoguePreferenceClassifier(
     device : str, default="auto"
         Torch device; ``"auto"`` takes a GPU if there is one.
     memory : str, Path, joblib.Memory or None, default=None
-        Folder where the embeddings of a frozen encoder are kept, for other processes, candidates
-        and sessions: each distinct text is encoded once. None keeps them for this process.
+        Folder in which the embeddings of a frozen encoder are kept, by the encoder's contents and
+        the text, for other processes, folds, candidates and sessions: each distinct text is
+        encoded once. It holds texts that were predicted too, as numbers. None keeps up to 4 GiB
+        for this process, in a temporary file. It is not saved with the classifier: set it after
+        loading, by ``set_params``.
     n_jobs : int or None, default=None
-        How many workers encode for a frozen encoder, by the present joblib backend. None means 1
-        unless in a :obj:`joblib.parallel_config`, -1 all processors.
+        How many workers encode for a frozen encoder, in ``fit`` and in predictions, by joblib's
+        backend at the time. None means 1 unless in a :obj:`joblib.parallel_config`, -1 all
+        processors. Each worker loads the encoder by its name or folder, once; one that is passed
+        as an object is used in this process only.
     checkpoint_dir : str, Path or None, default=None
-        Folder from which a fit that was killed goes on, to the model of an unbroken one.
+        Folder from which a fit that was killed goes on, to the model of an unbroken one, when it
+        is called again with the same data and parameters. One folder serves one fit at a time.
+        It excludes ``callbacks`` and ``accelerator``.
     accelerator : accelerate.Accelerator or None, default=None
-        Trains with the other processes of an ``accelerate launch``, each encoding its share of a
-        batch. It decides on the device.
+        Trains an encoder with the other processes of a launch, each of which calls ``fit`` with
+        the same data and encodes its share of each batch. It decides on the device. On CPUs
+        launch with ``torchrun`` and pass ``Accelerator(cpu=True)``. Not with mixed precision,
+        gradient accumulation, DeepSpeed or FSDP. Only the first process writes in ``save``.
     random_state : int, RandomState instance or None, default=None
         Seed of initial weights, batches and dropout.
     verbose : int, default=0
-        Whether to show a progress bar.
+        Whether to show a progress bar for the whole fit, with the time left.
 
     Attributes
     ----------
@@ -311,10 +320,10 @@ class DialoguePreferenceClassifier(
         ------
         ValueError
             If a parameter, ``X`` or the labels are not as described, there is no label at all or
-            a single class, a pair loss meets LLM labels without dialogues, or the loss does not
-            stay finite.
+            a single class, a pair loss meets LLM labels without dialogues, the loss does not
+            stay finite, or ``checkpoint_dir`` holds an unfinished fit of something else.
         OSError
-            If the encoder cannot be found.
+            If the encoder cannot be found, or ``checkpoint_dir`` cannot be used.
         """
         from ._training.accelerated import start_together
         from ._training.fit import fit_best_student

@@ -313,7 +313,6 @@ def test_ray_without_context_and_without_rows(ray, without_context, X):
 def spark():
     sql = pytest.importorskip("pyspark.sql")
     options = {
-        "spark.pyspark.python": sys.executable,  # its workers would take the first in PATH
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.memory": "1g",
@@ -321,13 +320,15 @@ def spark():
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
     }
-    try:
-        session = sql.SparkSession.builder.master("local[2]").config(map=options).getOrCreate()
-    except Exception as error:  # pyspark's own, or Java's
-        pytest.skip(f"no Java that runs Spark: {error}")
-    session.sparkContext.setLogLevel("OFF")
-    yield session
-    session.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)  # its workers would take the first in PATH
+        try:
+            session = sql.SparkSession.builder.master("local[2]").config(map=options).getOrCreate()
+        except Exception as error:  # pyspark's own, or Java's
+            pytest.skip(f"no Java that runs Spark: {error}")
+        session.sparkContext.setLogLevel("OFF")
+        yield session
+        session.stop()
 
 
 def spark_table(spark, X):
