@@ -75,6 +75,7 @@ def test_rows_come_back_from_a_file_that_grows():
 
 def test_pages_that_were_read_are_given_back_without_changing_what_is_read(monkeypatch):
     monkeypatch.setattr(store, "MAPPED_BYTES", 100)
+    monkeypatch.setattr(store, "MAPPED_ROWS", 10)
     file, rows = RowFile.temporary(3), rows_of(50)
     file.write(0, rows)
     taken = [file.take(np.arange(50)) for _ in range(5)]

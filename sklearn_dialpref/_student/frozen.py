@@ -187,22 +187,27 @@ class FrozenEncoder:
     def _table(
         self, store: EmbeddingStore, digests: NDArray[np.bytes_], texts: Sequence[str]
     ) -> Embeddings:
-        file, rows = store.find(digests)
-        while (unknown := np.flatnonzero(rows < 0)).size:
-            with store.encoding(len(unknown)):
+        while True:
+            file, rows = store.find(digests)
+            n_unknown = int((rows < 0).sum())
+            if not n_unknown:
+                return Embeddings(file, rows)
+            with store.encoding(n_unknown):
                 # others may have encoded them while this process waited
-                unknown = np.flatnonzero(store.find(digests)[1] < 0)
-                new = sorted(texts[place] for place in unknown.tolist())
-                new = [new[place] for place in by_length(new).tolist()]
-                for block, embeddings in self._encoded(new):
-                    store.add(digests_of(block), embeddings)
                 file, rows = store.find(digests)
-        return Embeddings(file, rows)
+                unknown = sorted(np.flatnonzero(rows < 0).tolist(), key=texts.__getitem__)
+                new = [texts[place] for place in unknown]
+                order = by_length(new)
+                places, n_done = np.array(unknown)[order], 0
+                for embeddings in self._encoded([new[place] for place in order.tolist()]):
+                    block = places[n_done : n_done + len(embeddings)]
+                    rows[block] = store.add(digests[block], embeddings)
+                    n_done += len(embeddings)
+                if store.rows is file:  # else somebody has removed it
+                    return Embeddings(file, rows)
 
-    def _encoded(
-        self, texts: Sequence[str]
-    ) -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
-        """Blocks of texts that are sorted by length, and their embeddings."""
+    def _encoded(self, texts: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+        """The embeddings of texts that are sorted by length, in blocks of them."""
         is_small = len(texts) <= FEW_FOR_JOBS
         by_others = isinstance(self.specification[0], str | Path) and not is_small
         n_jobs = effective_n_jobs(self.n_jobs) if by_others else 1
@@ -220,14 +225,14 @@ class FrozenEncoder:
 
             if n_jobs == 1:
                 for block in blocks:
-                    yield block, self.text_encoder.embed(block, advance)
+                    yield self.text_encoder.embed(block, advance)
                 return
             work = partial(_encode, *self.specification)
             parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
             encoded = parallel(delayed(work)(texts=block) for block in blocks)
-            for block, embeddings in zip(blocks, encoded, strict=True):
-                yield block, embeddings
-                advance(len(block))
+            for embeddings in encoded:
+                yield embeddings
+                advance(len(embeddings))
 
     def _store(self, shared: bool = True) -> EmbeddingStore:
         """Where the embeddings are; the process has one for each encoder and place."""

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 DIGEST = 16  # bytes
 MOST_BYTES = 32 * 2**30  # of all stores in a folder
 MOST_BYTES_OF_PROCESS = 4 * 2**30  # of a store without a folder
-MAPPED_BYTES = 2**25  # read from a file, before its pages are given back: with each come 15 others
+MAPPED_BYTES = 2**28  # of a file, from which on pages that were read are given back
+MAPPED_ROWS = 4096  # that are read in between: with the page of each come 15 others
 FEW = 64  # texts, which are encoded without waiting for others that encode
 RECENT = 10_000  # digests that are not worth sorting among the others
 ROWS, DIGESTS, APPENDING, ENCODING = "rows.f32", "texts.blake2b", "appending", "encoding"
@@ -54,7 +55,7 @@ class RowFile:
         self._lock = threading.Lock()
         self._map: mmap.mmap | None = None
         self._rows = np.empty((0, width), dtype=np.float32)
-        self._bytes_read = 0
+        self._n_read = 0
 
     @classmethod
     def temporary(cls, width: int) -> RowFile:
@@ -83,10 +84,10 @@ class RowFile:
             if rows.max() >= len(self._rows):
                 self._map_again()
             mapped, opened = self._rows, self._map
-            self._bytes_read += 4 * self.width * len(rows)
-            gives_back = self._bytes_read >= MAPPED_BYTES
+            self._n_read += len(rows)
+            gives_back = self._n_read >= MAPPED_ROWS and self._rows.nbytes >= MAPPED_BYTES
             if gives_back:
-                self._bytes_read = 0
+                self._n_read = 0
         taken = mapped[rows]
         # pages that were read count as this process's memory, however large the file
         if gives_back and opened is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -121,18 +122,21 @@ class DigestIndex:
             rows[unknown] = [self._recent.get(digest, -1) for digest in digests[unknown].tolist()]
         return rows
 
-    def add(self, digests: NDArray[np.bytes_]) -> None:
-        """Take the digests of the next rows."""
+    def add(self, digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """Take the digests of the next rows, whose numbers are returned."""
+        added = np.arange(self.n, self.n + len(digests))
         for row, digest in enumerate(digests.tolist(), start=self.n):
             self._recent.setdefault(digest, row)
         self.n += len(digests)
         if len(self._recent) > max(RECENT, len(self._sorted) // 4):
             recent = np.array([*self._recent], dtype=f"S{DIGEST}")
-            together = np.concatenate([self._sorted, recent])
-            rows = np.concatenate([self._rows, [*self._recent.values()]]).astype(np.int64)
-            order = np.argsort(together, kind="stable")
-            self._sorted, self._rows = together[order], rows[order]
+            rows = np.array([*self._recent.values()], dtype=np.int64)
+            order = np.argsort(recent, kind="stable")
+            places = np.searchsorted(self._sorted, recent[order])
+            self._sorted = np.insert(self._sorted, places, recent[order])
+            self._rows = np.insert(self._rows, places, rows[order])
             self._recent = {}
+        return added
 
 
 class EmbeddingStore:
@@ -175,10 +179,13 @@ class EmbeddingStore:
         with self.lock:
             return self.rows, self.index.find(digests)
 
-    def add(self, digests: NDArray[np.bytes_], embeddings: NDArray[np.float32]) -> None:
+    def add(
+        self, digests: NDArray[np.bytes_], embeddings: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        """Take the embeddings of texts; the row of each is returned."""
         with self.lock:
             self.rows.write(self.index.n, embeddings)
-            self.index.add(digests)
+            return self.index.add(digests)
 
 
 class SharedStore(EmbeddingStore):
@@ -216,7 +223,9 @@ class SharedStore(EmbeddingStore):
                 rows = self.index.find(digests)
             return self.rows, rows
 
-    def add(self, digests: NDArray[np.bytes_], embeddings: NDArray[np.float32]) -> None:
+    def add(
+        self, digests: NDArray[np.bytes_], embeddings: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
         """As of :class:`EmbeddingStore`; an OSError where it cannot be written."""
         with self.lock, lock(self.folder, APPENDING):
             self._read_on()
@@ -227,7 +236,7 @@ class SharedStore(EmbeddingStore):
                 file.write(digests.tobytes())
                 file.flush()
                 os.fsync(file.fileno())
-            self.index.add(digests)
+            return self.index.add(digests)
 
     def _is_whole(self) -> bool:
         """Whether the files are still those that were opened, and nobody has removed one."""
