@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 DIGEST = 16  # bytes
 MOST_BYTES = 32 * 2**30  # of all stores in a folder
 MOST_BYTES_OF_PROCESS = 4 * 2**30  # of a store without a folder
-MAPPED_BYTES = 2**28  # of a file, from which on pages that were read are given back
-MAPPED_ROWS = 4096  # that are read in between: with the page of each come 15 others
+# Of a file that is mapped into memory. Of a larger one rows are read: in a map each brings up to
+# 2 MB around it, which count as memory of this process.
+MOST_MAPPED_BYTES = 2**28
 FEW = 64  # texts, which are encoded without waiting for others that encode
 RECENT = 10_000  # digests that are not worth sorting among the others
 ROWS, DIGESTS, APPENDING, ENCODING = "rows.f32", "texts.blake2b", "appending", "encoding"
@@ -40,7 +41,7 @@ def digests_of(texts: Sequence[str]) -> NDArray[np.bytes_]:
 
 
 class RowFile:
-    """Rows of float32 in an open file, read through a map of it.
+    """Rows of float32 in an open file.
 
     Parameters
     ----------
@@ -53,9 +54,7 @@ class RowFile:
     def __init__(self, file: IO[bytes], width: int) -> None:
         self.file, self.width = file, width
         self._lock = threading.Lock()
-        self._map: mmap.mmap | None = None
         self._rows = np.empty((0, width), dtype=np.float32)
-        self._n_read = 0
 
     @classmethod
     def temporary(cls, width: int) -> RowFile:
@@ -78,26 +77,29 @@ class RowFile:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """A copy of these rows."""
-        if not len(rows):
-            return np.empty((0, self.width), dtype=np.float32)
+        n_bytes = os.fstat(self.file.fileno()).st_size
+        if n_bytes > MOST_MAPPED_BYTES and hasattr(os, "preadv"):
+            return self._read(rows)
         with self._lock:
-            if rows.max() >= len(self._rows):
-                self._map_again()
-            mapped, opened = self._rows, self._map
-            self._n_read += len(rows)
-            gives_back = self._n_read >= MAPPED_ROWS and self._rows.nbytes >= MAPPED_BYTES
-            if gives_back:
-                self._n_read = 0
-        taken = mapped[rows]
-        # pages that were read count as this process's memory, however large the file
-        if gives_back and opened is not None and hasattr(mmap, "MADV_DONTNEED"):
-            opened.madvise(mmap.MADV_DONTNEED)
-        return taken
+            if len(rows) and rows.max() >= len(self._rows):
+                self._map(n_bytes // (4 * self.width))
+            mapped = self._rows
+        return mapped[rows]
 
-    def _map_again(self) -> None:
-        size = os.fstat(self.file.fileno()).st_size // (4 * self.width)
-        self._map = mmap.mmap(self.file.fileno(), size * 4 * self.width, access=mmap.ACCESS_READ)
-        self._rows = np.frombuffer(self._map, dtype=np.float32).reshape(size, self.width)
+    def _map(self, n_rows: int) -> None:
+        size = n_rows * 4 * self.width
+        opened = mmap.mmap(self.file.fileno(), size, access=mmap.ACCESS_READ)
+        self._rows = np.frombuffer(opened, dtype=np.float32).reshape(n_rows, self.width)
+
+    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        taken = np.empty((len(rows), self.width), dtype=np.float32)
+        size, opened = 4 * self.width, self.file.fileno()
+        places = memoryview(taken.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        for place, row in enumerate(rows.tolist()):
+            to = places[place * size : (place + 1) * size]
+            if os.preadv(opened, (to,), row * size) < size:
+                raise OSError(f"the file of embeddings ends before row {row}: it was cut off")
+        return taken
 
 
 class DigestIndex:
