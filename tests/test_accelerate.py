@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sklearn.base import clone
@@ -21,6 +20,8 @@ from skorch.callbacks import Callback
 from sklearn_dialpref import DialoguePreferenceClassifier
 from sklearn_dialpref._training.accelerated import on_main_process, share_out, split_chunk
 from sklearn_dialpref.datasets import make_dialogues
+
+Accelerator = pytest.importorskip("accelerate").Accelerator
 
 TOLERANCE = 1e-5
 LONGEST = 120  # seconds of a launch

@@ -76,6 +76,13 @@ FORMS = {
 }
 
 
+def without_rows(block):
+    """None of its rows, with the types of its columns, which old pandas forgets on the way."""
+    if isinstance(block, dict):
+        return {name: values[:0] for name, values in block.items()}
+    return block.slice(0, 0) if isinstance(block, pa.Table | pa.RecordBatch) else block[:0]
+
+
 def as_frame(block):
     if isinstance(block, pa.Table | pa.RecordBatch):
         return block.to_pandas()
@@ -119,7 +126,7 @@ def test_the_index_of_pandas_is_kept(folder, X):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_block_without_rows(exported, X, form, output):
     predict = DialoguePredictor(exported, output)
-    none, some = predict(FORMS[form](X[:0])), predict(FORMS[form](X))
+    none, some = predict(without_rows(FORMS[form](X))), predict(FORMS[form](X))
     assert type(none) is type(some) and types_of(none) == types_of(some)
     assert not len(as_frame(none) if form != "pandas" else none)
 
@@ -153,7 +160,7 @@ def test_classes_that_are_not_strings(static_encoder, chats, tmp_path, labels):
     clf.save(tmp_path / "clf")
     for form in FORMS.values():
         predict = DialoguePredictor(tmp_path / "clf")
-        result, none = predict(form(chats.X)), predict(form(chats.X[:0]))
+        result, none = predict(form(chats.X)), predict(without_rows(form(chats.X)))
         assert list(np.asarray(result["label"])) == clf.predict(chats.X).tolist()
         assert types_of(none) == types_of(result)
 
