@@ -1,7 +1,8 @@
-"""Names of files that a saved folder or a pickled encoder may have."""
+"""Names of files that a saved folder or a pickled encoder may have, and writing files for good."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -26,3 +27,14 @@ def check_name(name: Any, folder: Path) -> None:
         raise ValueError(f"{folder} names the file {name!r}, which does not lie in it")
     if PurePosixPath(name).suffix not in SUFFIXES:
         raise ValueError(f"{folder} names the file {name!r}, of a kind that is never read")
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, written to the disk."""
+    if path.is_dir() and os.name != "posix":
+        return
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

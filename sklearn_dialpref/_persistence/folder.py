@@ -14,7 +14,7 @@ from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any, TypeVar
 
-from sklearn_dialpref._paths import check_name
+from sklearn_dialpref._paths import check_name, sync
 
 from .replacing import (
     NEW,
@@ -23,7 +23,6 @@ from .replacing import (
     remove_leftovers,
     replace,
     resting_place,
-    sync,
     work_folder,
 )
 

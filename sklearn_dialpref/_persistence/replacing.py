@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sklearn_dialpref._paths import sync
+
 if sys.platform != "win32":
     import fcntl
 
@@ -204,14 +206,3 @@ def _release(opened: int) -> None:
     with suppress(OSError):
         fcntl.flock(opened, fcntl.LOCK_UN)  # also for children that were forked meanwhile
     os.close(opened)
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk."""
-    if path.is_dir() and os.name != "posix":
-        return
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

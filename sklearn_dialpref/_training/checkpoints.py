@@ -22,6 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sklearn_dialpref._paths import sync
+
 DESCRIPTION, LOCK = "fit.json", "fit.lock"
 FORMAT = 1
 # of ours alone is anything ever removed
@@ -128,10 +130,9 @@ def _whole(file: Path) -> Iterator[Path]:
     new = file.with_name(f"{file.name}.new")
     try:
         yield new
-        _sync(new)
+        sync(new)
         new.replace(file)
-        if os.name == "posix":
-            _sync(file.parent)
+        sync(file.parent)
     except (OSError, SafetensorError) as error:
         new.unlink(missing_ok=True)
         raise OSError(
@@ -140,14 +141,6 @@ def _whole(file: Path) -> Iterator[Path]:
             "goes on from the last checkpoint",
             str(file.parent),
         ) from error
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 # -- the folder -----------------------------------------------------------------------------
