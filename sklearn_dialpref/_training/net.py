@@ -295,10 +295,10 @@ def train(
     for plan in plans:
         net, stage = _stage_net(student, plan, recipe, labels), part.within(plan.stage.name)
         with stage.bar.part(stage.name) as advance:
+            progress = ShowsProgress(stage.bar, advance, plan.steps)
             if stage.checkpoints is None:
-                _train_stage(net, plan, labels, [ShowsProgress(stage.bar, advance, plan.steps)])
+                _train_stage(net, plan, labels, [progress])
             elif not restore_stage(stage.checkpoints, stage.name, net, student):
-                progress = ShowsProgress(stage.bar, advance, plan.steps)
                 saving = StageCheckpoints(stage.checkpoints, stage.name, student, plan.batches)
                 _train_stage(net, plan, labels, [progress, saving])
                 finish_stage(stage.checkpoints, stage.name, net, student)
