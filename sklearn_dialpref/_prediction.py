@@ -30,6 +30,7 @@ class PredictsDialogues(HasFittedLabels):
     memory: Any
     n_jobs: int | None
     verbose: int
+    _text_encoder: Any
     net_: Any
     data_summary_: dict[str, int]
     _frozen: Any
@@ -172,10 +173,10 @@ class PredictsDialogues(HasFittedLabels):
         """Logits of rows whose texts stand at these places; a frozen encoder may keep them."""
         from ._student.student import embedded_rows
 
-        if self._frozen:  # as the parameters are now, which are not saved
+        encoder = self._text_encoder
+        if self._frozen and keep:  # as the parameters are now, which are not saved
             self._frozen.set_options(self.memory, self.n_jobs, bool(self.verbose))
-        encoder = self._frozen or self.net_.module_.encoder
-        encoder = encoder if keep else getattr(encoder, "text_encoder", encoder)
+            encoder = self._frozen
         return self._logits_from_features(embedded_rows(encoder, texts, index))
 
     def _logits_from_features(self, inputs: Tensor | EmbeddedRows) -> NDArray[np.float64]:

@@ -126,7 +126,7 @@ class FrozenEncoder:
     Attributes
     ----------
     on_share : callable or None
-        It is told each share of the texts as they are encoded, in place of that bar.
+        It is told each share of the texts as they are encoded.
     """
 
     on_share: Callable[[float], None] | None = None
@@ -215,7 +215,7 @@ class FrozenEncoder:
         n_batches = -(-len(texts) // (n_jobs * BLOCKS_PER_JOB * EMBEDDING_BATCH))
         size = min(BLOCK, n_batches * EMBEDDING_BATCH) if n_jobs > 1 else BLOCK
         blocks = [texts[start : start + size] for start in range(0, len(texts), size)]
-        hidden = is_small or not self.verbose or self.on_share is not None
+        hidden = is_small or not self.verbose
         with tqdm(total=len(texts), desc="encode", unit="text", disable=hidden) as bar:
 
             def advance(n_texts: int) -> None:
