@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from ._dialogues.cut_context import warn_of_cut_context
-from ._dialogues.texts import distinct_texts, fitted_slots
+from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
 from ._dialogues.validation import check_dialogues, label_array, wholly_known
 from ._labels.fitted import HasFittedLabels, predicted_batches
 from ._training.inputs import as_feature_tensor, check_finite_logits
@@ -85,6 +85,52 @@ class PredictsDialogues(HasFittedLabels):
         """
         logits = self._logits(X)
         return self.fitted_labels_.labels(logits)
+
+    def embed(self, X: Any) -> NDArray[np.float32]:
+        """The embedding of each utterance, without its context.
+
+        Similar utterances have similar embeddings, whatever their labels.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            As for :meth:`predict_proba`.
+
+        Returns
+        -------
+        ndarray of float32, of shape (n, n_dimensions)
+            The sentence embedding of the student's encoder; with ``encoder="precomputed"``, the
+            features.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If ``X`` is not as described.
+
+        Examples
+        --------
+        >>> from sklearn_dialpref import DialoguePreferenceClassifier
+        >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
+        >>> clf = DialoguePreferenceClassifier(random_state=0).fit(X, y)
+        >>> clf.embed(X).shape
+        (4, 384)
+        """
+        from ._student.student import PART
+
+        check_is_fitted(self, "net_")
+        dialogues = check_dialogues(X, precomputed=self._precomputed, estimator=self, reset=False)
+        if dialogues.features is not None:
+            return np.array(dialogues.features, dtype=np.float32)
+        texts, index = distinct_texts(text_slots(dialogues, 0)[:1])
+        encoder = self._encoder()
+        table, width = encoder.table(texts), encoder.n_context
+        embedded = np.empty((len(index), width), dtype=np.float32)
+        for start in range(0, len(index), PART):
+            part = slice(start, start + PART)
+            embedded[part] = table[index[part, 0]][:, -width:]
+        return embedded
 
     def predict_batches(self, batches: Iterable[Any], *, output: str = "label") -> Iterator[Any]:
         """Predict tables one after the other, in memory for one of them.
@@ -173,11 +219,15 @@ class PredictsDialogues(HasFittedLabels):
         """Logits of rows whose texts stand at these places; a frozen encoder may keep them."""
         from ._student.student import embedded_rows
 
-        encoder = self._text_encoder
-        if self._frozen and keep:  # as the parameters are now, which are not saved
-            self._frozen.set_options(self.memory, self.n_jobs, bool(self.verbose))
-            encoder = self._frozen
+        encoder = self._encoder() if keep else self._text_encoder
         return self._logits_from_features(embedded_rows(encoder, texts, index))
+
+    def _encoder(self) -> Any:
+        """The encoder; a frozen one with its store, as the parameters are now."""
+        if not self._frozen:
+            return self._text_encoder
+        self._frozen.set_options(self.memory, self.n_jobs, bool(self.verbose))
+        return self._frozen
 
     def _logits_from_features(self, inputs: Tensor | EmbeddedRows) -> NDArray[np.float64]:
         import torch
