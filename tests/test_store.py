@@ -480,9 +480,18 @@ def test_workers_encode_what_one_process_encodes(tiny_encoder, monkeypatch, back
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_worker_with_another_encoder_says_so(tiny_encoder):
-    with pytest.raises(OSError, match="another one for this worker"):
-        frozen._encode(tiny_encoder, None, "layers", "cpu", "other", texts=["hello"])
+def test_a_worker_with_another_encoder_says_so(tiny_encoder, tmp_path, monkeypatch):
+    """Which is no fault of the folder of embeddings."""
+    monkeypatch.setattr(frozen, "FEW_FOR_JOBS", 10)
+    encoder = FrozenEncoder(tiny_encoder, "cpu", memory=tmp_path, n_jobs=2)
+    encoder.specification = (*encoder.specification[:-1], "other")
+    with joblib.parallel_config("threading"), pytest.raises(RuntimeError, match="another one for"):
+        encoder.table([f"parcel {number}" for number in range(20)])
+
+
+def test_a_worker_without_the_encoder_says_so(tmp_path):
+    with pytest.raises(RuntimeError, match=r"a worker cannot load encoder '.*missing'"):
+        frozen._encode(str(tmp_path / "missing"), None, "layers", "cpu", "key", texts=["hello"])
 
 
 def test_an_encoder_that_is_an_object_is_used_here(tiny_encoder, monkeypatch):

@@ -92,14 +92,22 @@ def _loaded(
 
 
 def _encode(*specification: Any, texts: Sequence[str]) -> NDArray[np.float32]:
-    """What a worker does; it is told where its encoder is, and loads that itself."""
+    """What a worker does; it is told where its encoder is, and loads that itself.
+
+    It raises no OSError, which would be taken for one of the folder of embeddings.
+    """
     encoder, *_, key = specification
-    if fingerprint(encoder) != key:
-        raise OSError(
+    try:
+        is_same = fingerprint(encoder) == key
+        loaded = _loaded(*specification) if is_same else None
+    except OSError as error:
+        raise RuntimeError(f"a worker cannot load encoder {str(encoder)!r}: {error}") from error
+    if loaded is None:
+        raise RuntimeError(
             f"encoder {str(encoder)!r} is another one for this worker than for the process that "
             "asks it; install the same model on all machines"
         )
-    return _loaded(*specification).embed(texts)
+    return loaded.embed(texts)
 
 
 # -- frozen encoders --------------------------------------------------------------------------
