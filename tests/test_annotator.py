@@ -199,7 +199,8 @@ def test_only_some_utterances_are_asked_about(chats):
     assert teacher.scores_.shape == (120, 1, 3)
     assert teacher.votes_[~asked].tolist() == [[None]] * 100
     assert_array_equal(np.isnan(teacher.agreement_), ~asked)
-    assert "asked" in str(teacher.card())
+    card = json.loads(teacher.card("json"))
+    assert (card["utterances"], card["without_answer"]) == (20, 0)
 
 
 def test_nobody_may_be_asked_about(chats):

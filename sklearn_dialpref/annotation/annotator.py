@@ -15,11 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._compat import Interval, StrOptions
-from sklearn_dialpref._dialogues.validation import (
-    Dialogues,
-    check_dialogues,
-    missing_in,
-)
+from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues, missing_in
 
 from . import ensemble, several_labels
 from .answers import Answers
@@ -386,7 +382,7 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         """
         check_is_fitted(self, "combination_")
         dialogues = check_dialogues(X, precomputed=False)
-        rows = np.flatnonzero(check_asked(asked, len(dialogues)))
+        rows = self._last_rows = np.flatnonzero(check_asked(asked, len(dialogues)))
         scores = self._annotate(dialogues, rows, self.lead_)
         self.scores_ = np.full((len(dialogues), *scores.shape[1:]), np.nan)
         self.scores_[rows] = scores
@@ -468,8 +464,8 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
             self._panel(),
             date=self._date,
             base_url=self.base_url,
-            scores=self.scores_,
-            agreement=self.agreement_,
+            scores=self.scores_[self._last_rows],
+            agreement=self.agreement_[self._last_rows],
             combination=self.combination_,
             lead=self.lead_,
             usage=self.usage_,
