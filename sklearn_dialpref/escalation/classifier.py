@@ -222,7 +222,10 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         teacher = None if self.teacher is None else self._teacher_answers(rows)[known]
         seen = Evidence(proba[known], teacher, y, rows.unit[known])
         if self.target_accuracy is None:
-            self._rule, self.promise_ = rule_for_share(seen, proba, float(self.max_share or 0)), None
+            self._rule, self.promise_ = (
+                rule_for_share(seen, proba, float(self.max_share or 0)),
+                None,
+            )
         else:
             goal = self.target_accuracy, self.confidence
             self._rule, self.promise_ = rule_for_accuracy(seen, *goal)
@@ -304,7 +307,8 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
             If it is not fitted.
         """
         if self.teacher is not None:
-            return self.classes_[self.predict_proba(X).argmax(axis=1)]
+            proba = self.predict_proba(X)
+            return self.classes_[proba.argmax(axis=1)]
         proba = self._student_proba(X)
         labels = self.classes_[proba.argmax(axis=1)].astype(object)
         labels[self._rule.escalates(proba)] = None

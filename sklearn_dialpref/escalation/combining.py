@@ -224,7 +224,10 @@ def _folds(groups: Codes) -> Iterator[tuple[Codes, Codes]]:
 
 
 def asked_classes(gained: Scores, own: Codes, n_classes: int) -> NDArray[np.bool_]:
-    """Classes of the student's answer about which asking has helped, rather than not.
+    """Classes of the student's answer about which asking has not done clear harm.
+
+    Where it has made more errors than it has mended, by more than the square root of both
+    together, which is one standard error.
 
     Parameters
     ----------
@@ -238,7 +241,13 @@ def asked_classes(gained: Scores, own: Codes, n_classes: int) -> NDArray[np.bool
     Returns
     -------
     ndarray of bool, shape (n_classes,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dialpref.escalation.combining import asked_classes
+    >>> asked_classes(np.array([1, -1, -1, -1]), np.array([0, 0, 1, 1]), 3)
+    array([ True, False,  True])
     """
-    overall = gained.mean() if len(gained) else 0.0
-    sums = np.bincount(own, gained, n_classes) + PRIOR_ROWS * overall
-    return np.asarray(sums > 0)
+    net, changed = (np.bincount(own, weights, n_classes) for weights in (gained, abs(gained)))
+    return np.asarray(net >= -np.sqrt(changed))
