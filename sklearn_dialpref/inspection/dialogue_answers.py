@@ -206,8 +206,8 @@ def _llm_labels(
         assert scores is not None
         return _top_labels(LLM, scores[rows], classes.tolist()), classes
     votes = np.unique(votes_given(llm)[0])
-    if llm.ndim == 1:
-        return _labels_alone(LLM, llm[rows]), votes
+    if llm.ndim == 1 or not len(votes):
+        return _labels_alone(LLM, llm[rows].reshape(len(rows), -1)[:, 0]), votes
     return _top_labels(LLM, vote_shares(llm[rows], votes), votes.tolist()), votes
 
 

@@ -17,7 +17,7 @@ from .dialogue_turns import Conversation, Note, Turn, counted, flags_in, label_t
 
 _WITHOUT_TERMINAL = (100, 24)
 _WIDEST_SPEAKER = 16
-_NARROWEST_TEXT = 24
+_NARROWEST_TEXT = 20
 _MOST_LINES = 12
 
 # Controls but for line break and tab, bidirectional and other format characters, letters without
@@ -80,7 +80,7 @@ def _layout(turns: list[Turn]) -> _Layout:
     columns = shutil.get_terminal_size(_WITHOUT_TERMINAL).columns
     number = max((len(str(turn.number)) for turn in turns), default=1)
     names = [display_width(_one_line(turn.speaker or "")) for turn in turns]
-    speaker = min(_WIDEST_SPEAKER, max(names, default=0))
+    speaker = min(_WIDEST_SPEAKER, columns // 4, max(names, default=0))
     before = 2 + number + 2 + (speaker + 2 if speaker else 0)
     return _Layout(number, speaker, max(_NARROWEST_TEXT, columns - before))
 
