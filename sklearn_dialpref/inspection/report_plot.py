@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .displays import drawn_on, new_axes
+from .displays import new_axes
 
 __all__ = ["TeacherReportDisplay"]
 
@@ -47,9 +47,8 @@ class TeacherReportDisplay:
             If matplotlib is not installed.
         """
         report = self.report
-        drawn_on(self, new_axes(None, self))
+        self.figure_ = new_axes(None, self).figure
         self.figure_.clear()
-        del self.ax_
         names = [_name(label) for label in report.classes.tolist()]
         heights = np.array([INCHES * (name.count("\n") + 1.8) for name in names])
         sizes = [3.3, 1.1 + heights.sum()]
