@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .displays import to_pandas
+from .report_html import report_html
+from .report_plot import TeacherReportDisplay
 from .statistics import Floats
 
 
 @dataclass(frozen=True, eq=False)
 class TeacherReport:
     """The result of :func:`teacher_report`; ``print(report)`` shows it as text.
+
+    Notebooks show it as HTML, and :meth:`plot` draws it.
 
     An attribute ``…_interval`` is the 95 % bootstrap interval, over dialogues, of the attribute
     of that name; its last axis holds the low and the high end. A figure that the data cannot
@@ -139,6 +143,35 @@ class TeacherReport:
             If pandas is not installed.
         """
         return to_pandas(self._columns(), self.classes.tolist(), "class")
+
+    def plot(self) -> TeacherReportDisplay:
+        """Draw the figures with their intervals: reliability, class shares, bias, votes.
+
+        Returns
+        -------
+        display : TeacherReportDisplay
+            Its ``figure_`` is the matplotlib Figure, and ``axes_`` the panels by name:
+            ``"figures"``, ``"reliability"``, ``"shares"``, ``"bias"``, and ``"votes"`` if
+            there are votes.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+
+        Examples
+        --------
+        >>> from sklearn_dialpref import teacher_report
+        >>> from sklearn_dialpref.datasets import load_support_chats
+        >>> data = load_support_chats(n_human=300)
+        >>> report = teacher_report(data.X, data.y_human, data.y_llm, random_state=0)
+        >>> sorted(report.plot().axes_)
+        ['bias', 'figures', 'reliability', 'shares', 'votes']
+        """
+        return TeacherReportDisplay(self).plot()
+
+    def _repr_html_(self) -> str:
+        return report_html(self)
 
     def _columns(self) -> dict[str, Floats]:
         return {
