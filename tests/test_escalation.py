@@ -19,7 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 from students import student
 
 from sklearn_dialpref import LabelledGroupKFold, LLMAnnotator
-from sklearn_dialpref.escalation import EscalatingClassifier
+from sklearn_dialpref.escalation import CoverageAccuracyDisplay, EscalatingClassifier
 from sklearn_dialpref.escalation.bounds import accuracy_bound, last_passing
 
 CLASSES = np.array(["ask", "no", "yes"])
@@ -339,6 +339,49 @@ def test_the_last_step_that_passes_before_one_fails():
     steps = [outcome(share) for share in (0.95, 0.9, 0.7, 0.95)]
     assert last_passing(steps, 0.85, 0.95)[0] == 1
     assert last_passing(steps[2:], 0.85, 0.95)[0] is None
+
+
+# -- the display ----------------------------------------------------------------------------
+
+
+def test_display_of_asking():
+    X, y = chats()
+    clf = escalating(max_share=0.3).fit(X, y)
+    new, labels = chats(seed=1)
+    labels = np.where(new["turn"] < 5, labels, None)
+    known = new["turn"] < 5
+    display = CoverageAccuracyDisplay.from_estimator(clf, new, labels)
+    assert not display.abstains
+    assert display.share[[0, -1]].tolist() == [0, 1]
+    assert display.accuracy[0] == clf.student_.score(new[known], labels[known].tolist())
+    assert display.chosen == clf.escalates(new)[known].mean()
+    at_chosen = np.interp(display.chosen, display.share, display.accuracy)
+    assert_allclose(at_chosen, clf.score(new, labels), atol=0.02)
+    assert display.frame().columns.tolist() == ["share", "accuracy", "f1_macro"]
+    assert_array_equal(display.frame()["f1_macro"], display.f1_macro)
+    drawn = display.plot()
+    assert drawn.ax_.get_xlabel() == "Share asked about"
+    assert [line.get_label() for line in drawn.ax_.lines] == ["Accuracy", "Macro-F1", "Threshold"]
+
+
+def test_display_of_abstaining():
+    X, y = chats()
+    clf = escalating(teacher=None, max_share=0.5).fit(X, y)
+    new, labels = chats(seed=1)
+    display = CoverageAccuracyDisplay.from_estimator(clf, new, labels)
+    assert display.abstains
+    assert display.share[[0, -1]].tolist() == [0, 1]
+    assert np.isnan(display.accuracy[0])
+    assert display.accuracy[-1] == accuracy(clf.student_.predict(new), labels)
+    assert display.accuracy[5] > display.accuracy[-1]
+    assert display.plot().ax_.get_xlabel() == "Share answered"
+
+
+def test_displays_need_labels():
+    with pytest.raises(ValueError, match="needs a human label"):
+        CoverageAccuracyDisplay.from_predictions([None], y_student=["a"], need=[0.1])
+    with pytest.raises(ValueError, match="inconsistent numbers"):
+        CoverageAccuracyDisplay.from_predictions(["a"], y_student=["a"], need=[0.1, 0.2])
 
 
 # -- parameters, labels, composition --------------------------------------------------------
