@@ -62,7 +62,7 @@ $(VENV_OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 
 demo: $(VENV)/.installed ## train on the bundled chats, print a table, save a plot
 	@mkdir -p $(DEMO_DIR)
-	cd $(DEMO_DIR) && $(abspath $(BIN))/python $(CURDIR)/examples/plot_1_quickstart.py
+	cd $(DEMO_DIR) && $(abspath $(BIN))/python $(CURDIR)/examples/plot_01_quickstart.py
 	@ls $(DEMO_DIR)/*.png >/dev/null && echo "Plot saved: $$(ls $(abspath $(DEMO_DIR))/*.png)"
 
 test: $(VENV)/.installed ## all tests but the slow ones and those of a language model; line coverage
