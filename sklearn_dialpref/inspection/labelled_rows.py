@@ -42,7 +42,7 @@ class LabelledRows:
     unit : ndarray of int64, shape (n,)
         The dialogue of each row. Without dialogues each row is one, numbered by what it holds.
     order : ndarray of int64, shape (n,)
-        The rows as they came; without dialogues by what they hold.
+        The rows by dialogue and turn; without dialogues by what they hold.
     """
 
     X: Any
@@ -59,8 +59,10 @@ def labelled_rows(estimator: Any, X: Any, y_human: Any, y_llm: Any) -> LabelledR
     dialogues = check_dialogues(X)
     classes = all_classes(_parameters(final_estimator(estimator)).get("classes"), y_human)
     targets = check_targets(y_human, y_llm, len(dialogues), classes)
-    unit, order = dialogues.group, np.arange(len(dialogues))
-    if not dialogues.has_dialogues:
+    if dialogues.has_dialogues:
+        unit = dialogues.group
+        order = np.lexsort((dialogues.turn, unit))
+    else:
         order = canonical_order(dialogues, targets)
         unit = np.argsort(order)
     return LabelledRows(

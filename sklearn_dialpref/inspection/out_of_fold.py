@@ -140,13 +140,10 @@ def _check_estimator(estimator: Any, y_llm: Any) -> bool:
 def _folds(rows: LabelledRows, cv: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Row numbers of the training and the test part of each fold, dialogue by dialogue."""
     fold_of_row = _fold_of_unit(rows, cv)[rows.unit]
-    order = rows.order
-    if rows.dialogues.has_dialogues:  # also a plain classifier sees one order
-        order = np.lexsort((rows.dialogues.turn, rows.unit))
     for fold in range(cv):
-        in_fold = fold_of_row[order] == fold
+        in_fold = fold_of_row[rows.order] == fold
         if in_fold.any():  # few labelled and few other dialogues can leave one empty
-            yield order[~in_fold], order[in_fold]
+            yield rows.order[~in_fold], rows.order[in_fold]
 
 
 def _fold_of_unit(rows: LabelledRows, cv: int) -> NDArray[np.int64]:
