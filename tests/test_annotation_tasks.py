@@ -212,10 +212,8 @@ def test_any_texts_make_the_round_trip(tmp_path_factory, utterances, format, tur
 
 def test_several_labels_have_a_column_each(X, tmp_path):
     path = tmp_path / "labels.csv"
-    table = [[1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]]
-    to_annotation_tasks(
-        X, path, classes=CLASSES, multilabel=True, predicted=np.array(table, float)
-    )
+    table = [[0.6, 0.5, 0], [0.4, 0, 0], [1, 0.9, 0.1], [0, 1, 0], [0, 0, 1]]
+    to_annotation_tasks(X, path, classes=CLASSES, multilabel=True, predicted=np.array(table))
     header, *rows = read_rows(path)
     assert header[-4:-1] == ["label: complaint", "label: thanks", "label: other"]
     assert [row[6] for row in rows] == ["complaint", "", "complaint; thanks", "thanks", "other"]
@@ -263,6 +261,13 @@ def test_labels_come_back_in_the_type_of_the_classes(classes, cells, labels):
     result = from_annotations(tasks, X, classes=classes).tolist()
     assert result == labels
     assert [type(label) for label in result] == [type(label) for label in labels]
+
+
+def test_a_label_that_could_be_two_classes_is_an_error():
+    tasks = to_annotation_tasks(["Hi!"], classes=["us", "US"])
+    tasks.tasks[0]["label"] = "Us"
+    with pytest.raises(ValueError, match="task 0 has the label 'Us', which is not among"):
+        from_annotations(tasks, ["Hi!"], classes=["us", "US"])
 
 
 def test_tables_are_read_as_well(X):
@@ -635,6 +640,11 @@ def test_texts_that_no_file_can_hold(format):
 def test_misuse(X, kwargs, message):
     with pytest.raises(ValueError, match=message):
         to_annotation_tasks(X, **{"classes": CLASSES, **kwargs})
+
+
+def test_suggestions_of_another_type(X):
+    with pytest.raises(TypeError, match="got list; pass row numbers as rows=…"):
+        to_annotation_tasks(X, classes=CLASSES, suggestions=[1, 2])
 
 
 def test_misuse_of_reading(X):

@@ -196,7 +196,9 @@ def test_nothing_overlaps_or_is_clipped(name, request):
 
 
 def test_long_names_are_cut_and_dollars_are_no_formulas(hostile):
-    labels = [tick.get_text() for tick in hostile.plot().axes_["shares"].get_yticklabels()]
+    ticks = hostile.plot().axes_["shares"].get_yticklabels()
+    assert not any(tick.get_parse_math() for tick in ticks)
+    labels = [tick.get_text() for tick in ticks]
     assert "$5 refund $" in labels
     assert max(label.count("\n") for label in labels) == 2
     assert any(label.endswith("…") for label in labels)

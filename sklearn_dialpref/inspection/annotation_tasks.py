@@ -190,6 +190,11 @@ def _shown_names(classes: Any, multilabel: bool, format: str) -> list[str]:
 def _chosen_rows(rows: Any, suggestions: Any, dialogues: Dialogues) -> list[int]:
     if rows is None and suggestions is None:
         return [int(row) for row in np.lexsort((dialogues.turn, dialogues.group))]
+    if suggestions is not None and not hasattr(suggestions, "rows"):
+        raise TypeError(
+            "suggestions must be what suggest_annotations returns, got "
+            f"{type(suggestions).__name__}; pass row numbers as rows=…"
+        )
     chosen = label_array(suggestions.rows if rows is None else rows, "rows")
     n = len(dialogues)
     if chosen.dtype.kind == "b" and chosen.shape == (n,):
