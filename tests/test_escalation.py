@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
 from students import student
 
 from sklearn_dialpref import LabelledGroupKFold, LLMAnnotator
@@ -442,6 +443,23 @@ def test_in_a_search():
     ).fit(X, human)
     assert search.best_params_ == {"escalatingclassifier__max_share": 0.4}
     assert search.best_estimator_.score(X, human) > 0.8
+
+
+def expected_failures(estimator):
+    """Failures that we stand by, each with its reason."""
+    return {
+        "check_fit_score_takes_y": "the target is called y_human, beside y_llm",
+        "check_dtype_object": "an array of objects is one of dialogues, here as everywhere",
+    }
+
+
+# without teacher and with nothing passed on, as checks bring data of many kinds
+@parametrize_with_checks(
+    [EscalatingClassifier(LogisticRegression(), max_share=0.0)],
+    expected_failed_checks=expected_failures,
+)
+def test_stock_checks(estimator, check):
+    check(estimator)
 
 
 def test_plain_arrays_and_numbers_as_labels():

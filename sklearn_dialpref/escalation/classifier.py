@@ -40,14 +40,14 @@ __all__ = ["EscalatingClassifier"]
 class EscalatingClassifier(ClassifierMixin, BaseEstimator):
     r"""Answer by a student where it is sure, and ask a teacher about the rest.
 
-    The student is a small classifier that answers for nothing; the teacher is an LLM, or any
-    other classifier whose answers cost something. From human labels ``fit`` learns how often the
-    teacher is right about each class, how much its answer is worth beside the student's, and so
-    where asking it is expected to gain most: where its answer may well change the label, for the
-    better. About classes of which the student knows more than the teacher, it never asks.
+    The student is a small classifier whose answers cost next to nothing; the teacher is an LLM, or
+    any other classifier whose answers cost something. From human labels ``fit`` learns how often
+    the teacher is right about each class, how much its answer is worth beside the student's, and
+    so where asking gains most: where the answer may well change the label for the better. Where
+    the student knows more than the teacher, it never asks.
 
-    Without a teacher it gives no answer in place of asking: ``predict`` returns None, for
-    instance for a person to label.
+    Without a teacher it abstains: ``predict`` returns None in place of asking, so that a person
+    can label these utterances.
 
     Parameters
     ----------
@@ -106,12 +106,13 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
     :math:`\hat c` is the student's answer: the value of information. It is 0 where no answer can
     change the label.
 
-    ``fit`` trains `cv` + 1 students. Everything is learned from those that have not seen the
-    dialogue. They are trained on fewer labels than ``student_``, so that what is promised is a
-    little less than what is to be expected. The promise counts a dialogue as what it is, rows
-    that depend on each other, and holds for dialogues like the human-labelled ones.
+    ``fit`` trains `cv` + 1 students. All else is learned from the answers of `cv` of them about
+    dialogues that they have not seen. As they have fewer labels than ``student_``, promises are a
+    little lower than they could be. A promise holds for dialogues like those with human labels,
+    whose rows may depend on each other, and needs some hundred labels of 20 or more dialogues.
 
-    It has no file format of its own: save ``student_``, and fit again to learn the rest.
+    The estimator has no file format of its own: save ``student_`` and the annotator's settings
+    separately, or pickle it all.
 
     References
     ----------
@@ -299,7 +300,7 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Without a teacher of object, with None where there is no answer.
+            Of the labels' type; without a teacher of object, with None, where there is no answer.
 
         Raises
         ------
@@ -310,8 +311,10 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
             proba = self.predict_proba(X)
             return self.classes_[proba.argmax(axis=1)]
         proba = self._student_proba(X)
-        labels = self.classes_[proba.argmax(axis=1)].astype(object)
-        labels[self._rule.escalates(proba)] = None
+        labels, silent = self.classes_[proba.argmax(axis=1)], self._rule.escalates(proba)
+        if silent.any():
+            labels = labels.astype(object)
+            labels[silent] = None
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -422,6 +425,11 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
         return float(accuracy_score(labels, answers, sample_weight=weight))
 
+    @property
+    def n_features_in_(self) -> int:
+        """Number of features, where the student counts them."""
+        return int(self.student_.n_features_in_)
+
     # -- one step each ----------------------------------------------------------------------
 
     def _student_proba(self, X: Any) -> NDArray[np.float64]:
@@ -453,6 +461,7 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags = copy.deepcopy(get_tags(self.student).input_tags)
+        tags.input_tags.sparse = False
         tags.classifier_tags.multi_label = False
         return tags
 
