@@ -32,9 +32,10 @@ _Choice = tuple[NDArray[np.int64], NDArray[np.bool_]]  # rows, and which of them
 _Case = tuple[NDArray[np.bool_], Callable[[int], str]]  # where it holds, and its words
 
 # what these rest on is in benchmarks/results/suggestions.md
-SHORT_LIST = 5  # rows that are embedded, for each one that is chosen for its score
+SHORT_LIST = 2  # rows that are embedded, for each one that is chosen for its score
 RANDOM_SHARE = 0.1
-RARE = 0.5  # of an equal share: predicted share below which a class is rare
+RARITY = 0.5  # exponent of a class's share: the weight of rare classes
+RARE = 0.5  # of an equal share: below it a class is called rare
 NOVEL = 0.95  # share of the labelled rows that have another one nearer
 NEIGHBOURS = 2000  # labelled rows, at most, that a suggestion is compared with
 FEWEST_TO_COMPARE = 20
@@ -55,7 +56,8 @@ class Suggestions:
     reason : ndarray of str, shape (n_rows,)
         Why each row is there, in words.
     score : ndarray of shape (n_rows,)
-        How uncertain the classifier is of each row, from 0 to 1.
+        How uncertain the classifier is of each row, above all about rare classes; see Notes of
+        :func:`suggest_annotations`. Comparable within one call.
     is_random : ndarray of bool, shape (n_rows,)
         Which rows were drawn at random, whatever their score.
     """
@@ -101,10 +103,11 @@ def suggest_annotations(
     unit: str = "utterance",
     random_state: int | np.random.RandomState | None = None,
 ) -> Suggestions:
-    """Choose the utterances, or the dialogues, that people should label next.
+    r"""Choose the utterances, or the dialogues, that people should label next.
 
-    Utterances are suggested of which the classifier is uncertain and which differ from each
-    other. One in ten is drawn at random. Label them, fit again with all labels, and ask again.
+    It suggests utterances of which the classifier is uncertain, above all about rare classes, and
+    which differ from each other. One in ten is drawn at random. Label them, fit again with all
+    labels, and ask again.
 
     Parameters
     ----------
@@ -123,8 +126,8 @@ def suggest_annotations(
     n : int, default=50
         How many units to suggest: utterances, or dialogues.
     unit : {"utterance", "dialogue"}, default="utterance"
-        With ``"dialogue"``, all utterances without a label of those dialogues in which the
-        classifier is the least certain on average. Labels of single utterances teach more.
+        With ``"dialogue"``, all utterances without a label of the dialogues with the highest
+        mean score. Labels of single utterances teach more.
     random_state : int, RandomState instance or None, default=None
         Seed of the random rows and of the comparison.
 
@@ -155,14 +158,20 @@ def suggest_annotations(
 
     Notes
     -----
-    The score of an utterance is one minus the largest probability, divided by the most that it
-    can be; multilabel, that of the label of which the classifier is the least certain. Of the
-    utterances with the highest scores, five times as many as are wanted, those nearest to the
-    centres of as many clusters are suggested.
+    With the probability :math:`p_c` of class c, and its share :math:`s_c` of the human labels (of
+    the predictions before the first one), each class counted once more, the score is
 
-    A text is suggested once, and not at all if one of its rows has a human label; whole dialogues
-    are not cut. The random rows are drawn from all rows without a label. Estimate accuracy or the
-    shares of classes from rows with ``is_random`` alone: the others are harder than usual.
+    .. math:: \sum_c \frac{p_c (1 - p_c)}{\sqrt{s_c}}
+
+    Twice as many utterances as are wanted, those with the highest scores, are clustered by
+    k-means; the one nearest to the centre of each cluster is suggested. Nothing grows with the
+    square of the rows. ``benchmarks/suggestions.py`` compares this with other strategies.
+
+    A text is suggested once, and for its score only if none of its rows has a human label; whole
+    dialogues are not cut. The random rows are drawn from all rows without a label at that time.
+    Estimate accuracy or the shares of classes from rows with ``is_random`` alone: the others are
+    harder than usual. Such estimates are a little too good once a large share of the rows has
+    been labelled for its score.
 
     The result does not depend on the order of the rows, where turns are numbered.
 
@@ -255,8 +264,10 @@ class _Pool:
     ----------
     labelled, unlabelled : ndarray of int64
         Rows with and without a human label, in an order that depends on what they hold.
+    share : ndarray of shape (n_classes,)
+        How frequent the classes are.
     score : ndarray of shape (n_rows,)
-        How uncertain the classifier is.
+        How uncertain the classifier is, above all about rare classes.
     """
 
     clf: Any
@@ -266,6 +277,7 @@ class _Pool:
     proba: NDArray[np.float64]
     labelled: NDArray[np.int64]
     unlabelled: NDArray[np.int64]
+    share: NDArray[np.float64]
     score: NDArray[np.float64]
 
     @classmethod
@@ -274,8 +286,11 @@ class _Pool:
     ) -> _Pool:
         order = canonical_order(dialogues, targets)
         has_label = targets.has_human[order]
-        score = _uncertainty(proba, targets.multilabel)
-        return cls(clf, X, dialogues, targets, proba, order[has_label], order[~has_label], score)
+        share = _class_shares(targets, proba)
+        score = _scores(proba, share)
+        return cls(
+            clf, X, dialogues, targets, proba, order[has_label], order[~has_label], share, score
+        )
 
     @property
     def names(self) -> list[Any]:
@@ -290,11 +305,20 @@ class _Pool:
         return clf.embed(X) if hasattr(clf, "embed") else None
 
 
-def _uncertainty(proba: NDArray[np.float64], multilabel: bool) -> NDArray[np.float64]:
-    """From 0, certain, to 1, all classes alike; of the least certain label if there are many."""
-    if multilabel:
-        return (1 - np.abs(2 * proba - 1)).max(axis=1)
-    return (1 - proba.max(axis=1)) / (1 - 1 / proba.shape[1])
+def _scores(proba: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The variances of the classes' indicators, weighted by how rare the classes are."""
+    return (proba * (1 - proba)) @ share**-RARITY
+
+
+def _class_shares(targets: Targets, proba: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares of the classes in the human labels, or in the predictions where there are none."""
+    if not targets.has_human.any():
+        count = proba.sum(axis=0)
+    elif targets.multilabel:
+        count = np.nansum(targets.human, axis=0)
+    else:
+        count = np.bincount(targets.human[targets.has_human], minlength=proba.shape[1])
+    return (count + 1) / (count + 1).sum()
 
 
 def _utterances(pool: _Pool, n: int, rng: np.random.RandomState) -> _Choice:
@@ -415,8 +439,8 @@ def _is_novel(
 
 def _rare_class(pool: _Pool, rows: NDArray[np.int64]) -> _Case:
     """Rows whose most probable class is one that few rows have."""
-    names, share = pool.names, pool.proba.mean(axis=0)
-    rare = share < RARE * share.sum() / len(names)
+    names = pool.names
+    rare = pool.share < RARE / len(names)
     top = pool.proba[rows].argmax(axis=1)
     return rare[top], lambda row: f"likely of the rare class {names[top[row]]!r}"
 
