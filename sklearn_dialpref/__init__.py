@@ -7,15 +7,27 @@ if TYPE_CHECKING:
     from ._classifier import DialoguePreferenceClassifier
     from .annotation import DialogueStateAnnotator, LLMAnnotator, PromptBank
     from .dialogue_state import DialogueStateTracker, flatten_states
+    from .escalation import CoverageAccuracyDisplay, EscalatingClassifier
     from .inspection import (
+        AnnotationTasks,
+        DialogueView,
         LabelBudgetCurve,
         LabelBudgetDisplay,
         PairMarginDisplay,
         ReliabilityDisplay,
+        Suggestions,
+        SuspectLabels,
         TeacherConfusionDisplay,
         TeacherReport,
+        TeacherReportDisplay,
+        from_annotations,
         label_budget_curve,
+        out_of_fold_proba,
+        show_dialogue,
+        suggest_annotations,
+        suspect_labels,
         teacher_report,
+        to_annotation_tasks,
     )
     from .metrics import (
         expected_calibration_error,
@@ -38,10 +50,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "AnnotationTasks",
+    "CoverageAccuracyDisplay",
     "DialoguePreferenceClassifier",
     "DialogueStateAnnotator",
     "DialogueStateTracker",
     "DialogueStream",
+    "DialogueView",
+    "EscalatingClassifier",
     "LLMAnnotator",
     "LabelBudgetCurve",
     "LabelBudgetDisplay",
@@ -53,18 +69,27 @@ __all__ = [
     "Prediction",
     "PromptBank",
     "ReliabilityDisplay",
+    "Suggestions",
+    "SuspectLabels",
     "TeacherConfusionDisplay",
     "TeacherReport",
+    "TeacherReportDisplay",
     "__version__",
     "expected_calibration_error",
     "export_onnx",
     "flatten_states",
+    "from_annotations",
     "joint_goal_accuracy_score",
     "label_budget_curve",
     "masked_scorer",
+    "out_of_fold_proba",
     "pairwise_accuracy_score",
+    "show_dialogue",
     "slot_f1_score",
+    "suggest_annotations",
+    "suspect_labels",
     "teacher_report",
+    "to_annotation_tasks",
     "votes_to_scores",
     "with_context",
 ]
@@ -75,15 +100,27 @@ _HOMES = {
     "_classifier": ["DialoguePreferenceClassifier"],
     "annotation": ["DialogueStateAnnotator", "LLMAnnotator", "PromptBank"],
     "dialogue_state": ["DialogueStateTracker", "flatten_states"],
+    "escalation": ["CoverageAccuracyDisplay", "EscalatingClassifier"],
     "inspection": [
+        "AnnotationTasks",
+        "DialogueView",
         "LabelBudgetCurve",
         "LabelBudgetDisplay",
         "PairMarginDisplay",
         "ReliabilityDisplay",
+        "Suggestions",
+        "SuspectLabels",
         "TeacherConfusionDisplay",
         "TeacherReport",
+        "TeacherReportDisplay",
+        "from_annotations",
         "label_budget_curve",
+        "out_of_fold_proba",
+        "show_dialogue",
+        "suggest_annotations",
+        "suspect_labels",
         "teacher_report",
+        "to_annotation_tasks",
     ],
     "metrics": [
         "expected_calibration_error",
@@ -103,8 +140,8 @@ _HOMES = {
         "export_onnx",
     ],
 }
-_MODULES = {"annotation", "datasets", "dialogue_state", "inspection", "losses", "metrics"}
-_MODULES |= {"model_selection", "pairs", "preprocessing", "serving"}
+_MODULES = {"annotation", "datasets", "dialogue_state", "escalation", "inspection", "losses"}
+_MODULES |= {"metrics", "model_selection", "pairs", "preprocessing", "serving"}
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
