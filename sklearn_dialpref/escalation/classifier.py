@@ -124,7 +124,7 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
     --------
     >>> from sklearn_dialpref import DialoguePreferenceClassifier
     >>> from sklearn_dialpref.datasets import make_dialogues
-    >>> from sklearn_dialpref.escalation import EscalatingClassifier
+    >>> from sklearn_dialpref import EscalatingClassifier
     >>> data = make_dialogues(n_dialogues=60, n_features=8, random_state=0)
     >>> model = DialoguePreferenceClassifier("precomputed", schedule="joint", random_state=0)
     >>> teacher = model.fit(data.X, data.y_true)  # stands for a model that knows much

@@ -46,7 +46,7 @@ class CoverageAccuracyDisplay:
 
     Examples
     --------
-    >>> from sklearn_dialpref.escalation import CoverageAccuracyDisplay
+    >>> from sklearn_dialpref import CoverageAccuracyDisplay
     >>> display = CoverageAccuracyDisplay.from_predictions(
     ...     ["a", "b", "b", None],
     ...     y_student=["a", "a", "a", "a"],

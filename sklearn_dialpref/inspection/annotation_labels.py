@@ -99,8 +99,8 @@ def from_annotations(
 
     Examples
     --------
-    >>> from sklearn_dialpref.inspection.annotation_labels import from_annotations
-    >>> from sklearn_dialpref.inspection.annotation_tasks import to_annotation_tasks
+    >>> from sklearn_dialpref import from_annotations
+    >>> from sklearn_dialpref import to_annotation_tasks
     >>> tasks = to_annotation_tasks(["Hi!", "My parcel is late."], classes=[0, 1])
     >>> tasks.tasks[1]["label"] = "1"
     >>> from_annotations(tasks, ["My parcel is late.", "Hi!"], classes=[0, 1]).tolist()

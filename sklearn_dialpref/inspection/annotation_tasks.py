@@ -126,8 +126,8 @@ def to_annotation_tasks(
 
     Examples
     --------
-    >>> from sklearn_dialpref.inspection.annotation_labels import from_annotations
-    >>> from sklearn_dialpref.inspection.annotation_tasks import to_annotation_tasks
+    >>> from sklearn_dialpref import from_annotations
+    >>> from sklearn_dialpref import to_annotation_tasks
     >>> X = [["a", "Hi!"], ["a", "My parcel is late."], ["b", "Thank you!"]]
     >>> tasks = to_annotation_tasks(X, classes=["complaint", "other"], rows=[1, 2])
     >>> tasks.tasks[0]["text"], tasks.tasks[0]["context"]

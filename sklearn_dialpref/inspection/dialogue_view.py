@@ -125,7 +125,7 @@ def show_dialogue(
 
     Examples
     --------
-    >>> from sklearn_dialpref.inspection.dialogue_view import show_dialogue
+    >>> from sklearn_dialpref import show_dialogue
     >>> X = [["d1", "My parcel is late."], ["d1", "I am sorry!"], ["d2", "Thank you."]]
     >>> human, llm = ["negative", None, "positive"], ["negative", "neutral", "positive"]
     >>> show_dialogue(X, "d1", y_human=human, y_llm=llm, predicted=["neutral", None, "positive"])

@@ -91,7 +91,7 @@ def out_of_fold_proba(
     --------
     >>> from sklearn_dialpref import DialoguePreferenceClassifier
     >>> from sklearn_dialpref.datasets import make_dialogues
-    >>> from sklearn_dialpref.inspection.out_of_fold import out_of_fold_proba
+    >>> from sklearn_dialpref import out_of_fold_proba
     >>> data = make_dialogues(n_dialogues=40, n_features=8, human_fraction=0.5, random_state=0)
     >>> clf = DialoguePreferenceClassifier(
     ...     encoder="precomputed", schedule="joint", max_epochs=2, random_state=0

@@ -179,7 +179,7 @@ def suggest_annotations(
     --------
     >>> from sklearn_dialpref import DialoguePreferenceClassifier
     >>> from sklearn_dialpref.datasets import make_dialogues
-    >>> from sklearn_dialpref.inspection.suggestions import suggest_annotations
+    >>> from sklearn_dialpref import suggest_annotations
     >>> data = make_dialogues(n_dialogues=40, n_features=8, human_fraction=0.2, random_state=0)
     >>> clf = DialoguePreferenceClassifier(encoder="precomputed", max_epochs=2, random_state=0)
     >>> clf = clf.fit(data.X, data.y_human, data.y_llm)

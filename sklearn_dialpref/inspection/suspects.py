@@ -177,7 +177,7 @@ def suspect_labels(
     --------
     >>> import numpy as np
     >>> from sklearn.linear_model import LogisticRegression
-    >>> from sklearn_dialpref.inspection.suspects import suspect_labels
+    >>> from sklearn_dialpref import suspect_labels
     >>> X = np.r_[np.linspace(-3, -1, 20), np.linspace(1, 3, 20)][:, None]
     >>> y = np.where(X[:, 0] > 0, "yes", "no")
     >>> y[3] = "yes"  # a slip
