@@ -162,9 +162,9 @@ def suspect_labels(
     Bayes' rule then gives the true label of each row. An LLM label without a human one beside it
     is called wrong if a person would give another.
 
-    Slips of people cannot be told from labels that are hard to predict by any proof: the share of
-    slips is that of human labels that contradict what both witnesses are sure of. That takes a
-    few hundred human labels.
+    No figure proves a slip. The share of slips is estimated from the human labels that contradict
+    what both witnesses are sure of, which takes a few hundred human labels, and it holds the
+    labels on which people disagree.
 
     References
     ----------
