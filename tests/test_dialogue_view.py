@@ -612,6 +612,7 @@ def test_in_a_browser(opened, hostile, width, scheme):
     page = opened(hostile.to_html(), width, color_scheme=scheme)
     for summary in page.locator("summary").all():
         summary.click()
+    page.add_style_tag(content=".dp-turn { content-visibility: visible !important; }")
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate(OUTSIDE) == []
     assert page.evaluate("window.hacked") is None
@@ -654,7 +655,8 @@ def test_without_scripts(opened, hostile):
     folded = page.locator(".dp-fold .dp-text").first
     assert not folded.is_visible()
     page.locator(".dp-fold > summary").first.click()
-    assert folded.is_visible()
+    page.mouse.wheel(0, 400)  # rendered once it is in sight
+    folded.wait_for(timeout=10_000)
     assert page.get_by_role("region", name="Dialogue").count() == 1
     assert page.get_by_role("listitem").count() == len(HOSTILE)
 
