@@ -294,13 +294,17 @@ def test_suggestions():
 
 
 def test_suspects():
-    suspects = suspected([1, 1], ["human", "llm"], [2.0, 1.0], [1.0, 2.0], [0.87, 0.4])
+    suspects = suspected(
+        [1, 1, 0], ["human", "llm", "llm"], [2.0, 1.0, 1.0], [1.0, 2.0, 2.0], [0.87, 0.6, 0.4]
+    )
     view = show_dialogue(["a", "b"], suspects=suspects)
     assert remarks(view) == [
         "Human label is probably wrong (87 %): 2 -> 1",
-        "LLM label may be wrong (40 %): 1 -> 2",
+        "LLM label is probably wrong (60 %): 1 -> 2",
     ]
     assert "2 suspect labels" in str(view)
+    with pytest.raises(ValueError, match="suspects names row 1, but X has 1 rows"):
+        show_dialogue(["a"], suspects=suspects)
     with pytest.raises(TypeError, match="what suspect_labels returns, but a list"):
         show_dialogue(["a", "b"], suspects=[0])
 
@@ -476,6 +480,11 @@ def test_invisible_characters_are_seen():
         assert str(view).count(f"a{escape}b") == 4
 
 
+@pytest.mark.parametrize("text", ["a\u200dم", "م\u200da", "a\ufe0f\ufe01b", "م\u200c\u200cم"])
+def test_characters_that_hide_where_nothing_needs_them_are_seen(text):
+    assert Page(show_dialogue([text])._repr_html_()).hidden
+
+
 @pytest.mark.parametrize(
     "text", ["می‌خواهم", "क्‍ष", "👩‍👩‍👧‍👦 ❤️‍🔥 👍🏽", "naïve café", "line\n\tindented", "a\xa0b"]
 )
@@ -534,6 +543,7 @@ CONTRASTS = """() => {
     element => [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim()));
   return written.map(element => [element.className || element.tagName, contrast(element)]);
 }"""
+GROUND = "getComputedStyle(document.querySelector('.dialpref-view')).backgroundColor"
 OUTSIDE = """() => {
   const view = document.querySelector('.dialpref-view').getBoundingClientRect();
   return [...document.querySelectorAll('.dialpref-view *:not(style)')].filter(element => {
@@ -591,7 +601,7 @@ def hostile():
         proba=np.full((n, 3), 1 / 3),
         classes=labels,
         suggestions=SimpleNamespace(rows=np.arange(n), reason=HOSTILE),
-        suspects=suspected([0, 12], ["human", "llm"], human[:2], student[5:7], [0.9, 0.2]),
+        suspects=suspected([0, 12], ["human", "llm"], human[:2], student[5:7], [0.9, 0.6]),
         max_turns=10,
     )
 
@@ -602,6 +612,7 @@ def test_in_a_browser(opened, hostile, width, scheme):
     page = opened(hostile.to_html(), width, color_scheme=scheme)
     for summary in page.locator("summary").all():
         summary.click()
+    page.add_style_tag(content=".dp-turn { content-visibility: visible !important; }")
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate(OUTSIDE) == []
     assert page.evaluate("window.hacked") is None
@@ -610,10 +621,14 @@ def test_in_a_browser(opened, hostile, width, scheme):
     contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 100
     assert [named for named in contrasts if named[1] < 4.5] == []
-    ground = page.evaluate(
-        "getComputedStyle(document.querySelector('.dialpref-view')).backgroundColor"
-    )
+    ground = page.evaluate(GROUND)
     assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 28)")
+
+
+@pytest.mark.parametrize(("scheme", "ground"), [("light", 255), ("dark", 20)])
+def test_the_system_chooses_where_the_notebook_does_not(opened, hostile, scheme, ground):
+    page = opened(hostile._repr_html_(), color_scheme=scheme)
+    assert page.evaluate(GROUND).startswith(f"rgb({ground},")
 
 
 @pytest.mark.parametrize(
@@ -631,9 +646,7 @@ def test_in_a_browser(opened, hostile, width, scheme):
 def test_the_theme_of_the_notebook_wins(opened, hostile, theme, ground):
     other = "light" if ground == 20 else "dark"
     page = opened(f"<body {theme}>{hostile._repr_html_()}", color_scheme=other)
-    shown = page.evaluate(
-        "getComputedStyle(document.querySelector('.dialpref-view')).backgroundColor"
-    )
+    shown = page.evaluate(GROUND)
     assert shown.startswith(f"rgb({ground},")
 
 
@@ -642,7 +655,8 @@ def test_without_scripts(opened, hostile):
     folded = page.locator(".dp-fold .dp-text").first
     assert not folded.is_visible()
     page.locator(".dp-fold > summary").first.click()
-    assert folded.is_visible()
+    page.mouse.wheel(0, 400)  # rendered once it is in sight
+    folded.wait_for(timeout=10_000)
     assert page.get_by_role("region", name="Dialogue").count() == 1
     assert page.get_by_role("listitem").count() == len(HOSTILE)
 

@@ -188,13 +188,15 @@ def _suspect_notes(suspects: Any, n_rows: int) -> Iterator[tuple[int, Note]]:
             f"suspects must be what suspect_labels returns, but a {type(suspects).__name__} has "
             f"no {lacking}; to flag rows of your own, pass them as suggestions"
         )
-    row, *others = (getattr(suspects, name) for name in fields)
-    rows = _positions(row, n_rows, "suspects")
-    for place, source, label, better, wrong in zip(rows, *others, strict=True):
-        owner = LLM if str(source).lower() == "llm" else str(source).capitalize()
-        title = f"{owner} label {'is probably' if wrong > 0.5 else 'may be'} wrong"
-        labels = (label_text(label), label_text(better))
-        yield place, Note(SUSPECT, f"{title} ({percent(float(wrong))})", labels)
+    columns = [np.asarray(getattr(suspects, name)) for name in fields]
+    _positions(columns[0], n_rows, "suspects")
+    probable = columns[-1] > 0.5  # suspect_labels lists all labels, sound ones too
+    for row, source, label, better, wrong in zip(
+        *(column[probable].tolist() for column in columns), strict=True
+    ):
+        owner = LLM if source == "llm" else source.capitalize()
+        title = f"{owner} label is probably wrong ({percent(wrong)})"
+        yield row, Note(SUSPECT, title, (label_text(label), label_text(better)))
 
 
 def _positions(rows: Any, n_rows: int, name: str) -> list[int]:

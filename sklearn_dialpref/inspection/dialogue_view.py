@@ -97,7 +97,8 @@ def show_dialogue(
     suggestions : Suggestions or array-like of int, default=None
         From :func:`suggest_annotations`, or positions of rows in ``X``.
     suspects : SuspectLabels, default=None
-        From :func:`suspect_labels`.
+        From :func:`suspect_labels`. Labels that are wrong with a probability above 0.5 are
+        flagged.
     max_turns : int or None, default=50
         Turns that are shown at once; the others are folded. Flagged turns and their neighbours
         come first, then turns with a disagreement, then the beginning. None: all.
