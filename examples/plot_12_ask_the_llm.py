@@ -6,9 +6,9 @@ The student answers in a millisecond, the LLM is slow and each answer costs. An
 `EscalatingClassifier` answers by the student and asks the LLM about the utterances where that is
 expected to gain the most. It learns from human labels whether asking gains anything.
 
-The chats are bundled with the package, and the LLM is **simulated**: its errors do not depend on the
-text, so that it complements the student better than a real one. On real dialogues the figures are
-in ``benchmarks/results/escalation.md``.
+The chats are bundled with the package, and the LLM is **simulated**: its errors do not depend on
+the text, so that it complements the student better than a real one. On real dialogues the figures
+are in ``benchmarks/results/escalation.md``.
 """
 
 # %%
@@ -71,9 +71,9 @@ CoverageAccuracyDisplay.from_estimator(clf, X_new, y_new).plot()
 plt.tight_layout()
 
 # %%
-# ``target_accuracy`` asks as little as will do for an accuracy that holds with 95 % confidence. Where
-# the human labels are too few to show that it does, a UserWarning says so. ``promise_`` has the
-# figures.
+# ``target_accuracy`` asks as little as will do for an accuracy that holds with 95 % confidence.
+# Where the human labels are too few to show that it does, a UserWarning says so. ``promise_`` has
+# the figures.
 
 careful = EscalatingClassifier(student, llm, target_accuracy=0.7)
 careful.fit(chats.X[train], chats.y_human[train])
@@ -82,8 +82,8 @@ print(f"asks about {careful.expected_cost(X_new).share:.0%}")
 print(f"accuracy on held-out chats {careful.score(X_new, y_new):.3f}")
 
 # %%
-# Without a teacher the classifier abstains: ``predict`` gives None where it is not sure, for a person
-# to label. The accuracy is that of the answers which it gives.
+# Without a teacher the classifier abstains: ``predict`` gives None where it is not sure, for a
+# person to label. The accuracy is that of the answers which it gives.
 
 alone = EscalatingClassifier(student, target_accuracy=0.8).fit(
     chats.X[train], chats.y_human[train]
