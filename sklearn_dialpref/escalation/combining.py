@@ -33,7 +33,7 @@ LEAST = 1e-3  # a probability: nobody is surer than that that a class is not it
 PRIOR_ROWS = 5.0  # that the classes have in common, beside the labelled rows of each
 PENALTY = 0.1  # on squared differences of the weights from 1, as a share of a nat per row
 MOST_WEIGHT = 5.0
-FOLDS = 5
+FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,8 @@ def fit_combination(student: Scores, teacher: Scores, y: Codes, groups: Codes) -
     if len(np.unique(groups)) < 2:
         return Combination(likelihood)
     evidence = np.empty_like(student)
-    for group in np.unique(groups):
-        here = groups == group
-        evidence[here] = _log_evidence(teacher[here], _likelihood(teacher[~here], y[~here]))
+    for train, test in _folds(groups):
+        evidence[test] = _log_evidence(teacher[test], _likelihood(teacher[train], y[train]))
     return Combination(likelihood, *_fit_weights(_log(student), evidence, y))
 
 
