@@ -180,6 +180,50 @@ def test_it_is_what_the_student_wants(chats):
     assert student.fit(X, None, y_llm).score(X, chats["label"]) == 1
 
 
+def test_only_some_utterances_are_asked_about(chats):
+    model = Oracle()
+    prompts = PromptBank([Prompt(
+        LABELS + "{% for c in before %}{{ c }}\n{% endfor %}A speaker says: {{ utterance }}\n",
+        CLASSES, context_turns=1,
+    )])  # fmt: skip
+    teacher = LLMAnnotator(CLASSES, model, prompts=prompts).fit(chats)
+    asked = np.arange(len(chats)) % 6 == 5
+    estimate = teacher.estimate_cost(chats, asked=asked)
+    proba = teacher.predict_proba(chats, asked=asked)  # the others are no failures: no warning
+    assert_array_equal(np.isnan(proba).all(axis=1), ~asked)
+    assert_array_equal(teacher.classes_[proba[asked].argmax(axis=1)], chats["label"][asked])
+    assert len(model.seen) == estimate.calls == teacher.usage_["calls"] == 20
+    assert "number 4." in model.seen[0].split("says:")[0]
+    assert "number 5." in model.seen[0].split("says:")[1]
+    assert teacher.failures_ == []
+    assert teacher.scores_.shape == (120, 1, 3)
+    assert teacher.votes_[~asked].tolist() == [[None]] * 100
+    assert_array_equal(np.isnan(teacher.agreement_), ~asked)
+    card = json.loads(teacher.card("json"))
+    assert (card["utterances"], card["without_answer"]) == (20, 0)
+
+
+def test_nobody_may_be_asked_about(chats):
+    model = Oracle()
+    teacher = LLMAnnotator(CLASSES, model, prompts=bank(1)).fit(chats)
+    assert np.isnan(teacher.predict_proba(chats, asked=np.zeros(len(chats), dtype=bool))).all()
+    assert not model.seen
+
+
+def test_utterances_asked_about_that_got_no_answer_are_told(chats):
+    teacher = LLMAnnotator(CLASSES, lambda m: "?", prompts=bank(1)).fit(chats)
+    asked = np.arange(len(chats)) < 3
+    with pytest.warns(UserWarning, match="3 of 3 utterances got no answer"):
+        teacher.predict_proba(chats, asked=asked)
+
+
+@pytest.mark.parametrize("asked", [[True], [1] * 120, [[True]] * 120, [True, None] * 60])
+def test_the_mask_of_utterances_is_checked(asked, chats):
+    teacher = LLMAnnotator(CLASSES, Oracle(), prompts=bank(1)).fit(chats)
+    with pytest.raises(ValueError, match="asked must hold True or False for each of the 120"):
+        teacher.predict_proba(chats, asked=asked)
+
+
 @pytest.mark.parametrize("classes", [[0, 1], [True, False], np.array(["x", "y"])])
 def test_labels_keep_their_type(classes):
     teacher = LLMAnnotator(classes, lambda m: "A", prompts=bank(2, classes)).fit(["hi"])

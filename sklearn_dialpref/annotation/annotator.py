@@ -15,18 +15,21 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._compat import Interval, StrOptions
-from sklearn_dialpref._dialogues.validation import (
-    Dialogues,
-    check_dialogues,
-    missing_in,
-)
+from sklearn_dialpref._dialogues.validation import Dialogues, check_dialogues, missing_in
 
 from . import ensemble, several_labels
 from .answers import Answers
 from .bank import PromptBank
 from .base import BaseAnnotator
 from .card import card_content
-from .checks import LEARNABLE, check_labels, check_members, check_prompts, labels_to_score
+from .checks import (
+    LEARNABLE,
+    check_asked,
+    check_labels,
+    check_members,
+    check_prompts,
+    labels_to_score,
+)
 from .panel import Panel
 from .questions import Examples, examples_among, labelled_rows
 from .scoring import SCORINGS
@@ -350,13 +353,16 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
 
     # -- labelling --------------------------------------------------------------------------
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+    def predict_proba(self, X: Any, *, asked: Any = None) -> NDArray[np.float64]:
         """Ask for the label of each utterance.
 
         Parameters
         ----------
         X : DataFrame, ndarray or sequence of str
             Utterances, with whole dialogues where prompts show context.
+        asked : array-like of bool, shape (n,), default=None
+            Utterances that are asked about; the others are only shown as context, and their rows
+            are NaN. None: all.
 
         Returns
         -------
@@ -369,18 +375,23 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
         ------
         NotFittedError
             If the annotator is not fitted.
+        ValueError
+            If ``X`` or ``asked`` is not as described.
         EndpointError
             If the endpoint cannot be used at all, or no longer.
         """
         check_is_fitted(self, "combination_")
         dialogues = check_dialogues(X, precomputed=False)
-        self.scores_ = self._annotate(dialogues, np.arange(len(dialogues)), self.lead_)
+        rows = self._last_rows = np.flatnonzero(check_asked(asked, len(dialogues)))
+        scores = self._annotate(dialogues, rows, self.lead_)
+        self.scores_ = np.full((len(dialogues), *scores.shape[1:]), np.nan)
+        self.scores_[rows] = scores
         self.votes_ = self._ensemble.votes(self.scores_, self.classes_)
         self.agreement_ = self._ensemble.agreement(self.scores_)
         combined = self._ensemble.combine(self.scores_, self.combination_)
-        if lost := int(np.isnan(combined[:, 0]).sum()):
+        if lost := int(np.isnan(combined[rows, 0]).sum()):
             warnings.warn(
-                f"{lost} of {len(combined)} utterances got no answer and are NaN; failures_ says "
+                f"{lost} of {len(rows)} utterances got no answer and are NaN; failures_ says "
                 f"why, for instance: {self.failures_[0]['reason']}",
                 UserWarning,
                 stacklevel=2,
@@ -453,8 +464,8 @@ class LLMAnnotator(ClassifierMixin, BaseAnnotator):
             self._panel(),
             date=self._date,
             base_url=self.base_url,
-            scores=self.scores_,
-            agreement=self.agreement_,
+            scores=self.scores_[self._last_rows],
+            agreement=self.agreement_[self._last_rows],
             combination=self.combination_,
             lead=self.lead_,
             usage=self.usage_,

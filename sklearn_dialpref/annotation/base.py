@@ -24,7 +24,7 @@ from .answers import BaseAnswers
 from .bank import PromptBank
 from .cache import AnswerCache
 from .card import card_markdown
-from .checks import check_settings
+from .checks import check_asked, check_settings
 from .estimate import estimate
 from .labelling import Done, Record, label_rows
 from .models import Model
@@ -110,7 +110,7 @@ class BaseAnnotator(BaseEstimator):
                     stacklevel=4,
                 )
 
-    def estimate_cost(self, X: Any) -> Bunch:
+    def estimate_cost(self, X: Any, *, asked: Any = None) -> Bunch:
         """What labelling would take, without asking anything.
 
         Tokens are counted without a tokenizer, and corrected by what known answers were billed.
@@ -119,6 +119,8 @@ class BaseAnnotator(BaseEstimator):
         ----------
         X : DataFrame, ndarray or sequence of str
             As for ``predict``.
+        asked : array-like of bool, shape (n,), default=None
+            Utterances that are asked about; the others are only shown as context. None: all.
 
         Returns
         -------
@@ -128,7 +130,8 @@ class BaseAnnotator(BaseEstimator):
         """
         check_is_fitted(self, "prompts_")
         dialogues = self._dialogues(X)
-        return estimate(self._panel(), dialogues, self._asked(dialogues), self._token_ratio)
+        wanted = self._asked(dialogues) & check_asked(asked, len(dialogues))
+        return estimate(self._panel(), dialogues, wanted, self._token_ratio)
 
     def _dialogues(self, X: Any) -> Dialogues:
         """The utterances, if they can be asked about."""

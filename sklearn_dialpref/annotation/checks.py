@@ -22,6 +22,7 @@ from .scoring import SCORINGS
 
 __all__ = [
     "LEARNABLE",
+    "check_asked",
     "check_labels",
     "check_members",
     "check_prompts",
@@ -144,6 +145,19 @@ def check_labels(
             f"classes must be at least two distinct labels of one type, got {labels!r}"
         )
     return np.full(n_rows, -1), names
+
+
+def check_asked(asked: Any, n_rows: int) -> NDArray[np.bool_]:
+    """Which utterances are asked about; all, if it is None."""
+    if asked is None:
+        return np.ones(n_rows, dtype=bool)
+    mask = label_array(asked, "asked")
+    if mask.shape != (n_rows,) or mask.dtype != bool:
+        raise ValueError(
+            f"asked must hold True or False for each of the {n_rows} rows of X, got an array of "
+            f"{mask.dtype} of shape {mask.shape}; pass a boolean mask"
+        )
+    return mask
 
 
 def labels_to_score(y: Any, n_rows: int, classes: NDArray[Any], multilabel: bool) -> NDArray[Any]:

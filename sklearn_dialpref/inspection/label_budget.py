@@ -7,24 +7,16 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.utils import check_random_state
 
-from sklearn_dialpref._dialogues.validation import (
-    Dialogues,
-    check_dialogues,
-    label_array,
-    missing_in,
-)
-from sklearn_dialpref._labels.scores import kind_of_scores
-from sklearn_dialpref._labels.targets import Targets, canonical_order, check_targets
+from sklearn_dialpref._dialogues.validation import missing_in
 from sklearn_dialpref.metrics.masked import masked_scorer
 from sklearn_dialpref.model_selection import LabelledGroupKFold
 
 from .displays import drawn_on, new_axes, to_pandas
+from .labelled_rows import LabelledRows, clone_with_classes, labelled_rows, take, without
 
 __all__ = ["LabelBudgetCurve", "LabelBudgetDisplay", "label_budget_curve"]
 
@@ -160,12 +152,11 @@ def label_budget_curve(
     if y_human is None or y_llm is None:
         name = "y_human" if y_human is None else "y_llm"
         raise ValueError(f"{name} is None, but a label budget needs both human and LLM labels")
-    dialogues = check_dialogues(X)
-    targets = check_targets(y_human, y_llm, len(dialogues), _parameters(estimator).get("classes"))
-    for name, known in (("y_human", targets.has_human), ("y_llm", targets.has_score)):
+    rows = labelled_rows(estimator, X, y_human, y_llm)
+    for name, known in (("y_human", rows.targets.has_human), ("y_llm", rows.targets.has_score)):
         if not known.any():
             raise ValueError(f"no row has a label in {name}; a label budget needs both kinds")
-    data = _Rows(X, y_human, y_llm, dialogues, targets, check_random_state(random_state))
+    data = _Rows(rows, check_random_state(random_state))
     score = None if scoring is None else masked_scorer(scoring)
     points = [("human", share, 1.0) for share in shares] + [("llm", 1.0, s) for s in shares]
     scores, counts = [], []
@@ -200,44 +191,23 @@ def _check_budgets(budgets: Any) -> NDArray[np.float64]:
     return shares
 
 
-def _parameters(estimator: Any) -> dict[str, Any]:
-    return estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
-
-
 class _Rows:
     """All rows, from which training rows with fewer labels are taken."""
 
-    def __init__(
-        self,
-        X: Any,
-        y_human: Any,
-        y_llm: Any,
-        dialogues: Dialogues,
-        targets: Targets,
-        rng: np.random.RandomState,
-    ) -> None:
-        self.X, self.targets = X, targets
-        human, llm = label_array(y_human), label_array(y_llm)
-        self.human = targets.human if targets.multilabel else human.reshape(-1).astype(object)
-        votes = not targets.multilabel and kind_of_scores(llm) == "votes"
-        assert targets.scores is not None
-        self.llm = llm.astype(object) if votes else targets.scores.astype(np.float64)
-        self.unit, self.order = dialogues.group, np.arange(len(dialogues))
-        if not dialogues.has_dialogues:  # each row is one: number them by what they hold
-            self.order = canonical_order(dialogues, targets)
-            self.unit = np.argsort(self.order)
-        self.rank = rng.permutation(int(self.unit.max()) + 1)
+    def __init__(self, rows: LabelledRows, rng: np.random.RandomState) -> None:
+        self.rows = rows
+        self.rank = rng.permutation(int(rows.unit.max()) + 1)
 
     def folds(self, cv: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Row numbers of the training and the test part of each fold."""
         if not isinstance(cv, Integral):
-            yield from cv.split(self.X, self.human)
+            yield from cv.split(self.rows.X, self.rows.human)
             return
-        rows = self.order
+        order = self.rows.order
         for train, test in LabelledGroupKFold(int(cv)).split(
-            _take(self.X, rows), self.human[rows]
+            take(self.rows.X, order), self.rows.human[order]
         ):
-            yield rows[train], rows[test]
+            yield order[train], order[test]
 
     def fit_and_score(
         self,
@@ -249,15 +219,15 @@ class _Rows:
         score: Any,
     ) -> tuple[float, list[int]]:
         """Score on ``test`` after training with these shares, and the numbers of labels."""
-        keep_human = self._kept(train, self.targets.has_human, human)
-        keep_llm = self._kept(train, self.targets.has_score, llm)
-        student = clone(estimator)
-        if _parameters(student).get("classes", self) is None:
-            student.set_params(classes=self.targets.classes.tolist())
-        y_human = _without(self.human[train], ~keep_human)
-        y_llm = _without(self.llm[train], ~keep_llm) if keep_llm.any() else None
-        student.fit(_take(self.X, train), y_human, y_llm=y_llm)
-        X, y = _take(self.X, test), self.human[test]
+        rows = self.rows
+        keep_human = self._kept(train, rows.targets.has_human, human)
+        keep_llm = self._kept(train, rows.targets.has_score, llm)
+        student = clone_with_classes(estimator, rows.targets)
+        assert rows.llm is not None
+        y_human = without(rows.human[train], ~keep_human)
+        y_llm = without(rows.llm[train], ~keep_llm) if keep_llm.any() else None
+        student.fit(take(rows.X, train), y_human, y_llm=y_llm)
+        X, y = take(rows.X, test), rows.human[test]
         if y.dtype.kind == "O" and not missing_in(y).any():
             y = np.asarray(y.tolist())  # metrics refuse numbers as objects
         value = student.score(X, y) if score is None else score(student, X, y)
@@ -267,24 +237,10 @@ class _Rows:
         self, train: NDArray[np.int64], known: NDArray[np.bool_], share: float
     ) -> NDArray[np.bool_]:
         """Which training rows keep their labels: those of the first dialogues in the order."""
-        unit, labelled = self.unit[train], known[train]
+        unit, labelled = self.rows.unit[train], known[train]
         having = np.unique(unit[labelled])
         first = having[np.argsort(self.rank[having])][: int(np.ceil(share * len(having) - 1e-9))]
         return labelled & np.isin(unit, first)
-
-
-def _without(labels: NDArray[Any], blank: NDArray[np.bool_]) -> NDArray[Any]:
-    labels = labels.copy()
-    labels[blank] = None if labels.dtype.kind == "O" else np.nan
-    return labels
-
-
-def _take(X: Any, rows: NDArray[np.int64]) -> Any:
-    """Rows of any form of ``X``, which keeps its type."""
-    native = nw.from_native(X, pass_through=True, allow_series=True)
-    if isinstance(native, nw.DataFrame | nw.Series):
-        return native[rows].to_native()
-    return (X if hasattr(X, "dtype") else label_array(X))[rows]
 
 
 class LabelBudgetDisplay:

@@ -1,0 +1,185 @@
+"""Which of a student's answers are passed on: as many as may be, or as few as will do."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import Bunch
+
+from .bounds import last_passing
+from .combining import (
+    Combination,
+    answers_of_others,
+    asked_classes,
+    expected_gain,
+    fit_combination,
+)
+
+__all__ = ["Evidence", "Rule", "rule_for_accuracy", "rule_for_share"]
+
+Scores = NDArray[np.float64]
+Codes = NDArray[np.int64]
+Outcome = tuple[NDArray[np.bool_], Codes]
+
+STEPS = 20  # shares of the rows that are tried for a promise
+LEAST_GAIN = 0.02  # of accuracy: one row more right among fifty that are asked about
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the rows with a human label.
+
+    Attributes
+    ----------
+    student : ndarray of shape (n, K)
+        Probabilities of a student that has not seen the dialogue.
+    teacher : ndarray of shape (n, K), or None
+        Scores, NaN where it gave no answer; None without a teacher.
+    y : ndarray of int, shape (n,)
+        Position of the human label among the classes.
+    groups : ndarray of int, shape (n,)
+        Dialogue of each row.
+    """
+
+    student: Scores
+    teacher: Scores | None
+    y: Codes
+    groups: Codes
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which of a student's answers are passed on.
+
+    Attributes
+    ----------
+    asks : ndarray of bool, shape (K,)
+        Classes of which an answer may be.
+    combination : Combination or None
+        What asking is expected to gain; None without a teacher.
+    threshold : float
+        Above which it is: the expected gain or, without a teacher, the probability of an error.
+    """
+
+    asks: NDArray[np.bool_]
+    combination: Combination | None
+    threshold: float
+
+    def escalates(self, student: Scores) -> NDArray[np.bool_]:
+        """Whether each of the student's answers is passed on."""
+        return np.asarray(self.need(student) > self.threshold)
+
+    def need(self, student: Scores) -> Scores:
+        """What is compared with the threshold."""
+        if self.combination is None:
+            return np.asarray(1 - student.max(axis=1))
+        asks = self.asks[student.argmax(axis=1)]
+        return np.where(asks, expected_gain(student, self.combination), 0.0)
+
+
+def rule_for_share(seen: Evidence, student: Scores, share: float) -> Rule:
+    """The rule that passes on at most this share of the rows.
+
+    Parameters
+    ----------
+    seen : Evidence
+    student : ndarray of shape (m, K)
+        Probabilities of all rows, labelled or not.
+    share : float
+
+    Returns
+    -------
+    Rule
+    """
+    rule = _plain_rule(seen)
+    if share == 1:
+        return rule
+    if share == 0:
+        return Rule(rule.asks, rule.combination, np.inf)
+    threshold = float(np.quantile(rule.need(student), 1 - share, method="higher"))
+    return Rule(rule.asks, rule.combination, max(rule.threshold, threshold))
+
+
+def rule_for_accuracy(seen: Evidence, target: float, confidence: float) -> tuple[Rule, Bunch]:
+    """The rule that passes on as few rows as keep the accuracy, and what is promised of it.
+
+    Where no rule is shown to keep it, a UserWarning says so, and the safest one is returned.
+
+    Parameters
+    ----------
+    seen : Evidence
+    target, confidence : float
+
+    Returns
+    -------
+    rule : Rule
+    promise : Bunch
+        As :class:`EscalatingClassifier` has it as ``promise_``.
+    """
+    rule = _plain_rule(seen)
+    thresholds, outcome = _steps(seen, rule)
+    steps = (outcome(threshold) for threshold in thresholds)
+    step, bound = last_passing(steps, target, confidence)
+    threshold = thresholds[step or 0]
+    right, groups = outcome(threshold)
+    promise = Bunch(
+        kept=step is not None,
+        bound=bound,
+        accuracy=float(right.mean()) if len(right) else np.nan,
+        n_labels=len(right),
+        n_dialogues=len(np.unique(groups)),
+    )
+    if step is None:
+        _warn_of_no_promise(promise, target, confidence)
+    return Rule(rule.asks, rule.combination, threshold), promise
+
+
+def _plain_rule(seen: Evidence) -> Rule:
+    """The rule that passes on all that is worth it."""
+    n_classes = seen.student.shape[1]
+    if seen.teacher is None:
+        return Rule(np.ones(n_classes, dtype=bool), None, 0.0)
+    labelled = seen.student, seen.teacher, seen.y, seen.groups
+    answers, gain = answers_of_others(*labelled)
+    own, asked = seen.student.argmax(axis=1), gain > LEAST_GAIN
+    gained = (answers == seen.y).astype(float) - (own == seen.y)
+    asks = asked_classes(gained[asked], own[asked], n_classes)
+    return Rule(asks, fit_combination(*labelled), LEAST_GAIN)
+
+
+def _steps(seen: Evidence, rule: Rule) -> tuple[list[float], Callable[[float], Outcome]]:
+    """Thresholds from the safest on, and which answers are right at each."""
+    own, y, groups = seen.student.argmax(axis=1), seen.y, seen.groups
+    if seen.teacher is None:
+        doubt = rule.need(seen.student)
+        return _quantiles(doubt), lambda level: (
+            (own == y)[doubt <= level],
+            groups[doubt <= level],
+        )
+    answers, gain = answers_of_others(seen.student, seen.teacher, y, groups)
+    gain = np.where(rule.asks[own], gain, 0.0)
+    thresholds = [LEAST_GAIN, *_quantiles(gain[gain > LEAST_GAIN]), np.inf]
+    return thresholds, lambda level: (np.where(gain > level, answers, own) == y, groups)
+
+
+def _quantiles(values: Scores) -> list[float]:
+    """Values that equal shares of the rows lie between, each once, in rising order."""
+    if not len(values):
+        return []
+    shares = np.arange(1, STEPS + 1) / STEPS
+    return list(np.unique(np.quantile(values, shares, method="higher")).tolist())
+
+
+def _warn_of_no_promise(promise: Bunch, target: float, confidence: float) -> None:
+    warnings.warn(
+        f"target_accuracy={target} is not promised: {promise.accuracy:.3f} of {promise.n_labels} "
+        f"human labels in {promise.n_dialogues} dialogues are met, which shows with confidence "
+        f"{confidence} that the accuracy is {promise.bound:.3f} or more; the safest threshold is "
+        "used. Label more dialogues, or lower target_accuracy",
+        UserWarning,
+        stacklevel=4,
+    )
