@@ -29,15 +29,16 @@ from sklearn_dialpref.inspection.labelled_rows import (
     labelled_rows,
     take,
 )
-from sklearn_dialpref.inspection.out_of_fold import _check_estimator, _fit, out_of_fold_proba
+from sklearn_dialpref.inspection.out_of_fold import _check_estimator, _fit
 
 from .combining import combine
+from .rejecting import RejectsUnknown, out_of_fold, rejected_out_of_fold
 from .rules import Evidence, rule_for_accuracy, rule_for_share
 
 __all__ = ["EscalatingClassifier"]
 
 
-class EscalatingClassifier(ClassifierMixin, BaseEstimator):
+class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
     r"""Answer by a student where it is sure, and ask a teacher about the rest.
 
     The student is a small classifier that answers for nothing; the teacher is an LLM, or any
@@ -68,6 +69,11 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         As few utterances are asked about as will do. Set this or `max_share`.
     confidence : float, default=0.95
         Probability with which `target_accuracy` is reached at least. Used only with it.
+    reject_threshold : float, default=None
+        Share of known utterances, in (0, 1), that may be taken for unknown ones: ``predict``
+        gives None for an utterance that is less like the labelled ones than all but this share
+        of them, and the teacher is not asked about it. The student needs ``embed``. It can be
+        set alone, without a teacher.
     cv : int, default=5
         Number of folds, of whole dialogues, in which students are trained to see how good they
         are on dialogues that they have not seen.
@@ -143,6 +149,7 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         "max_share": [Interval(Real, 0, 1, closed="both"), None],
         "target_accuracy": [Interval(Real, 0, 1, closed="neither"), None],
         "confidence": [Interval(Real, 0, 1, closed="neither")],
+        "reject_threshold": [Interval(Real, 0, 1, closed="neither"), None],
         "cv": [Interval(Integral, 2, None, closed="left")],
     }
 
@@ -157,6 +164,7 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         max_share: float | None = None,
         target_accuracy: float | None = None,
         confidence: float = 0.95,
+        reject_threshold: float | None = None,
         cv: int = 5,
     ) -> None:
         self.student = student
@@ -164,6 +172,7 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         self.max_share = max_share
         self.target_accuracy = target_accuracy
         self.confidence = confidence
+        self.reject_threshold = reject_threshold
         self.cv = cv
 
     def __sklearn_clone__(self) -> EscalatingClassifier:
@@ -213,14 +222,15 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         _check_labels(rows)
         self.classes_ = self._all_classes(rows.targets.classes)
         takes_llm = _check_estimator(student, None)
-        proba = out_of_fold_proba(student, X, y_human, y_llm if takes_llm else None, cv=self.cv)
+        proba, novelty = out_of_fold(student, rows, self.cv, takes_llm, self.reject_threshold)
         proba = self._in_all_classes(proba, rows.targets.classes)
 
         order = np.lexsort((rows.dialogues.turn, rows.unit))  # sums do not depend on that of rows
         known = order[rows.targets.has_human[order]]
-        y = np.searchsorted(self.classes_, rows.targets.classes)[rows.targets.human[known]]
-        teacher = None if self.teacher is None else self._teacher_answers(rows)[known]
-        seen = Evidence(proba[known], teacher, y, rows.unit[known])
+        answered = known[~rejected_out_of_fold(novelty, self.reject_threshold)[known]]
+        y = np.searchsorted(self.classes_, rows.targets.classes)[rows.targets.human[answered]]
+        teacher = None if self.teacher is None else self._teacher_answers(rows)[answered]
+        seen = Evidence(proba[answered], teacher, y, rows.unit[answered])
         if self.target_accuracy is None:
             self._rule, self.promise_ = (
                 rule_for_share(seen, proba, float(self.max_share or 0)),
@@ -234,6 +244,7 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
 
         self.student_ = clone_with_classes(student, rows.targets)
         _fit(self.student_, rows, order if takes_llm else known, takes_llm)
+        self._rejection = self._fit_rejection(rows, order, novelty)
         return self
 
     def _check_parameters(self) -> None:
@@ -241,7 +252,9 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         validate_parameter_constraints(
             self._parameter_constraints, params, caller_name=type(self).__name__
         )
-        if (self.max_share is None) == (self.target_accuracy is None):
+        rejects_only = self.reject_threshold is not None and self.teacher is None
+        n_goals = (self.max_share is not None) + (self.target_accuracy is not None)
+        if n_goals == 2 or (n_goals == 0 and not rejects_only):
             raise ValueError(
                 "set either max_share, the share to ask about, or target_accuracy, got "
                 f"max_share={self.max_share!r} and target_accuracy={self.target_accuracy!r}"
@@ -299,19 +312,22 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Without a teacher of object, with None where there is no answer.
+            Of object without a teacher and with `reject_threshold`, and None where there is no
+            answer.
 
         Raises
         ------
         NotFittedError
             If it is not fitted.
         """
-        if self.teacher is not None:
-            proba = self.predict_proba(X)
-            return self.classes_[proba.argmax(axis=1)]
         proba = self._student_proba(X)
-        labels = self.classes_[proba.argmax(axis=1)].astype(object)
-        labels[self._rule.escalates(proba)] = None
+        asked, unknown = self._asked(X, proba)
+        if self.teacher is not None:
+            proba = self._after_asking(X, proba, asked)
+        labels = self.classes_[proba.argmax(axis=1)]
+        if self.teacher is None or self._rejection is not None:
+            labels = labels.astype(object)
+            labels[unknown | (asked & (self.teacher is None))] = None
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -334,10 +350,9 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
             If it is not fitted.
         """
         proba = self._student_proba(X)
-        asked = self._rule.escalates(proba)
-        if self.teacher is None or not asked.any():
+        if self.teacher is None:
             return proba
-        return self._combined(proba, self._ask(X, asked))
+        return self._after_asking(X, proba, self._asked(X, proba)[0])
 
     def escalates(self, X: Any) -> NDArray[np.bool_]:
         """About which utterances the teacher is asked; asks nobody.
@@ -350,14 +365,16 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of bool, shape (n,)
-            Without a teacher, which get no answer.
+            Not those that `reject_threshold` takes for unknown. Without a teacher, which get no
+            answer.
 
         Raises
         ------
         NotFittedError
             If it is not fitted.
         """
-        return self._rule.escalates(self._student_proba(X))
+        asked, unknown = self._asked(X, self._student_proba(X))
+        return asked | unknown if self.teacher is None else asked
 
     def expected_cost(self, X: Any) -> Bunch:
         """How much ``predict`` would ask; asks nobody.
@@ -427,6 +444,16 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
     def _student_proba(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self, "student_")
         return self._in_all_classes(self.student_.predict_proba(X), self.student_.classes_)
+
+    def _asked(self, X: Any, proba: NDArray[np.float64]) -> tuple[NDArray[np.bool_], ...]:
+        """About what the teacher is asked, and what is taken for unknown."""
+        unknown = self._is_unknown(X, proba)
+        return self._rule.escalates(proba) & ~unknown, unknown
+
+    def _after_asking(
+        self, X: Any, proba: NDArray[np.float64], asked: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        return self._combined(proba, self._ask(X, asked)) if asked.any() else proba
 
     def _ask(self, X: Any, asked: NDArray[np.bool_]) -> NDArray[np.float64]:
         """The teacher's probabilities of these rows; NaN elsewhere, and where it has no answer."""
