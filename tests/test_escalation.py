@@ -16,10 +16,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
 from students import student
 
 from sklearn_dialpref import LabelledGroupKFold, LLMAnnotator
-from sklearn_dialpref.escalation import EscalatingClassifier
+from sklearn_dialpref.escalation import CoverageAccuracyDisplay, EscalatingClassifier
 from sklearn_dialpref.escalation.bounds import accuracy_bound, last_passing
 
 CLASSES = np.array(["ask", "no", "yes"])
@@ -341,6 +342,49 @@ def test_the_last_step_that_passes_before_one_fails():
     assert last_passing(steps[2:], 0.85, 0.95)[0] is None
 
 
+# -- the display ----------------------------------------------------------------------------
+
+
+def test_display_of_asking():
+    X, y = chats()
+    clf = escalating(max_share=0.3).fit(X, y)
+    new, labels = chats(seed=1)
+    labels = np.where(new["turn"] < 5, labels, None)
+    known = new["turn"] < 5
+    display = CoverageAccuracyDisplay.from_estimator(clf, new, labels)
+    assert not display.abstains
+    assert display.share[[0, -1]].tolist() == [0, 1]
+    assert display.accuracy[0] == clf.student_.score(new[known], labels[known].tolist())
+    assert display.chosen == clf.escalates(new)[known].mean()
+    at_chosen = np.interp(display.chosen, display.share, display.accuracy)
+    assert_allclose(at_chosen, clf.score(new, labels), atol=0.02)
+    assert display.frame().columns.tolist() == ["share", "accuracy", "f1_macro"]
+    assert_array_equal(display.frame()["f1_macro"], display.f1_macro)
+    drawn = display.plot()
+    assert drawn.ax_.get_xlabel() == "Share asked about"
+    assert [line.get_label() for line in drawn.ax_.lines] == ["Accuracy", "Macro-F1", "Threshold"]
+
+
+def test_display_of_abstaining():
+    X, y = chats()
+    clf = escalating(teacher=None, max_share=0.5).fit(X, y)
+    new, labels = chats(seed=1)
+    display = CoverageAccuracyDisplay.from_estimator(clf, new, labels)
+    assert display.abstains
+    assert display.share[[0, -1]].tolist() == [0, 1]
+    assert np.isnan(display.accuracy[0])
+    assert display.accuracy[-1] == accuracy(clf.student_.predict(new), labels)
+    assert display.accuracy[5] > display.accuracy[-1]
+    assert display.plot().ax_.get_xlabel() == "Share answered"
+
+
+def test_displays_need_labels():
+    with pytest.raises(ValueError, match="needs a human label"):
+        CoverageAccuracyDisplay.from_predictions([None], y_student=["a"], need=[0.1])
+    with pytest.raises(ValueError, match="inconsistent numbers"):
+        CoverageAccuracyDisplay.from_predictions(["a"], y_student=["a"], need=[0.1, 0.2])
+
+
 # -- parameters, labels, composition --------------------------------------------------------
 
 
@@ -399,6 +443,23 @@ def test_in_a_search():
     ).fit(X, human)
     assert search.best_params_ == {"escalatingclassifier__max_share": 0.4}
     assert search.best_estimator_.score(X, human) > 0.8
+
+
+def expected_failures(estimator):
+    """Failures that we stand by, each with its reason."""
+    return {
+        "check_fit_score_takes_y": "the target is called y_human, beside y_llm",
+        "check_dtype_object": "an array of objects is one of dialogues, here as everywhere",
+    }
+
+
+# without teacher and with nothing passed on, as checks bring data of many kinds
+@parametrize_with_checks(
+    [EscalatingClassifier(LogisticRegression(), max_share=0.0)],
+    expected_failed_checks=expected_failures,
+)
+def test_stock_checks(estimator, check):
+    check(estimator)
 
 
 def test_plain_arrays_and_numbers_as_labels():

@@ -41,14 +41,14 @@ __all__ = ["EscalatingClassifier"]
 class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
     r"""Answer by a student where it is sure, and ask a teacher about the rest.
 
-    The student is a small classifier that answers for nothing; the teacher is an LLM, or any
-    other classifier whose answers cost something. From human labels ``fit`` learns how often the
-    teacher is right about each class, how much its answer is worth beside the student's, and so
-    where asking it is expected to gain most: where its answer may well change the label, for the
-    better. About classes of which the student knows more than the teacher, it never asks.
+    The student is a small classifier whose answers cost next to nothing; the teacher is an LLM, or
+    any other classifier whose answers cost something. From human labels ``fit`` learns how often
+    the teacher is right about each class, how much its answer is worth beside the student's, and
+    so where asking gains most: where the answer may well change the label for the better. Where
+    the student knows more than the teacher, it never asks.
 
-    Without a teacher it gives no answer in place of asking: ``predict`` returns None, for
-    instance for a person to label.
+    Without a teacher it abstains: ``predict`` returns None in place of asking, so that a person
+    can label these utterances.
 
     Parameters
     ----------
@@ -112,12 +112,13 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
     :math:`\hat c` is the student's answer: the value of information. It is 0 where no answer can
     change the label.
 
-    ``fit`` trains `cv` + 1 students. Everything is learned from those that have not seen the
-    dialogue. They are trained on fewer labels than ``student_``, so that what is promised is a
-    little less than what is to be expected. The promise counts a dialogue as what it is, rows
-    that depend on each other, and holds for dialogues like the human-labelled ones.
+    ``fit`` trains `cv` + 1 students. All else is learned from the answers of `cv` of them about
+    dialogues that they have not seen. As they have fewer labels than ``student_``, promises are a
+    little lower than they could be. A promise holds for dialogues like those with human labels,
+    whose rows may depend on each other, and needs some hundred labels of 20 or more dialogues.
 
-    It has no file format of its own: save ``student_``, and fit again to learn the rest.
+    The estimator has no file format of its own: save ``student_`` and the annotator's settings
+    separately, or pickle it all.
 
     References
     ----------
@@ -232,10 +233,8 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
         teacher = None if self.teacher is None else self._teacher_answers(rows)[answered]
         seen = Evidence(proba[answered], teacher, y, rows.unit[answered])
         if self.target_accuracy is None:
-            self._rule, self.promise_ = (
-                rule_for_share(seen, proba, float(self.max_share or 0)),
-                None,
-            )
+            rule = rule_for_share(seen, proba, float(self.max_share or 0))
+            self._rule, self.promise_ = rule, None
         else:
             goal = self.target_accuracy, self.confidence
             self._rule, self.promise_ = rule_for_accuracy(seen, *goal)
@@ -312,8 +311,8 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Of object without a teacher and with `reject_threshold`, and None where there is no
-            answer.
+            Of the labels' type; of object, with None, where there is no answer: without a teacher,
+            and for what `reject_threshold` takes for unknown.
 
         Raises
         ------
@@ -325,9 +324,10 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
         if self.teacher is not None:
             proba = self._after_asking(X, proba, asked)
         labels = self.classes_[proba.argmax(axis=1)]
-        if self.teacher is None or self._rejection is not None:
+        silent = unknown | asked if self.teacher is None else unknown
+        if silent.any():
             labels = labels.astype(object)
-            labels[unknown | (asked & (self.teacher is None))] = None
+            labels[silent] = None
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -439,16 +439,16 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
         weight = None if sample_weight is None else np.asarray(sample_weight)[known]
         return float(accuracy_score(labels, answers, sample_weight=weight))
 
+    @property
+    def n_features_in_(self) -> int:
+        """Number of features, where the student counts them."""
+        return int(self.student_.n_features_in_)
+
     # -- one step each ----------------------------------------------------------------------
 
     def _student_proba(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self, "student_")
         return self._in_all_classes(self.student_.predict_proba(X), self.student_.classes_)
-
-    def _asked(self, X: Any, proba: NDArray[np.float64]) -> tuple[NDArray[np.bool_], ...]:
-        """About what the teacher is asked, and what is taken for unknown."""
-        unknown = self._is_unknown(X, proba)
-        return self._rule.escalates(proba) & ~unknown, unknown
 
     def _after_asking(
         self, X: Any, proba: NDArray[np.float64], asked: NDArray[np.bool_]
@@ -480,6 +480,7 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags = copy.deepcopy(get_tags(self.student).input_tags)
+        tags.input_tags.sparse = False
         tags.classifier_tags.multi_label = False
         return tags
 

@@ -20,6 +20,7 @@ from sklearn_dialpref.inspection.out_of_fold import (
 )
 
 from .novelty import ClassNeighbours, novelty_scores, p_values
+from .rules import Rule
 
 __all__ = ["Rejection", "RejectsUnknown", "out_of_fold", "rejected_out_of_fold"]
 
@@ -61,6 +62,7 @@ class RejectsUnknown:
     student_: Any
     reject_threshold: float | None
     _rejection: Rejection | None
+    _rule: Rule
 
     def novelty(self, X: Any) -> NDArray[np.float64]:
         """How unlike the labelled utterances of ``fit`` each utterance is.
@@ -98,6 +100,11 @@ class RejectsUnknown:
         if self._rejection is None:
             return np.zeros(len(proba), dtype=bool)
         return self._rejection.p_values(self.student_, X, proba) <= self._rejection.threshold
+
+    def _asked(self, X: Any, proba: Scores) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which are passed on to the teacher or a person, and which are taken for unknown."""
+        unknown = self._is_unknown(X, proba)
+        return self._rule.escalates(proba) & ~unknown, unknown
 
     def _fit_rejection(
         self, rows: LabelledRows, order: Codes, novelty: Scores

@@ -26,6 +26,7 @@ Codes = NDArray[np.int64]
 Outcome = tuple[NDArray[np.bool_], Codes]
 
 STEPS = 20  # shares of the rows that are tried for a promise
+LEAST_ANSWERED = 0.2  # share of the rows, from which on one is tried without a teacher
 LEAST_GAIN = 0.02  # of accuracy: one row more right among fifty that are asked about
 
 
@@ -156,7 +157,7 @@ def _steps(seen: Evidence, rule: Rule) -> tuple[list[float], Callable[[float], O
     own, y, groups = seen.student.argmax(axis=1), seen.y, seen.groups
     if seen.teacher is None:
         doubt = rule.need(seen.student)
-        return _quantiles(doubt), lambda level: (
+        return _quantiles(doubt, LEAST_ANSWERED), lambda level: (
             (own == y)[doubt <= level],
             groups[doubt <= level],
         )
@@ -166,11 +167,11 @@ def _steps(seen: Evidence, rule: Rule) -> tuple[list[float], Callable[[float], O
     return thresholds, lambda level: (np.where(gain > level, answers, own) == y, groups)
 
 
-def _quantiles(values: Scores) -> list[float]:
+def _quantiles(values: Scores, least: float = 0.0) -> list[float]:
     """Values that equal shares of the rows lie between, each once, in rising order."""
     if not len(values):
         return []
-    shares = np.arange(1, STEPS + 1) / STEPS
+    shares = np.linspace(least, 1, round((1 - least) * STEPS) + 1)
     return list(np.unique(np.quantile(values, shares, method="higher")).tolist())
 
 
