@@ -117,6 +117,10 @@ class PredictsDialogues(HasFittedLabels):
         >>> clf.embed(X).shape
         (4, 384)
         """
+        return self._embed(X)
+
+    def _embed(self, X: Any, keep: bool = True) -> NDArray[np.float32]:
+        """The embeddings; a frozen encoder may keep them."""
         from ._student.student import PART
 
         check_is_fitted(self, "net_")
@@ -124,7 +128,7 @@ class PredictsDialogues(HasFittedLabels):
         if dialogues.features is not None:
             return np.array(dialogues.features, dtype=np.float32)
         texts, index = distinct_texts(text_slots(dialogues, 0)[:1])
-        encoder = self._encoder()
+        encoder = self._encoder() if keep else self._text_encoder
         table, width = encoder.table(texts), encoder.n_context
         embedded = np.empty((len(index), width), dtype=np.float32)
         for start in range(0, len(index), PART):

@@ -32,13 +32,14 @@ from sklearn_dialpref.inspection.labelled_rows import (
 from sklearn_dialpref.inspection.out_of_fold import _check_estimator, _fit
 
 from .combining import combine
-from .rejecting import RejectsUnknown, out_of_fold, rejected_out_of_fold
+from .live import AnswersStreams, dataframe_library
+from .rejecting import out_of_fold, rejected_out_of_fold
 from .rules import Evidence, rule_for_accuracy, rule_for_share
 
 __all__ = ["EscalatingClassifier"]
 
 
-class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
+class EscalatingClassifier(AnswersStreams, ClassifierMixin, BaseEstimator):
     r"""Answer by a student where it is sure, and ask a teacher about the rest.
 
     The student is a small classifier whose answers cost next to nothing; the teacher is an LLM, or
@@ -244,6 +245,7 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
         self.student_ = clone_with_classes(student, rows.targets)
         _fit(self.student_, rows, order if takes_llm else known, takes_llm)
         self._rejection = self._fit_rejection(rows, order, novelty)
+        self._library = dataframe_library(X)
         return self
 
     def _check_parameters(self) -> None:

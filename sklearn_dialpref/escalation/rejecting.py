@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = ["Rejection", "RejectsUnknown", "out_of_fold", "rejected_out_of_fold"]
 
 Scores = NDArray[np.float64]
 Codes = NDArray[np.int64]
+Embed = Callable[[Any], NDArray[np.float32]]
 
 MOST_ROWS = 20_000  # that utterances are compared with; more would hardly be nearer
 PART = 10_000  # rows whose embeddings are in memory
@@ -49,9 +50,9 @@ class Rejection:
     known: Scores
     threshold: float
 
-    def p_values(self, student: Any, X: Any, proba: Scores) -> Scores:
+    def p_values(self, embed: Embed, X: Any, proba: Scores) -> Scores:
         """The share of known utterances that are at least as novel as each of these."""
-        scores = scores_of_rows(self.neighbours, student, X, np.arange(len(proba)), proba)
+        scores = scores_of_rows(self.neighbours, embed, X, np.arange(len(proba)), proba)
         return p_values(scores, self.known)
 
 
@@ -90,20 +91,23 @@ class RejectsUnknown:
             raise ValueError(
                 "novelty is learned with reject_threshold only; set it, and fit again"
             )
-        return 1 - self._rejection.p_values(self.student_, X, proba)
+        return 1 - self._rejection.p_values(self.student_.embed, X, proba)
 
     def _student_proba(self, X: Any) -> Scores:
         raise NotImplementedError
 
-    def _is_unknown(self, X: Any, proba: Scores) -> NDArray[np.bool_]:
+    def _is_unknown(self, X: Any, proba: Scores, embed: Embed | None = None) -> NDArray[np.bool_]:
         """Which of these utterances are unlike all with a label."""
         if self._rejection is None:
             return np.zeros(len(proba), dtype=bool)
-        return self._rejection.p_values(self.student_, X, proba) <= self._rejection.threshold
+        p_values = self._rejection.p_values(embed or self.student_.embed, X, proba)
+        return p_values <= self._rejection.threshold
 
-    def _asked(self, X: Any, proba: Scores) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _asked(
+        self, X: Any, proba: Scores, embed: Embed | None = None
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which are passed on to the teacher or a person, and which are taken for unknown."""
-        unknown = self._is_unknown(X, proba)
+        unknown = self._is_unknown(X, proba, embed)
         return self._rule.escalates(proba) & ~unknown, unknown
 
     def _fit_rejection(
@@ -163,7 +167,7 @@ def out_of_fold(
             continue
         neighbours = fit_neighbours(student, rows, labels, train, proba.shape[1])
         known = some(test[labels[test] >= 0], MOST_ROWS // cv)
-        novelty[known] = scores_of_rows(neighbours, student, rows.X, known, proba[known])
+        novelty[known] = scores_of_rows(neighbours, student.embed, rows.X, known, proba[known])
     return proba, novelty
 
 
@@ -241,26 +245,26 @@ def fit_neighbours(
 ) -> ClassNeighbours:
     """The training utterances that have a label."""
     known = some(train[labels[train] >= 0], MOST_ROWS)
-    embeddings = np.concatenate([*embedded(student, rows.X, known)])
+    embeddings = np.concatenate([*embedded(student.embed, rows.X, known)])
     return ClassNeighbours.fit(embeddings, labels[known], n_classes)
 
 
 def scores_of_rows(
-    neighbours: ClassNeighbours, student: Any, X: Any, rows: Codes, proba: Scores
+    neighbours: ClassNeighbours, embed: Embed, X: Any, rows: Codes, proba: Scores
 ) -> Scores:
     """The novelty of these rows, whose probabilities are given."""
     scores, start = np.empty(len(rows)), 0
-    for embeddings in embedded(student, X, rows):
+    for embeddings in embedded(embed, X, rows):
         part = slice(start, start + len(embeddings))
         scores[part] = novelty_scores(neighbours, embeddings, proba[part])
         start = part.stop
     return scores
 
 
-def embedded(student: Any, X: Any, rows: Codes) -> Iterator[NDArray[np.float32]]:
+def embedded(embed: Embed, X: Any, rows: Codes) -> Iterator[NDArray[np.float32]]:
     """The embeddings of rows in parts."""
     for start in range(0, len(rows), PART):
-        yield student.embed(take(X, rows[start : start + PART]))
+        yield embed(take(X, rows[start : start + PART]))
 
 
 def some(rows: Codes, n_rows: int) -> Codes:
