@@ -86,7 +86,7 @@ class PredictsDialogues(HasFittedLabels):
         logits = self._logits(X)
         return self.fitted_labels_.labels(logits)
 
-    def embed(self, X: Any) -> NDArray[np.float32]:
+    def embed(self, X: Any, *, keep: bool = True) -> NDArray[np.float32]:
         """The embedding of each utterance, without its context.
 
         Similar utterances have similar embeddings, whatever their labels.
@@ -95,6 +95,8 @@ class PredictsDialogues(HasFittedLabels):
         ----------
         X : DataFrame, ndarray or sequence of str
             As for :meth:`predict_proba`.
+        keep : bool, default=True
+            Whether a frozen encoder may keep the embeddings, for this process or in ``memory``.
 
         Returns
         -------
@@ -117,10 +119,6 @@ class PredictsDialogues(HasFittedLabels):
         >>> clf.embed(X).shape
         (4, 384)
         """
-        return self._embed(X)
-
-    def _embed(self, X: Any, keep: bool = True) -> NDArray[np.float32]:
-        """The embeddings; a frozen encoder may keep them."""
         from ._student.student import PART
 
         check_is_fitted(self, "net_")

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from students import student
 from sklearn_dialpref import DialogueStream, MicroBatcher
 from sklearn_dialpref._dialogues.validation import check_dialogues
 from sklearn_dialpref.escalation import EscalatingClassifier
+from sklearn_dialpref.escalation.live import LiveAnswers
 from sklearn_dialpref.serving import asking
 from sklearn_dialpref.serving.asking import TeacherPool
 
@@ -60,17 +62,23 @@ def escalating(tiny_encoder, teacher, X=None, **parameters):
     return clf.fit(X, np.resize(LABELS, len(X)))
 
 
+def always(clf):
+    """It passes on all utterances, whatever it has learned."""
+    clf._rule = replace(clf._rule, threshold=-1)
+    clf.live_ = replace(clf.live_, rule=clf._rule)
+    return clf
+
+
 @pytest.fixture(scope="module")
 def asked_always(tiny_encoder):
     """Asks about all, as if nothing else were known."""
-    clf = escalating(tiny_encoder, Teacher(), max_share=1)
-    object.__setattr__(clf._rule, "threshold", -1)
-    return clf
+    return always(escalating(tiny_encoder, Teacher(), max_share=1))
 
 
 @pytest.fixture
 def asking_all(asked_always):
     asked_always.teacher = Teacher()
+    asked_always.live_ = replace(asked_always.live_, teacher=asked_always.teacher)
     return asked_always
 
 
@@ -118,7 +126,7 @@ def test_what_the_teacher_sees(asking_all):
 def test_an_array_has_no_speakers(tiny_encoder):
     X = chats()[["dialogue_id", "text"]].to_numpy(dtype=object)
     clf = escalating(tiny_encoder, Teacher(), X, max_share=1)
-    object.__setattr__(clf._rule, "threshold", -1)
+    always(clf)
     better = DialogueStream(clf.student_, escalate=clf).push("my refund", "agent").better
     assert better.result(PATIENCE).label == "ask"
 
@@ -218,14 +226,14 @@ def test_abstaining_and_unknown_utterances(tiny_encoder):
     from sklearn_dialpref._student.store import digests_of
 
     clf = escalating(tiny_encoder, None, max_share=0.5)
-    object.__setattr__(clf._rule, "threshold", -1)
+    always(clf)
     prediction = DialogueStream(clf.student_, escalate=clf).push("thanks")
     assert (prediction.label, prediction.better) == (None, None)
     assert prediction.scores.sum() == pytest.approx(1)
 
     teacher = Teacher()
     clf = escalating(tiny_encoder, teacher, max_share=1, reject_threshold=0.1)
-    object.__setattr__(clf._rule, "threshold", -1)
+    always(clf)
     teacher.heard.clear()
     stream, text = DialogueStream(clf.student_, escalate=clf), "zzz qqq xxx vvv www jjj"
     unlike = stream.push(text)
@@ -243,8 +251,8 @@ def test_a_decision_that_fails_does_not_break_the_stream(asking_all, monkeypatch
     def fail(*args):
         raise ArithmeticError("no")
 
+    monkeypatch.setattr(LiveAnswers, "decide", fail)
     stream = DialogueStream(asking_all.student_, escalate=asking_all)
-    monkeypatch.setattr(asking_all, "_decide_live", fail)
     prediction = stream.push("thanks")
     assert prediction.label in LABELS
     assert prediction.failure == "escalate failed: ArithmeticError: no"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._compat import HasMethods, Interval, validate_parameter_constraints
 from sklearn_dialpref._dialogues.validation import (
-    check_dialogues,
     label_array,
     warn_of_other_order,
     wholly_known,
@@ -27,19 +25,19 @@ from sklearn_dialpref.inspection.labelled_rows import (
     clone_with_classes,
     final_estimator,
     labelled_rows,
-    take,
 )
 from sklearn_dialpref.inspection.out_of_fold import _check_estimator, _fit
 
-from .combining import combine
-from .live import AnswersStreams, dataframe_library
-from .rejecting import out_of_fold, rejected_out_of_fold
+from .asking import ask_teacher, in_classes, student_proba
+from .combining import with_answers
+from .live import LiveAnswers, dataframe_library
+from .rejecting import RejectsUnknown, out_of_fold, rejected_out_of_fold
 from .rules import Evidence, rule_for_accuracy, rule_for_share
 
 __all__ = ["EscalatingClassifier"]
 
 
-class EscalatingClassifier(AnswersStreams, ClassifierMixin, BaseEstimator):
+class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
     r"""Answer by a student where it is sure, and ask a teacher about the rest.
 
     The student is a small classifier whose answers cost next to nothing; the teacher is an LLM, or
@@ -91,6 +89,8 @@ class EscalatingClassifier(AnswersStreams, ClassifierMixin, BaseEstimator):
     asks_classes_ : ndarray
         Classes of the student's answer about which the teacher may be asked; without a teacher
         all.
+    live_ : LiveAnswers
+        What a :class:`DialogueStream` uses of all this.
     combination_ : Combination or None
         The teacher's ``likelihood`` of naming each class, for each human one, and the weights
         of the two answers; None without a teacher.
@@ -225,7 +225,7 @@ class EscalatingClassifier(AnswersStreams, ClassifierMixin, BaseEstimator):
         self.classes_ = self._all_classes(rows.targets.classes)
         takes_llm = _check_estimator(student, None)
         proba, novelty = out_of_fold(student, rows, self.cv, takes_llm, self.reject_threshold)
-        proba = self._in_all_classes(proba, rows.targets.classes)
+        proba = in_classes(proba, rows.targets.classes, self.classes_)
 
         order = np.lexsort((rows.dialogues.turn, rows.unit))  # sums do not depend on that of rows
         known = order[rows.targets.has_human[order]]
@@ -245,7 +245,8 @@ class EscalatingClassifier(AnswersStreams, ClassifierMixin, BaseEstimator):
         self.student_ = clone_with_classes(student, rows.targets)
         _fit(self.student_, rows, order if takes_llm else known, takes_llm)
         self._rejection = self._fit_rejection(rows, order, novelty)
-        self._library = dataframe_library(X)
+        known_to_streams = self._rule, self._rejection, dataframe_library(X)
+        self.live_ = LiveAnswers(self.classes_, self.student_, self.teacher, *known_to_streams)
         return self
 
     def _check_parameters(self) -> None:
@@ -282,19 +283,13 @@ class EscalatingClassifier(AnswersStreams, ClassifierMixin, BaseEstimator):
             )
         return classes
 
-    def _in_all_classes(self, proba: Any, classes: NDArray[Any]) -> NDArray[np.float64]:
-        """Probabilities of some classes as those of all; that of the others is 0."""
-        wide = np.zeros((len(proba), len(self.classes_)))
-        wide[:, np.searchsorted(self.classes_, classes)] = proba
-        return wide
-
     def _teacher_answers(self, rows: LabelledRows) -> NDArray[np.float64]:
         """Of rows with a human label: answers that are there, and those of the teacher, asked."""
         answers = np.full((len(rows.unit), len(self.classes_)), np.nan)
         has_score = rows.targets.has_score
         if rows.targets.scores is not None:
             scores = rows.targets.scores[has_score]
-            answers[has_score] = self._in_all_classes(scores, rows.targets.classes)
+            answers[has_score] = in_classes(scores, rows.targets.classes, self.classes_)
         asked = rows.targets.has_human & ~has_score
         if asked.any():
             answers[asked] = self._ask(rows.X, asked)[asked]
@@ -450,7 +445,7 @@ class EscalatingClassifier(AnswersStreams, ClassifierMixin, BaseEstimator):
 
     def _student_proba(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self, "student_")
-        return self._in_all_classes(self.student_.predict_proba(X), self.student_.classes_)
+        return student_proba(self.student_, X, self.classes_)
 
     def _after_asking(
         self, X: Any, proba: NDArray[np.float64], asked: NDArray[np.bool_]
@@ -458,26 +453,13 @@ class EscalatingClassifier(AnswersStreams, ClassifierMixin, BaseEstimator):
         return self._combined(proba, self._ask(X, asked)) if asked.any() else proba
 
     def _ask(self, X: Any, asked: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The teacher's probabilities of these rows; NaN elsewhere, and where it has no answer."""
-        order = np.argsort(self.teacher.classes_, kind="stable")
-        if "asked" in inspect.signature(self.teacher.predict_proba).parameters:
-            return np.asarray(self.teacher.predict_proba(X, asked=asked))[:, order]
-        group = check_dialogues(X).group
-        shown = np.flatnonzero(np.isin(group, group[asked]))  # with their context
-        answers = np.full((len(asked), len(self.classes_)), np.nan)
-        answers[shown] = np.asarray(self.teacher.predict_proba(take(X, shown)))[:, order]
-        answers[~asked] = np.nan
-        return answers
+        return ask_teacher(self.teacher, X, asked)
 
     def _combined(
         self, proba: NDArray[np.float64], teacher: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """The student's probabilities, combined with the teacher's where there are any."""
         assert self.combination_ is not None
-        answered = ~np.isnan(teacher[:, 0])
-        after = proba.copy()
-        after[answered] = combine(proba[answered], teacher[answered], self.combination_)
-        return after
+        return with_answers(proba, teacher, self.combination_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -23,6 +23,7 @@ __all__ = [
     "combine",
     "expected_gain",
     "fit_combination",
+    "with_answers",
 ]
 
 Scores = NDArray[np.float64]
@@ -32,7 +33,7 @@ LEAST = 1e-3  # a probability: nobody is surer than that that a class is not it
 PRIOR_ROWS = 5.0  # that the classes have in common, beside the labelled rows of each
 PENALTY = 0.1  # on squared differences of the weights from 1, as a share of a nat per row
 MOST_WEIGHT = 5.0
-FOLDS = 5
+FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,8 @@ def fit_combination(student: Scores, teacher: Scores, y: Codes, groups: Codes) -
     if len(np.unique(groups)) < 2:
         return Combination(likelihood)
     evidence = np.empty_like(student)
-    for group in np.unique(groups):
-        here = groups == group
-        evidence[here] = _log_evidence(teacher[here], _likelihood(teacher[~here], y[~here]))
+    for train, test in _folds(groups):
+        evidence[test] = _log_evidence(teacher[test], _likelihood(teacher[train], y[train]))
     return Combination(likelihood, *_fit_weights(_log(student), evidence, y))
 
 
@@ -156,6 +156,24 @@ def combine(student: Scores, teacher: Scores, how: Combination) -> Scores:
     return softmax(how.student_weight * _log(student) + how.teacher_weight * evidence, axis=1)
 
 
+def with_answers(student: Scores, teacher: Scores, how: Combination) -> Scores:
+    """Probabilities after the teacher's answer; the student's where it gave none.
+
+    Parameters
+    ----------
+    student, teacher : ndarray of shape (n, K)
+    how : Combination
+
+    Returns
+    -------
+    ndarray of shape (n, K)
+    """
+    answered = ~np.isnan(teacher[:, 0])
+    after = student.copy()
+    after[answered] = combine(student[answered], teacher[answered], how)
+    return after
+
+
 def expected_gain(student: Scores, how: Combination) -> Scores:
     """Probability that the teacher's answer turns a wrong label into the right one, net.
 
@@ -205,12 +223,11 @@ def answers_of_others(
         The student's where the teacher gave none.
     gain : ndarray of shape (n,)
     """
-    answers, gain = student.argmax(axis=1), np.zeros(len(y))
+    answers, gain = np.zeros_like(y), np.zeros(len(y))
     for train, test in _folds(groups):
         how = fit_combination(student[train], teacher[train], y[train], groups[train])
         gain[test] = expected_gain(student[test], how)
-        answered = test[~np.isnan(teacher[test, 0])]
-        answers[answered] = combine(student[answered], teacher[answered], how).argmax(axis=1)
+        answers[test] = with_answers(student[test], teacher[test], how).argmax(axis=1)
     return answers, gain
 
 

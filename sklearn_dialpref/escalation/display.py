@@ -8,9 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._dialogues.validation import label_array, wholly_known
 from sklearn_dialpref.inspection.displays import drawn_on, new_axes, to_pandas
+
+from .asking import ask_teacher, student_proba
+from .combining import with_answers
+from .rules import Rule
 
 __all__ = ["CoverageAccuracyDisplay"]
 
@@ -96,15 +101,21 @@ class CoverageAccuracyDisplay:
         ValueError
             If no row has a human label.
         """
-        proba = estimator._student_proba(X)
-        need, classes = estimator._rule.need(proba), estimator.classes_
-        known, y_asked = _known(y_human), None
-        if estimator.teacher is not None:
-            answers = estimator._ask(X, known)
-            y_asked = classes[estimator._combined(proba, answers).argmax(axis=1)]
-        y_student = classes[proba.argmax(axis=1)]
-        display = cls.from_predictions(y_human, y_student=y_student, y_asked=y_asked, need=need)
-        escalated = float(estimator._rule.escalates(proba)[known].mean())
+        check_is_fitted(estimator, "student_")
+        classes, known, y_asked = estimator.classes_, _known(y_human), None
+        proba = student_proba(estimator.student_, X, classes)
+        asks = np.isin(classes, estimator.asks_classes_)
+        rule = Rule(asks, estimator.combination_, estimator.threshold_)
+        if rule.combination is not None:
+            answers = ask_teacher(estimator.teacher, X, known)
+            y_asked = classes[with_answers(proba, answers, rule.combination).argmax(axis=1)]
+        display = cls.from_predictions(
+            y_human,
+            y_student=classes[proba.argmax(axis=1)],
+            y_asked=y_asked,
+            need=rule.need(proba),
+        )
+        escalated = float(rule.escalates(proba)[known].mean())
         display.chosen = 1 - escalated if display.abstains else escalated
         return display
 

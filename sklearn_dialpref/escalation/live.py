@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,62 +12,104 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from .rejecting import RejectsUnknown
+from .asking import ask_teacher, in_classes
+from .combining import with_answers
+from .rejecting import Rejection
+from .rules import Rule
 
-__all__ = ["AnswersStreams", "dataframe_library"]
+__all__ = ["LiveAnswers", "dataframe_library"]
 
 Scores = NDArray[np.float64]
 
 
-class AnswersStreams(RejectsUnknown):
-    """Mixin for :class:`~sklearn_dialpref.serving.DialogueStream`, whose threads ask.
+@dataclass(frozen=True, eq=False)
+class LiveAnswers:
+    """What :class:`~sklearn_dialpref.serving.DialogueStream` wants of an escalating classifier.
 
-    Several threads may ask at once, so that each has its own copy of the teacher: an annotator
-    keeps what it was last asked about.
+    Attributes
+    ----------
+    classes : ndarray of shape (K,)
+    student : fitted classifier
+    teacher : fitted classifier or None
+    rule : Rule
+    rejection : Rejection or None
+    library : object
+        The dataframe library of the table that ``fit`` was given; None for none.
     """
 
+    classes: NDArray[Any]
+    student: Any
     teacher: Any
-    _library: Any
+    rule: Rule
+    rejection: Rejection | None
+    library: Any
 
-    def _decide_live(self, text: str, scores: Scores, classes: NDArray[Any]) -> tuple[bool, bool]:
-        """Whether the teacher is asked, and whether there is no answer at all."""
-        proba = self._in_all_classes(scores[None], classes)
-        asked, unknown = self._asked([text], proba, unkept_embed(self.student_))
-        passed_on, is_unknown = bool(asked[0]), bool(unknown[0])
-        if self.teacher is None:
-            return False, passed_on or is_unknown
-        return passed_on, is_unknown
+    def decide(self, text: str, scores: Scores, classes: NDArray[Any]) -> tuple[bool, bool]:
+        """Whether the teacher is asked, and whether there is no answer at all.
 
-    def _ask_live(
+        Parameters
+        ----------
+        text : str
+        scores : ndarray of shape (L,)
+            The student's probabilities.
+        classes : ndarray of shape (L,)
+            What they belong to.
+
+        Returns
+        -------
+        asks, is_silent : bool
+        """
+        proba = in_classes(scores[None], classes, self.classes)
+        if self.rejection is not None:
+            embed = unkept_embed(self.student)
+            if self.rejection.p_values(embed, [text], proba)[0] <= self.rejection.threshold:
+                return False, True
+        passed_on = bool(self.rule.escalates(proba)[0])
+        has_teacher = self.teacher is not None
+        return passed_on and has_teacher, passed_on and not has_teacher
+
+    def ask(
         self, turns: Sequence[tuple[str, Any]], scores: Scores, classes: NDArray[Any]
     ) -> Scores | None:
-        """The combined probabilities of the last of these turns; None without an answer."""
-        asking = own_state(self)
-        asking.teacher = own_state(self.teacher)
+        """Ask the teacher; several threads may do so at once.
+
+        Parameters
+        ----------
+        turns : sequence of (str, object)
+            Utterances of the dialogue with their speakers; the last is asked about.
+        scores, classes
+            As for :meth:`decide`.
+
+        Returns
+        -------
+        ndarray of shape (K,) or None
+            Combined probabilities; None if the teacher gives no answer.
+        """
+        assert self.rule.combination is not None
         is_last = np.arange(len(turns)) == len(turns) - 1
-        answer = asking._ask(dialogue_table(turns, self._library), is_last)[-1:]
+        X = dialogue_table(turns, self.library)
+        answer = ask_teacher(own_state(self.teacher), X, is_last)[-1:]
         if np.isnan(answer).any():
             return None
-        combined: Scores = self._combined(self._in_all_classes(scores[None], classes), answer)[0]
+        proba = in_classes(scores[None], classes, self.classes)
+        combined: Scores = with_answers(proba, answer, self.rule.combination)[0]
         return combined
 
-    def _in_all_classes(self, proba: Any, classes: NDArray[Any]) -> Scores:
-        raise NotImplementedError
 
-    def _combined(self, proba: Scores, teacher: Scores) -> Scores:
-        raise NotImplementedError
+def own_state(teacher: Any) -> Any:
+    """A shallow copy: an annotator keeps what it was last asked about.
+
+    Of attributes as they are, since a pickle leaves some of them out.
+    """
+    copied = object.__new__(type(teacher))
+    copied.__dict__.update(teacher.__dict__)
+    return copied
 
 
 def unkept_embed(student: Any) -> Any:
     """Its ``embed``, without keeping the embeddings of live utterances where it can."""
-    return partial(student._embed, keep=False) if hasattr(student, "_embed") else None
-
-
-def own_state(estimator: Any) -> Any:
-    """A shallow copy, of attributes as they are: a pickle leaves some of them out."""
-    copied = object.__new__(type(estimator))
-    copied.__dict__.update(estimator.__dict__)
-    return copied
+    keeps = "keep" in inspect.signature(student.embed).parameters
+    return partial(student.embed, keep=False) if keeps else student.embed
 
 
 def dataframe_library(X: Any) -> Any:

@@ -96,18 +96,16 @@ class RejectsUnknown:
     def _student_proba(self, X: Any) -> Scores:
         raise NotImplementedError
 
-    def _is_unknown(self, X: Any, proba: Scores, embed: Embed | None = None) -> NDArray[np.bool_]:
+    def _is_unknown(self, X: Any, proba: Scores) -> NDArray[np.bool_]:
         """Which of these utterances are unlike all with a label."""
         if self._rejection is None:
             return np.zeros(len(proba), dtype=bool)
-        p_values = self._rejection.p_values(embed or self.student_.embed, X, proba)
+        p_values = self._rejection.p_values(self.student_.embed, X, proba)
         return p_values <= self._rejection.threshold
 
-    def _asked(
-        self, X: Any, proba: Scores, embed: Embed | None = None
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _asked(self, X: Any, proba: Scores) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which are passed on to the teacher or a person, and which are taken for unknown."""
-        unknown = self._is_unknown(X, proba, embed)
+        unknown = self._is_unknown(X, proba)
         return self._rule.escalates(proba) & ~unknown, unknown
 
     def _fit_rejection(

@@ -96,7 +96,7 @@ def rule_for_share(seen: Evidence, student: Scores, share: float) -> Rule:
     -------
     Rule
     """
-    rule = _plain_rule(seen)
+    rule = _plain_rule(seen, _held_out(seen))
     if share == 1:
         return rule
     if share == 0:
@@ -121,8 +121,9 @@ def rule_for_accuracy(seen: Evidence, target: float, confidence: float) -> tuple
     promise : Bunch
         As :class:`EscalatingClassifier` has it as ``promise_``.
     """
-    rule = _plain_rule(seen)
-    thresholds, outcome = _steps(seen, rule)
+    held_out = _held_out(seen)
+    rule = _plain_rule(seen, held_out)
+    thresholds, outcome = _steps(seen, held_out, rule)
     steps = (outcome(threshold) for threshold in thresholds)
     step, bound = last_passing(steps, target, confidence)
     threshold = thresholds[step or 0]
@@ -139,32 +140,44 @@ def rule_for_accuracy(seen: Evidence, target: float, confidence: float) -> tuple
     return Rule(rule.asks, rule.combination, threshold), promise
 
 
-def _plain_rule(seen: Evidence) -> Rule:
+def _held_out(seen: Evidence) -> tuple[Codes, Scores]:
+    """Classes after asking and expected gains, learned from other dialogues."""
+    if seen.teacher is None:
+        return seen.student.argmax(axis=1), np.zeros(len(seen.y))
+    return answers_of_others(seen.student, seen.teacher, seen.y, seen.groups)
+
+
+def _plain_rule(seen: Evidence, held_out: tuple[Codes, Scores]) -> Rule:
     """The rule that passes on all that is worth it."""
     n_classes = seen.student.shape[1]
     if seen.teacher is None:
         return Rule(np.ones(n_classes, dtype=bool), None, 0.0)
-    labelled = seen.student, seen.teacher, seen.y, seen.groups
-    answers, gain = answers_of_others(*labelled)
+    answers, gain = held_out
     own, asked = seen.student.argmax(axis=1), gain > LEAST_GAIN
     gained = (answers == seen.y).astype(float) - (own == seen.y)
     asks = asked_classes(gained[asked], own[asked], n_classes)
-    return Rule(asks, fit_combination(*labelled), LEAST_GAIN)
+    combination = fit_combination(seen.student, seen.teacher, seen.y, seen.groups)
+    return Rule(asks, combination, LEAST_GAIN)
 
 
-def _steps(seen: Evidence, rule: Rule) -> tuple[list[float], Callable[[float], Outcome]]:
+def _steps(
+    seen: Evidence, held_out: tuple[Codes, Scores], rule: Rule
+) -> tuple[list[float], Callable[[float], Outcome]]:
     """Thresholds from the safest on, and which answers are right at each."""
     own, y, groups = seen.student.argmax(axis=1), seen.y, seen.groups
     if seen.teacher is None:
         doubt = rule.need(seen.student)
-        return _quantiles(doubt, LEAST_ANSWERED), lambda level: (
-            (own == y)[doubt <= level],
-            groups[doubt <= level],
-        )
-    answers, gain = answers_of_others(seen.student, seen.teacher, y, groups)
-    gain = np.where(rule.asks[own], gain, 0.0)
-    thresholds = [LEAST_GAIN, *_quantiles(gain[gain > LEAST_GAIN]), np.inf]
-    return thresholds, lambda level: (np.where(gain > level, answers, own) == y, groups)
+
+        def of_answered(level: float) -> Outcome:
+            return (own == y)[doubt <= level], groups[doubt <= level]
+
+        return _quantiles(doubt, LEAST_ANSWERED), of_answered
+    answers, gain = held_out[0], np.where(rule.asks[own], held_out[1], 0.0)
+
+    def of_all(level: float) -> Outcome:
+        return np.where(gain > level, answers, own) == y, groups
+
+    return [LEAST_GAIN, *_quantiles(gain[gain > LEAST_GAIN]), np.inf], of_all
 
 
 def _quantiles(values: Scores, least: float = 0.0) -> list[float]:

@@ -63,34 +63,34 @@ class Prediction:
 
 
 class Escalation(Protocol):
-    """What a stream wants of an EscalatingClassifier."""
+    """What a stream wants of an EscalatingClassifier, which has it as ``live_``."""
 
-    classes_: NDArray[Any]
+    @property
+    def classes(self) -> NDArray[Any]:
+        """Of the answers."""
 
-    def _decide_live(
-        self, text: str, scores: Scores, classes: NDArray[Any]
-    ) -> tuple[bool, bool]: ...
+    def decide(self, text: str, scores: Scores, classes: NDArray[Any]) -> tuple[bool, bool]:
+        """Whether the teacher is asked, and whether there is no answer at all."""
 
-    def _ask_live(
-        self, turns: Sequence[Turn], scores: Scores, classes: NDArray[Any]
-    ) -> Scores | None: ...
+    def ask(self, turns: Sequence[Turn], scores: Scores, classes: NDArray[Any]) -> Scores | None:
+        """The combined probabilities of the last turn; None without an answer."""
 
 
 def check_escalation(escalate: Any, labels: Any) -> Escalation:
     """The classifier, if it can decide on the answers of a model with these labels."""
-    if not hasattr(escalate, "_decide_live"):
+    if not (hasattr(escalate, "escalates") and hasattr(escalate, "reject_threshold")):
         raise TypeError(
             f"escalate must be a fitted EscalatingClassifier, got {type(escalate).__name__}"
         )
-    if not hasattr(escalate, "student_"):
+    if not hasattr(escalate, "live_"):
         raise ValueError("this EscalatingClassifier is not fitted yet; fit it first")
-    if labels.multilabel or not set(labels.classes.tolist()) <= set(escalate.classes_.tolist()):
+    live: Escalation = escalate.live_
+    if labels.multilabel or not set(labels.classes.tolist()) <= set(live.classes.tolist()):
         raise ValueError(
             f"model has the classes {labels.classes.tolist()}, but escalate was fitted with "
-            f"{escalate.classes_.tolist()}; pass its student_ as the model, or an export of it"
+            f"{live.classes.tolist()}; pass its student_ as the model, or an export of it"
         )
-    known: Escalation = escalate
-    return known
+    return live
 
 
 class TeacherPool:
@@ -176,7 +176,7 @@ def escalated(
     """
     scores, classes = student.scores, student.classes
     try:
-        asks, silent = escalate._decide_live(turns[-1][0], scores, classes)
+        asks, silent = escalate.decide(turns[-1][0], scores, classes)
     except Exception as error:
         return failed(student, start, f"escalate failed: {type(error).__name__}: {error}")
     if silent:
@@ -185,9 +185,9 @@ def escalated(
         return replace(student, latency_ms=since(start))
 
     def ask() -> Scores | None:
-        return escalate._ask_live(turns, scores, classes)
+        return escalate.ask(turns, scores, classes)
 
-    better = pool.better(student, start, ask, escalate.classes_)
+    better = pool.better(student, start, ask, escalate.classes)
     return replace(student, latency_ms=since(start), better=better)
 
 

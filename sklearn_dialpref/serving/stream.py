@@ -18,6 +18,7 @@ from sklearn_dialpref._labels.fitted import FittedLabels, TextClassifier
 
 from .asking import (
     TEACHER_TURNS,
+    Escalation,
     Prediction,
     TeacherPool,
     Turn,
@@ -89,11 +90,11 @@ class DialogueStream:
         self._alone: Any = None if self._batcher else checked(model)
         self._past: tuple[str, ...] = ()
         self._lock = threading.Lock()
-        self._escalate = escalate
+        self._escalate: Escalation | None = None
         if escalate is not None:
-            check_escalation(escalate, self._model.fitted_labels_)
+            self._escalate = check_escalation(escalate, self._model.fitted_labels_)
             self._turns: tuple[Turn, ...] = ()
-            self._pool = self._batcher._teachers if self._batcher else TeacherPool(1, 32)
+            self._pool = self._batcher.teacher_pool if self._batcher else TeacherPool(1, 32)
 
     def push(self, text: str, speaker: Any = None, *, timeout: float | None = None) -> Prediction:
         """Take the next utterance, and label it.
@@ -229,7 +230,7 @@ class MicroBatcher:
         self._waiting: RoundRobin[Request] = RoundRobin()
         self._change = threading.Condition()
         self._closed = False
-        self._teachers = TeacherPool(8, 256)
+        self.teacher_pool = TeacherPool(8, 256)
         self._thread = threading.Thread(target=self._work, name="MicroBatcher", daemon=True)
         self._thread.start()
 
@@ -346,7 +347,7 @@ class MicroBatcher:
         with self._change:
             self._closed = True
             self._change.notify()
-        self._teachers.close()
+        self.teacher_pool.close()
         self._thread.join(timeout)
 
     def __enter__(self) -> Self:
