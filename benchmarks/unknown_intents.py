@@ -167,11 +167,21 @@ def decided(found: pd.DataFrame) -> str:
     return table([*KEYS, *names], rows)
 
 
+def goals(means: pd.Series) -> str:
+    """Whether the two goals that were set beforehand are met."""
+    best, base = means["novelty"], means["maximum probability"]
+    verdict = {True: "met", False: "missed"}
+    return (
+        f"The goal of an AUROC of 0.90 is {verdict[best >= 0.9]}, that of 5 points over maximum "
+        f"probability is {verdict[best >= base + 0.05]}."
+    )
+
+
 def report(found: pd.DataFrame, part: str, minutes: float) -> str:
     means = found.groupby(["utterances", "score"])["auroc"].mean().unstack()
     summary = [
         f"- {name}: novelty {row['novelty']:.3f}, maximum probability "
-        f"{row['maximum probability']:.3f}, energy {row['energy']:.3f}."
+        f"{row['maximum probability']:.3f}, energy {row['energy']:.3f}. {goals(row)}"
         for name, row in means.iterrows()
     ]
     return "\n".join(
