@@ -8,14 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from gated_model import PATIENCE, until
+from gated_model import PATIENCE, GatedModel, until
 from numpy.testing import assert_allclose
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from students import student
 
 from sklearn_dialpref import DialogueStream, MicroBatcher
 from sklearn_dialpref._dialogues.validation import check_dialogues
+from sklearn_dialpref._labels.fitted import FittedLabels
 from sklearn_dialpref.escalation import EscalatingClassifier
+from sklearn_dialpref.escalation.combining import combine
 from sklearn_dialpref.escalation.live import LiveAnswers
 from sklearn_dialpref.serving import asking
 from sklearn_dialpref.serving.asking import TeacherPool
@@ -210,6 +213,26 @@ def test_each_question_has_a_teacher_of_its_own(asking_all):
         found = list(pool.map(lambda one: one.push("my refund"), streams))
         assert {one.better.result(PATIENCE).label for one in found} == {"ask"}
     assert not hasattr(asking_all.teacher, "last_")
+
+
+class Exported(GatedModel):
+    """A model that answers in place of the student, as an export does."""
+
+    fitted_labels_ = FittedLabels(np.array(LABELS), False, None, {}, 2)
+
+
+def test_the_scores_are_those_of_the_model(asking_all):
+    with MicroBatcher(Exported()) as batcher:
+        stream = DialogueStream(batcher, escalate=asking_all)
+        prediction = stream.push("thanks")
+        assert_allclose(prediction.scores, softmax([len("thanks"), 0]))
+        better = prediction.better.result(PATIENCE).scores
+        answer, combination = np.array([[0.05, 0.95]]), asking_all.combination_
+        assert_allclose(better, combine(prediction.scores[None], answer, combination)[0])
+        batcher.reload(GatedModel())  # of other classes
+        other = stream.push("thanks")
+        assert (other.label, other.better) == ("a", None)
+        assert "model has the classes ['a', 'b']" in other.failure
 
 
 def test_sure_answers_are_not_asked_about(tiny_encoder):

@@ -85,12 +85,19 @@ def check_escalation(escalate: Any, labels: Any) -> Escalation:
     if not hasattr(escalate, "live_"):
         raise ValueError("this EscalatingClassifier is not fitted yet; fit it first")
     live: Escalation = escalate.live_
-    if labels.multilabel or not set(labels.classes.tolist()) <= set(live.classes.tolist()):
+    if labels.multilabel:
+        raise ValueError("model gives several labels to an utterance, which escalate cannot")
+    check_classes(live, labels.classes)
+    return live
+
+
+def check_classes(live: Escalation, classes: NDArray[Any]) -> None:
+    """Refuse a model that has other classes."""
+    if not set(classes.tolist()) <= set(live.classes.tolist()):
         raise ValueError(
-            f"model has the classes {labels.classes.tolist()}, but escalate was fitted with "
+            f"model has the classes {classes.tolist()}, but escalate was fitted with "
             f"{live.classes.tolist()}; pass its student_ as the model, or an export of it"
         )
-    return live
 
 
 class TeacherPool:
@@ -176,6 +183,7 @@ def escalated(
     """
     scores, classes = student.scores, student.classes
     try:
+        check_classes(escalate, classes)  # a MicroBatcher may have another model by now
         asks, silent = escalate.decide(turns[-1][0], scores, classes)
     except Exception as error:
         return failed(student, start, f"escalate failed: {type(error).__name__}: {error}")
