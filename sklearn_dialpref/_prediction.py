@@ -86,7 +86,7 @@ class PredictsDialogues(HasFittedLabels):
         logits = self._logits(X)
         return self.fitted_labels_.labels(logits)
 
-    def embed(self, X: Any) -> NDArray[np.float32]:
+    def embed(self, X: Any, *, keep: bool = True) -> NDArray[np.float32]:
         """The embedding of each utterance, without its context.
 
         Similar utterances have similar embeddings, whatever their labels.
@@ -95,6 +95,8 @@ class PredictsDialogues(HasFittedLabels):
         ----------
         X : DataFrame, ndarray or sequence of str
             As for :meth:`predict_proba`.
+        keep : bool, default=True
+            Whether a frozen encoder may keep the embeddings, for this process or in ``memory``.
 
         Returns
         -------
@@ -124,7 +126,7 @@ class PredictsDialogues(HasFittedLabels):
         if dialogues.features is not None:
             return np.array(dialogues.features, dtype=np.float32)
         texts, index = distinct_texts(text_slots(dialogues, 0)[:1])
-        encoder = self._encoder()
+        encoder = self._encoder() if keep else self._text_encoder
         table, width = encoder.table(texts), encoder.n_context
         embedded = np.empty((len(index), width), dtype=np.float32)
         for start in range(0, len(index), PART):

@@ -26,16 +26,18 @@ from sklearn_dialpref.inspection.labelled_rows import (
     final_estimator,
     labelled_rows,
 )
-from sklearn_dialpref.inspection.out_of_fold import _check_estimator, _fit, out_of_fold_proba
+from sklearn_dialpref.inspection.out_of_fold import _check_estimator, _fit
 
 from .asking import ask_teacher, in_classes, student_proba
 from .combining import with_answers
+from .live import LiveAnswers, dataframe_library
+from .rejecting import RejectsUnknown, out_of_fold, rejected_out_of_fold
 from .rules import Evidence, rule_for_accuracy, rule_for_share
 
 __all__ = ["EscalatingClassifier"]
 
 
-class EscalatingClassifier(ClassifierMixin, BaseEstimator):
+class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
     r"""Answer by a student where it is sure, and ask a teacher about the rest.
 
     The student is a small classifier whose answers cost next to nothing; the teacher is an LLM, or
@@ -66,6 +68,11 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         As few utterances are asked about as will do. Set this or `max_share`.
     confidence : float, default=0.95
         Probability with which `target_accuracy` is reached at least. Used only with it.
+    reject_threshold : float, default=None
+        Share of known utterances, in (0, 1), that may be taken for unknown ones: ``predict``
+        gives None for an utterance that is less like the labelled ones than all but this share
+        of them, and the teacher is not asked about it. The student needs ``embed``. It can be
+        set alone, without a teacher.
     cv : int, default=5
         Number of folds, of whole dialogues, in which students are trained to see how good they
         are on dialogues that they have not seen.
@@ -82,6 +89,8 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
     asks_classes_ : ndarray
         Classes of the student's answer about which the teacher may be asked; without a teacher
         all.
+    live_ : LiveAnswers
+        What a :class:`DialogueStream` uses of all this.
     combination_ : Combination or None
         The teacher's ``likelihood`` of naming each class, for each human one, and the weights
         of the two answers; None without a teacher.
@@ -142,6 +151,7 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         "max_share": [Interval(Real, 0, 1, closed="both"), None],
         "target_accuracy": [Interval(Real, 0, 1, closed="neither"), None],
         "confidence": [Interval(Real, 0, 1, closed="neither")],
+        "reject_threshold": [Interval(Real, 0, 1, closed="neither"), None],
         "cv": [Interval(Integral, 2, None, closed="left")],
     }
 
@@ -156,6 +166,7 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         max_share: float | None = None,
         target_accuracy: float | None = None,
         confidence: float = 0.95,
+        reject_threshold: float | None = None,
         cv: int = 5,
     ) -> None:
         self.student = student
@@ -163,6 +174,7 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         self.max_share = max_share
         self.target_accuracy = target_accuracy
         self.confidence = confidence
+        self.reject_threshold = reject_threshold
         self.cv = cv
 
     def __sklearn_clone__(self) -> EscalatingClassifier:
@@ -212,19 +224,18 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         _check_labels(rows)
         self.classes_ = self._all_classes(rows.targets.classes)
         takes_llm = _check_estimator(student, None)
-        proba = out_of_fold_proba(student, X, y_human, y_llm if takes_llm else None, cv=self.cv)
+        proba, novelty = out_of_fold(student, rows, self.cv, takes_llm, self.reject_threshold)
         proba = in_classes(proba, rows.targets.classes, self.classes_)
 
         order = np.lexsort((rows.dialogues.turn, rows.unit))  # sums do not depend on that of rows
         known = order[rows.targets.has_human[order]]
-        y = np.searchsorted(self.classes_, rows.targets.classes)[rows.targets.human[known]]
-        teacher = None if self.teacher is None else self._teacher_answers(rows)[known]
-        seen = Evidence(proba[known], teacher, y, rows.unit[known])
+        answered = known[~rejected_out_of_fold(novelty, self.reject_threshold)[known]]
+        y = np.searchsorted(self.classes_, rows.targets.classes)[rows.targets.human[answered]]
+        teacher = None if self.teacher is None else self._teacher_answers(rows)[answered]
+        seen = Evidence(proba[answered], teacher, y, rows.unit[answered])
         if self.target_accuracy is None:
-            self._rule, self.promise_ = (
-                rule_for_share(seen, proba, float(self.max_share or 0)),
-                None,
-            )
+            rule = rule_for_share(seen, proba, float(self.max_share or 0))
+            self._rule, self.promise_ = rule, None
         else:
             goal = self.target_accuracy, self.confidence
             self._rule, self.promise_ = rule_for_accuracy(seen, *goal)
@@ -233,6 +244,9 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
 
         self.student_ = clone_with_classes(student, rows.targets)
         _fit(self.student_, rows, order if takes_llm else known, takes_llm)
+        self._rejection = self._fit_rejection(rows, order, novelty)
+        known_to_streams = self._rule, self._rejection, dataframe_library(X)
+        self.live_ = LiveAnswers(self.classes_, self.student_, self.teacher, *known_to_streams)
         return self
 
     def _check_parameters(self) -> None:
@@ -240,7 +254,9 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         validate_parameter_constraints(
             self._parameter_constraints, params, caller_name=type(self).__name__
         )
-        if (self.max_share is None) == (self.target_accuracy is None):
+        rejects_only = self.reject_threshold is not None and self.teacher is None
+        n_goals = (self.max_share is not None) + (self.target_accuracy is not None)
+        if n_goals == 2 or (n_goals == 0 and not rejects_only):
             raise ValueError(
                 "set either max_share, the share to ask about, or target_accuracy, got "
                 f"max_share={self.max_share!r} and target_accuracy={self.target_accuracy!r}"
@@ -292,18 +308,20 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Of the labels' type; without a teacher of object, with None, where there is no answer.
+            Of the labels' type; of object, with None, where there is no answer: without a teacher,
+            and for what `reject_threshold` takes for unknown.
 
         Raises
         ------
         NotFittedError
             If it is not fitted.
         """
-        if self.teacher is not None:
-            proba = self.predict_proba(X)
-            return self.classes_[proba.argmax(axis=1)]
         proba = self._student_proba(X)
-        labels, silent = self.classes_[proba.argmax(axis=1)], self._rule.escalates(proba)
+        asked, unknown = self._asked(X, proba)
+        if self.teacher is not None:
+            proba = self._after_asking(X, proba, asked)
+        labels = self.classes_[proba.argmax(axis=1)]
+        silent = unknown | asked if self.teacher is None else unknown
         if silent.any():
             labels = labels.astype(object)
             labels[silent] = None
@@ -329,10 +347,9 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
             If it is not fitted.
         """
         proba = self._student_proba(X)
-        asked = self._rule.escalates(proba)
-        if self.teacher is None or not asked.any():
+        if self.teacher is None:
             return proba
-        return self._combined(proba, self._ask(X, asked))
+        return self._after_asking(X, proba, self._asked(X, proba)[0])
 
     def escalates(self, X: Any) -> NDArray[np.bool_]:
         """About which utterances the teacher is asked; asks nobody.
@@ -345,14 +362,16 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of bool, shape (n,)
-            Without a teacher, which get no answer.
+            Not those that `reject_threshold` takes for unknown. Without a teacher, which get no
+            answer.
 
         Raises
         ------
         NotFittedError
             If it is not fitted.
         """
-        return self._rule.escalates(self._student_proba(X))
+        asked, unknown = self._asked(X, self._student_proba(X))
+        return asked | unknown if self.teacher is None else asked
 
     def expected_cost(self, X: Any) -> Bunch:
         """How much ``predict`` would ask; asks nobody.
@@ -427,6 +446,11 @@ class EscalatingClassifier(ClassifierMixin, BaseEstimator):
     def _student_proba(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self, "student_")
         return student_proba(self.student_, X, self.classes_)
+
+    def _after_asking(
+        self, X: Any, proba: NDArray[np.float64], asked: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        return self._combined(proba, self._ask(X, asked)) if asked.any() else proba
 
     def _ask(self, X: Any, asked: NDArray[np.bool_]) -> NDArray[np.float64]:
         return ask_teacher(self.teacher, X, asked)

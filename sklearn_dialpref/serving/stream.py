@@ -8,7 +8,7 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,21 @@ from numpy.typing import NDArray
 from sklearn_dialpref._dialogues.texts import check_encodable, distinct_texts, row_of
 from sklearn_dialpref._labels.fitted import FittedLabels, TextClassifier
 
+from .asking import (
+    TEACHER_TURNS,
+    Escalation,
+    Prediction,
+    TeacherPool,
+    Turn,
+    check_escalation,
+    escalated,
+    since,
+)
 from .round_robin import RoundRobin
 
 __all__ = ["DialogueStream", "MicroBatcher", "Prediction"]
+
+T = TypeVar("T")
 
 
 class Answer(NamedTuple):
@@ -39,30 +51,6 @@ class Request:
     room: Future[None] = field(default_factory=Future)
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a model says of an utterance.
-
-    Attributes
-    ----------
-    label : object
-        The most probable class, of the type that ``fit`` was given; multilabel: a tuple of the
-        names of the labels that reach their thresholds.
-    scores : ndarray of shape (n_classes,)
-        Probabilities, in the order of ``classes_``.
-    latency_ms : float
-        From the call to the answer, in milliseconds.
-    classes : ndarray of shape (n_classes,)
-        What the scores belong to: ``classes_`` of the model that answered, which a
-        `MicroBatcher` may have changed since.
-    """
-
-    label: Any
-    scores: NDArray[np.float64]
-    latency_ms: float
-    classes: NDArray[Any]
-
-
 class DialogueStream:
     """Labels the utterances of one live dialogue as they come.
 
@@ -74,6 +62,12 @@ class DialogueStream:
     ----------
     model : OnnxDialogueClassifier, DialoguePreferenceClassifier or MicroBatcher
         Fitted on text; without a column ``context``, as that is not known to a stream.
+    escalate : EscalatingClassifier, default=None
+        Fitted; `model` is its ``student_`` or an export of it. Where it asks its teacher, the
+        student's prediction comes at once and has a future ``better``. Where it gives no answer,
+        the label is None. The teacher sees the last 20 utterances and is asked by threads: one
+        of this stream or, with a `MicroBatcher`, eight of that, for all its streams. While 32
+        questions of this stream, or 256 of the `MicroBatcher`, wait for it, no more are asked.
 
     See Also
     --------
@@ -91,11 +85,16 @@ class DialogueStream:
     1
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, escalate: Any = None) -> None:
         self._batcher = model if isinstance(model, MicroBatcher) else None
         self._alone: Any = None if self._batcher else checked(model)
         self._past: tuple[str, ...] = ()
         self._lock = threading.Lock()
+        self._escalate: Escalation | None = None
+        if escalate is not None:
+            self._escalate = check_escalation(escalate, self._model.fitted_labels_)
+            self._turns: tuple[Turn, ...] = ()
+            self._pool = self._batcher.teacher_pool if self._batcher else TeacherPool(1, 32)
 
     def push(self, text: str, speaker: Any = None, *, timeout: float | None = None) -> Prediction:
         """Take the next utterance, and label it.
@@ -127,7 +126,7 @@ class DialogueStream:
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be seconds, 0 or more, or None, got {timeout!r}")
         check_speaker(speaker)
-        past = self._take(text)
+        past, turns = self._take(text, speaker)
         if self._batcher is None:
             answer = answer_alone(self._alone, text, past)
         else:
@@ -137,7 +136,10 @@ class DialogueStream:
             except TimeoutError:
                 future.cancel()  # nobody waits for it any more
                 raise
-        return prediction(answer, speaker, start)
+        student = prediction(answer, speaker, start)
+        if self._escalate is None:
+            return student
+        return escalated(self._escalate, self._pool, student, turns, start)
 
     async def apush(self, text: str, speaker: Any = None) -> Prediction:
         """As :meth:`push`, for coroutines: others run while it waits.
@@ -155,23 +157,34 @@ class DialogueStream:
         """
         start = time.perf_counter()
         check_speaker(speaker)
-        past = self._take(text)
+        past, turns = self._take(text, speaker)
         if self._batcher is None:
             answer = await asyncio.to_thread(answer_alone, self._alone, text, past)
         else:
             answer = await asyncio.wrap_future(await self._batcher._asubmit(self, text, past))
-        return prediction(answer, speaker, start)
+        student = prediction(answer, speaker, start)
+        if self._escalate is None:
+            return student
+        asking = self._escalate, self._pool, student, turns, start
+        return await asyncio.to_thread(escalated, *asking)
 
-    def _take(self, text: str) -> tuple[str, ...]:
-        """The utterances before this one, which is the last of them from now on."""
+    @property
+    def _model(self) -> Any:
+        return self._batcher.model if self._batcher else self._alone
+
+    def _take(self, text: str, speaker: Any) -> tuple[tuple[str, ...], tuple[Turn, ...]]:
+        """The utterances before this one, and those for a teacher, of which it is the last."""
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"an utterance must be a str that is not empty, got {text!r}")
         check_encodable(text, "the utterance")  # JSON may have half a character
-        model = self._batcher.model if self._batcher else self._alone
+        model = self._model
         with self._lock:
             past = self._past
             self._past = latest((*past, text), model.context_turns)
-        return past
+            if self._escalate is None:
+                return past, ()
+            self._turns = latest((*self._turns, (text, speaker)), TEACHER_TURNS)
+            return past, self._turns
 
 
 class MicroBatcher:
@@ -217,6 +230,7 @@ class MicroBatcher:
         self._waiting: RoundRobin[Request] = RoundRobin()
         self._change = threading.Condition()
         self._closed = False
+        self.teacher_pool = TeacherPool(8, 256)
         self._thread = threading.Thread(target=self._work, name="MicroBatcher", daemon=True)
         self._thread.start()
 
@@ -321,7 +335,7 @@ class MicroBatcher:
         return len(self._waiting)
 
     def close(self, timeout: float | None = None) -> None:
-        """Take no more, answer those that wait, and end the thread.
+        """Take no more, answer those that wait, and end the thread; teachers are asked no more.
 
         It waits for that: among coroutines, by ``await asyncio.to_thread(batcher.close)``.
 
@@ -333,6 +347,7 @@ class MicroBatcher:
         with self._change:
             self._closed = True
             self._change.notify()
+        self.teacher_pool.close()
         self._thread.join(timeout)
 
     def __enter__(self) -> Self:
@@ -401,7 +416,7 @@ def slots(model: TextClassifier, text: str, past: tuple[str, ...]) -> tuple[str,
     return (text, "\n".join(latest(past, turns))) if turns else (text,)
 
 
-def latest(utterances: tuple[str, ...], n_utterances: int) -> tuple[str, ...]:
+def latest(utterances: tuple[T, ...], n_utterances: int) -> tuple[T, ...]:
     """The last so many of them."""
     return utterances[max(0, len(utterances) - n_utterances) :]
 
@@ -418,7 +433,7 @@ def prediction(answer: Answer, speaker: Any, start: float) -> Prediction:
         label = tuple(labels.classes[label == 1].tolist())
     elif isinstance(label, np.generic):
         label = label.item()
-    return Prediction(label, scores, 1e3 * (time.perf_counter() - start), labels.classes)
+    return Prediction(label, scores, since(start), labels.classes)
 
 
 def check_speaker(speaker: Any) -> None:
