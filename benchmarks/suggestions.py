@@ -478,8 +478,8 @@ def verdict(runs: list[dict]) -> str:
     gain = table["suggest_annotations"] - table[RANDOM]
     needed = [labels_needed(some, task, "suggest_annotations") for task in table.index]
     return (
-        f"{TARGETS}\n\nMeasured: {gain.mean():+.2f} on the mean of the tasks, {gain.min():+.2f} on "
-        f"the worst ({gain.idxmin()}), {np.mean(needed):.0f} labels."
+        f"{TARGETS}\n\nMeasured: {gain.mean():+.2f} on the mean of the tasks, {gain.min():+.2f} "
+        f"on the worst ({gain.idxmin()}), {np.mean(needed):.0f} labels."
     )
 
 
