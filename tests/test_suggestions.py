@@ -120,13 +120,32 @@ def test_a_text_is_suggested_once_and_not_if_it_is_labelled():
     X = np.array(["yes", "no", "no", "maybe", "yes", "well"], dtype=object)
     proba = {
         "yes": [0.4, 0.3, 0.3],
-        "no": [0.3, 0.4, 0.3],
+        "no": [0, 0.9, 0.1],
         "maybe": [0.9, 0.1, 0],
         "well": [1, 0, 0],
     }
     y = np.array(["a", None, None, None, None, None], dtype=object)
     suggestions = suggest_annotations(Known(proba), X, y, n=3, random_state=0)
-    assert sorted(X[suggestions.rows[~suggestions.is_random]]) == ["maybe", "no", "well"]
+    assert sorted(X[suggestions.rows]) == ["maybe", "no", "well"]
+
+
+def test_all_that_is_new_comes_before_what_is_labelled_elsewhere():
+    X = np.array(["yes"] * 90 + list(texts(10)), dtype=object)
+    y = np.array(["a"] + [None] * 99, dtype=object)
+    proba = {text: [0.4, 0.3, 0.3] for text in X}
+    suggestions = suggest_annotations(Known(proba), X, y, n=10, random_state=0)
+    assert sorted(suggestions.rows) == list(range(90, 100))
+
+
+def test_doubt_about_rare_classes_counts_more():
+    X = texts(60)
+    proba = {text: [1, 0, 0] for text in X}
+    proba[X[58]], proba[X[59]] = [0.5, 0.5, 0], [0.5, 0, 0.5]
+    y = np.array(["a"] * 20 + ["b"] * 20 + ["c"] + [None] * 19, dtype=object)
+    suggestions = suggest_annotations(Known(proba), X, y, n=2, random_state=0)
+    score = dict(zip(suggestions.rows, suggestions.score, strict=True))
+    # 44 labels, each class counted once more: shares of 21, 21 and 2
+    assert score[59] == pytest.approx(0.25 * ((44 / 21) ** 0.5 + (44 / 2) ** 0.5))
 
 
 def test_precomputed_features_are_suggested_once_too():

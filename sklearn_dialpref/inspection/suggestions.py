@@ -31,7 +31,8 @@ __all__ = ["Suggestions", "suggest_annotations"]
 _Choice = tuple[NDArray[np.int64], NDArray[np.bool_]]  # rows, and which of them are random
 _Case = tuple[NDArray[np.bool_], Callable[[int], str]]  # where it holds, and its words
 
-# what these rest on is in benchmarks/results/suggestions.md
+# chosen on validation dialogues by the linear student of benchmarks/suggestions.py; others were
+# within a point of these
 SHORT_LIST = 2  # rows that are embedded, for each one that is chosen for its score
 RANDOM_SHARE = 0.1
 RARITY = 0.5  # exponent of a class's share: the weight of rare classes
