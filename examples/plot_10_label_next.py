@@ -7,7 +7,8 @@ human label, asks four times for the 25 utterances to label next, and compares t
 100 random ones.
 
 The chats are bundled with the package, and their labels stand in for the people. Their LLM votes
-are **simulated**. On real dialogues the gain is measured in ``benchmarks/results/suggestions.md``.
+are **simulated**. On real dialogues the gain over random utterances is small, once the student has
+learned from an LLM: see ``benchmarks/results/suggestions.md``.
 """
 
 # %%
@@ -88,7 +89,8 @@ everything = score(answers)
 
 # %%
 # All labels are the limit of what people can add here. Draws of random labels differ by several
-# points on a corpus of this size; so does what another first round would give.
+# points on a corpus of this size, and so would suggestions that start with another model: nobody can
+# tell from one curve whether the choice was a good one.
 
 _, ax = plt.subplots(figsize=(6, 4))
 ax.plot(budgets, chosen, "o-", label="suggested")
