@@ -118,6 +118,12 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
     little lower than they could be. A promise holds for dialogues like those with human labels,
     whose rows may depend on each other, and needs some hundred labels of 20 or more dialogues.
 
+    With `reject_threshold`, let :math:`d_c` be the distance to the fifth nearest labelled
+    utterance of class *c*, among embeddings after linear discriminant analysis. The novelty of an
+    utterance is :math:`\sum_c p_c (d_c - \log p_c)`. It is compared with that of labelled
+    utterances, each by a student that has not seen its dialogue: a conformal p-value. Later turns
+    that only confirm, such as "yes please", are like those of known classes and seldom rejected.
+
     The estimator has no file format of its own: save ``student_`` and the annotator's settings
     separately, or pickle it all.
 
@@ -125,7 +131,8 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
     ----------
     Angelopoulos et al., "Learn then test", 2021, arXiv:2110.01052. Korn and Graubard, "Confidence
     intervals for proportions with small expected number of positive counts estimated from survey
-    data", Survey Methodology 24, 1998.
+    data", Survey Methodology 24, 1998. Bates et al., "Testing for outliers with conformal
+    p-values", Annals of Statistics 51, 2023, arXiv:2104.08279.
 
     Examples
     --------
