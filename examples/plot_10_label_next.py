@@ -89,7 +89,7 @@ everything = score(answers)
 
 # %%
 # All labels are the limit of what people can add here. Draws of random labels differ by several
-# points on a corpus of this size, and so would suggestions that start with another model: one curve
+# points on a corpus of this size, and so would suggestions of another model: one curve
 # does not tell whether the choice was a good one.
 
 _, ax = plt.subplots(figsize=(6, 4))
