@@ -26,7 +26,7 @@ from sklearn_dialpref.inspection.labelled_rows import (
     final_estimator,
     labelled_rows,
 )
-from sklearn_dialpref.inspection.out_of_fold import _check_estimator, _fit
+from sklearn_dialpref.inspection.out_of_fold import fit_student, takes_llm_labels
 
 from .asking import ask_teacher, in_classes, student_proba
 from .combining import with_answers
@@ -230,7 +230,7 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
         rows = labelled_rows(student, X, y_human, y_llm)
         _check_labels(rows)
         self.classes_ = self._all_classes(rows.targets.classes)
-        takes_llm = _check_estimator(student, None)
+        takes_llm = takes_llm_labels(student, None)
         proba, novelty = out_of_fold(student, rows, self.cv, takes_llm, self.reject_threshold)
         proba = in_classes(proba, rows.targets.classes, self.classes_)
 
@@ -250,7 +250,7 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
         self.asks_classes_ = self.classes_[self._rule.asks]
 
         self.student_ = clone_with_classes(student, rows.targets)
-        _fit(self.student_, rows, order if takes_llm else known, takes_llm)
+        fit_student(self.student_, rows, order, takes_llm)
         self._rejection = self._fit_rejection(rows, order, novelty)
         known_to_streams = self._rule, self._rejection, dataframe_library(X)
         self.live_ = LiveAnswers(self.classes_, self.student_, self.teacher, *known_to_streams)

@@ -11,13 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_dialpref._labels.targets import Targets
-from sklearn_dialpref.inspection.labelled_rows import LabelledRows, clone_with_classes, take
-from sklearn_dialpref.inspection.out_of_fold import (
-    _aligned,
-    _check_training_labels,
-    _fit,
-    _folds,
-)
+from sklearn_dialpref.inspection.labelled_rows import LabelledRows, take
+from sklearn_dialpref.inspection.out_of_fold import students_of_folds
 
 from .novelty import ClassNeighbours, novelty_scores, p_values
 from .rules import Rule
@@ -155,17 +150,14 @@ def out_of_fold(
         check_embeds(estimator)
     targets, labels = rows.targets, known_labels(rows.targets)
     proba, novelty = np.empty((len(labels), len(targets.classes))), np.full(len(labels), np.nan)
-    usable = labels >= 0 if takes_llm else targets.has_human
-    for fold, (train, test) in enumerate(_folds(rows, cv)):
-        _check_training_labels(targets, train[usable[train]], takes_llm, fold)
-        student = clone_with_classes(estimator, targets)
-        _fit(student, rows, train if takes_llm else train[usable[train]], takes_llm)
-        proba[test] = _aligned(student.predict_proba(take(rows.X, test)), student, targets)
+    for fold in students_of_folds(estimator, rows, cv, takes_llm):
+        proba[fold.test] = fold.proba
         if reject_threshold is None:
             continue
-        neighbours = fit_neighbours(student, rows, labels, train, proba.shape[1])
-        known = some(test[labels[test] >= 0], MOST_ROWS // cv)
-        novelty[known] = scores_of_rows(neighbours, student.embed, rows.X, known, proba[known])
+        neighbours = fit_neighbours(fold.student, rows, labels, fold.train, proba.shape[1])
+        known = some(fold.test[labels[fold.test] >= 0], MOST_ROWS // cv)
+        embed = fold.student.embed
+        novelty[known] = scores_of_rows(neighbours, embed, rows.X, known, proba[known])
     return proba, novelty
 
 

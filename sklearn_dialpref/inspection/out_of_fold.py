@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -101,23 +102,63 @@ def out_of_fold_proba(
     True
     """
     check_scalar(cv, "cv", Integral, min_val=2)
-    takes_llm = _check_estimator(estimator, y_llm)
+    takes_llm = takes_llm_labels(estimator, y_llm)
     warn_of_other_order(X, y_human=y_human, y_llm=y_llm)
     rows = labelled_rows(estimator, X, y_human, y_llm)
     proba = np.empty((len(rows.unit), len(rows.targets.classes)))
-    has_label = rows.targets.has_human | rows.targets.has_score
-    usable = has_label if takes_llm else wholly_known(rows.human)
-    for fold, (train, test) in enumerate(_folds(rows, cv)):
-        _check_training_labels(rows.targets, train[usable[train]], takes_llm, fold)
-        student = clone_with_classes(estimator, rows.targets)
-        _fit(student, rows, train if takes_llm else train[usable[train]], takes_llm)
-        predicted = student.predict_proba(take(rows.X, test))
-        proba[test] = _aligned(predicted, student, rows.targets)
+    for fold in students_of_folds(estimator, rows, cv, takes_llm):
+        proba[fold.test] = fold.proba
     return proba
 
 
-def _check_estimator(estimator: Any, y_llm: Any) -> bool:
-    """Whether its fit takes LLM labels."""
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A student of all other folds, and what it says of this one.
+
+    Attributes
+    ----------
+    student : classifier
+    train, test : ndarray of int64
+        Rows of the other folds and of this one, dialogue by dialogue.
+    proba : ndarray of shape (n_test, K)
+        Probabilities of the test rows.
+    """
+
+    student: Any
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+    proba: NDArray[np.float64]
+
+
+def students_of_folds(
+    estimator: Any, rows: LabelledRows, cv: int, takes_llm: bool
+) -> Iterator[Fold]:
+    """Train a clone for each fold of whole dialogues.
+
+    Parameters
+    ----------
+    estimator : classifier
+    rows : LabelledRows
+    cv : int
+    takes_llm : bool
+        As :func:`takes_llm_labels` says.
+
+    Yields
+    ------
+    Fold
+    """
+    for number, (train, test) in enumerate(_folds(rows, cv)):
+        _check_training_labels(
+            rows.targets, train[_usable(rows, takes_llm)[train]], takes_llm, number
+        )
+        student = clone_with_classes(estimator, rows.targets)
+        fit_student(student, rows, train, takes_llm)
+        predicted = student.predict_proba(take(rows.X, test))
+        yield Fold(student, train, test, _aligned(predicted, student, rows.targets))
+
+
+def takes_llm_labels(estimator: Any, y_llm: Any) -> bool:
+    """Whether its fit takes LLM labels; an error if it must but does not, or cannot be used."""
     final = final_estimator(estimator)
     name = type(final).__name__
     if not hasattr(estimator, "predict_proba"):
@@ -195,9 +236,20 @@ def _check_training_labels(
         )
 
 
-def _fit(student: Any, rows: LabelledRows, train: NDArray[np.int64], takes_llm: bool) -> None:
-    human = rows.human[train]
+def _usable(rows: LabelledRows, takes_llm: bool) -> NDArray[np.bool_]:
+    """Rows that a student can learn from."""
+    if takes_llm:
+        return rows.targets.has_human | rows.targets.has_score
+    return wholly_known(rows.human)
+
+
+def fit_student(
+    student: Any, rows: LabelledRows, train: NDArray[np.int64], takes_llm: bool
+) -> None:
+    """Fit it to these rows: with both kinds of labels, or to those that people have labelled."""
     if not takes_llm:
+        train = train[_usable(rows, takes_llm)[train]]
+        human = rows.human[train]
         # typed again, as numbers that are objects are refused
         labels = np.asarray(human.tolist())
         student.fit(take(rows.X, train), labels.astype(int) if human.ndim == 2 else labels)
@@ -205,7 +257,7 @@ def _fit(student: Any, rows: LabelledRows, train: NDArray[np.int64], takes_llm: 
     llm = {}
     if rows.llm is not None and rows.targets.has_score[train].any():
         llm[_llm_name(student)] = rows.llm[train]
-    student.fit(take(rows.X, train), human, **llm)
+    student.fit(take(rows.X, train), rows.human[train], **llm)
 
 
 def _llm_name(estimator: Any) -> str:
