@@ -10,9 +10,9 @@ vote of the LLMs that the task has. Each section of benchmarks/results/escalatio
 
 - ``shares``: accuracy and macro-F1 where a share is asked about, by the threshold that ``fit``
   learns, against ways without learning, which ask about just as many.
-- ``promises``: 500 times, dialogues drawn with replacement, with about 400 human labels, choose the
-  threshold for an accuracy, by the student of the first seed; all dialogues of the part, which they
-  are drawn from, show whether it is reached. No task reaches .9 by asking.
+- ``promises``: 500 times, dialogues drawn with replacement, with about 400 human labels, choose
+  the threshold for an accuracy, by the student of the first seed; all dialogues of the part, which
+  they are drawn from, show whether it is reached. No task reaches .9 by asking.
 """
 
 import argparse
