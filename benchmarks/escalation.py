@@ -10,8 +10,9 @@ vote of the LLMs that the task has. Each section of benchmarks/results/escalatio
 
 - ``shares``: accuracy and macro-F1 where a share is asked about, by the threshold that ``fit``
   learns, against ways without learning, which ask about just as many.
-- ``promises``: 500 times, random dialogues with about 400 human labels choose the threshold for an
-  accuracy, by the student of the first seed; all others show whether it is reached.
+- ``promises``: 500 times, dialogues drawn with replacement, with about 400 human labels, choose
+  the threshold for an accuracy, by the student of the first seed; all dialogues of the part, which
+  they are drawn from, show whether it is reached. No task reaches .9 by asking.
 """
 
 import argparse
@@ -36,7 +37,6 @@ BUDGETS = (100, 400)
 SHARES = (0.1, 0.2, 0.3)
 MOST_OF_A_DIALOGUE = 20  # labels
 SPLITS = 500
-TARGETS = (0.8, 0.9)
 WAYS = ("learned", "least sure, teacher", "least sure, mean")
 
 
@@ -205,16 +205,16 @@ def promises(args: argparse.Namespace) -> str:
     rows, all_broken = [], []
     for name in TASKS:
         cell = stored(name, 400, 0, args)
-        for abstains in (False, True):
-            for target in TARGETS:
-                found = np.array([one_promise(cell, target, abstains, s) for s in range(SPLITS)])
-                kept = found[:, 0] == 1
-                all_broken.append(found[:, 1].mean())
-                means = found[kept].mean(axis=0) if kept.any() else np.full(4, np.nan)
-                rows.append([
-                    name, "abstains" if abstains else "asks", f"{target}", f"{kept.mean():.1%}",
-                    f"{found[:, 1].mean():.1%}", f"{means[2]:.0%}", f"{means[3]:.3f}",
-                ])  # fmt: skip
+        for mode, target in (("asks", 0.8), ("abstains", 0.8), ("abstains", 0.9)):
+            found = np.array([one_promise(cell, target, mode, s) for s in range(SPLITS)])
+            kept = found[:, 0] == 1
+            all_broken.append(found[:, 1].mean())
+            means = found[kept].mean(axis=0) if kept.any() else np.full(4, np.nan)
+            rows.append([
+                name, mode, f"{target}", f"{kept.mean():.1%}", f"{found[:, 1].mean():.1%}",
+                f"{means[2]:.0%}" if kept.any() else "", f"{means[3]:.3f}" if kept.any() else "",
+            ])  # fmt: skip
+        print(name, flush=True)
     columns = ["task", "mode", "target", "promised", "broken", "share passed on", "accuracy"]
     head = (
         f"Broken in {np.mean(all_broken):.1%} of the splits on the mean and {max(all_broken):.1%} "
@@ -223,21 +223,33 @@ def promises(args: argparse.Namespace) -> str:
     return head + table(columns, rows)
 
 
-def one_promise(cell: dict, target: float, abstains: bool, seed: int) -> list[float]:
-    """Promised or not, broken or not; share passed on and accuracy in the other dialogues."""
+def one_promise(cell: dict, target: float, mode: str, seed: int) -> list[float]:
+    """Promised or not, broken or not; share passed on and accuracy among all dialogues."""
     groups, y, student = cell["new_groups"], cell["new_y"], cell["new_student"]
-    labels = draw(groups, np.ones(len(y), dtype=bool), 400, seed)
-    others = ~np.isin(groups, groups[labels])
-    teacher = None if abstains else cell["new_teacher"]
-    seen = Evidence(student[labels], None if abstains else teacher[labels], y[labels],
-                    groups[labels])  # fmt: skip
+    teacher = None if mode == "abstains" else cell["new_teacher"]
+    labels, drawn = draw_again(groups, 400, seed)
+    seen = Evidence(student[labels], None if teacher is None else teacher[labels], y[labels],
+                    drawn)  # fmt: skip
     rule, promise = rule_for_accuracy(seen, target, 0.95)
     asked, own = rule.escalates(student), student.argmax(axis=1)
-    scored = others & ~asked if abstains else others
-    if not abstains:
+    scored = ~asked
+    if teacher is not None:
         own = labelled(own, asked, combine(student, teacher, rule.combination))
-    accuracy = (own == y)[scored].mean() if scored.any() else 1.0
-    return [promise.kept, promise.kept and accuracy < target, asked[others].mean(), accuracy]
+        scored = np.ones(len(y), dtype=bool)
+    sizes = np.bincount(groups)  # long dialogues count as far as they are labelled
+    weight = (np.minimum(sizes, MOST_OF_A_DIALOGUE) / sizes)[groups]
+    right = (own == y)[scored]
+    accuracy = np.average(right, weights=weight[scored]) if scored.any() else 1.0
+    return [promise.kept, promise.kept and accuracy < target, asked.mean(), accuracy]
+
+
+def draw_again(groups: np.ndarray, n_labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of dialogues drawn with replacement, and the number of the draw of each."""
+    rng, rows = np.random.default_rng(seed), []
+    while sum(map(len, rows)) < n_labels:
+        of_one = np.flatnonzero(groups == rng.integers(groups.max() + 1))
+        rows.append(rng.permutation(of_one)[:MOST_OF_A_DIALOGUE])
+    return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(r) for r in rows])
 
 
 # -- results ----------------------------------------------------------------------------------
