@@ -360,7 +360,8 @@ def run_all(options: argparse.Namespace) -> None:
                     start = time.time()
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
-                        points = curve(key[3], pool, student, BUDGETS[key[0]], seed)
+                        budgets = options.budgets or BUDGETS[key[0]]
+                        points = curve(key[3], pool, student, budgets, seed)
                     record = dict(zip(KEY, key, strict=True), seconds=time.time() - start)
                     with options.runs.open("a") as file:
                         file.write(json.dumps({**record, "points": points}) + "\n")
@@ -509,6 +510,7 @@ def main() -> None:
     parser.add_argument(
         "--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES)
     )
+    parser.add_argument("--budgets", nargs="+", type=int, help="with --runs of their own")
     parser.add_argument("--no-report", action="store_true")
     options = parser.parse_args()
     options.runs.parent.mkdir(parents=True, exist_ok=True)
