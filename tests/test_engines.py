@@ -200,6 +200,7 @@ def test_a_dask_worker_that_dies_in_a_search(dask, tmp_path):
     marker = tmp_path / "killed"
     expected = search(accuracy)
     dask.wait_for_workers(2)  # one that an earlier test killed would get no copy of the data
+    dask.amm.stop()  # it removes all copies of data but one, every two seconds
     # what only one worker holds is lost with it, and joblib sends folds to one
     with parallel_config(backend="dask", scatter=[X, y, *chain(*folds)]):
         found = search(partial(accuracy, marker=str(marker)))
