@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_dialpref._dialogues.validation import check_dialogues
-from sklearn_dialpref.inspection.labelled_rows import take
+from sklearn_dialpref.inspection.labelled_rows import in_classes, take
 
-__all__ = ["ask_teacher", "in_classes", "student_proba"]
+__all__ = ["ask_teacher", "student_proba"]
 
 Scores = NDArray[np.float64]
 
@@ -31,26 +31,6 @@ def student_proba(student: Any, X: Any, classes: NDArray[Any]) -> Scores:
     ndarray of shape (n, K)
     """
     return in_classes(student.predict_proba(X), student.classes_, classes)
-
-
-def in_classes(proba: Any, known: NDArray[Any], classes: NDArray[Any]) -> Scores:
-    """Probabilities of the known classes as those of all; that of the others is 0.
-
-    Parameters
-    ----------
-    proba : ndarray of shape (n, L)
-    known : ndarray of shape (L,)
-        Part of `classes`.
-    classes : ndarray of shape (K,)
-        Sorted.
-
-    Returns
-    -------
-    ndarray of shape (n, K)
-    """
-    wide = np.zeros((len(proba), len(classes)))
-    wide[:, np.searchsorted(classes, known)] = proba
-    return wide
 
 
 def ask_teacher(teacher: Any, X: Any, asked: NDArray[np.bool_]) -> Scores:

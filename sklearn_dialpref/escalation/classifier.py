@@ -24,11 +24,12 @@ from sklearn_dialpref.inspection.labelled_rows import (
     LabelledRows,
     clone_with_classes,
     final_estimator,
+    in_classes,
     labelled_rows,
 )
 from sklearn_dialpref.inspection.out_of_fold import fit_student, takes_llm_labels
 
-from .asking import ask_teacher, in_classes, student_proba
+from .asking import ask_teacher, student_proba
 from .combining import with_answers
 from .live import LiveAnswers, dataframe_library
 from .rejecting import RejectsUnknown, out_of_fold, rejected_out_of_fold
@@ -234,7 +235,7 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
         proba, novelty = out_of_fold(student, rows, self.cv, takes_llm, self.reject_threshold)
         proba = in_classes(proba, rows.targets.classes, self.classes_)
 
-        order = np.lexsort((rows.dialogues.turn, rows.unit))  # sums do not depend on that of rows
+        order = rows.order  # sums do not depend on that of X
         known = order[rows.targets.has_human[order]]
         answered = known[~rejected_out_of_fold(novelty, self.reject_threshold)[known]]
         y = np.searchsorted(self.classes_, rows.targets.classes)[rows.targets.human[answered]]
@@ -299,7 +300,7 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
             answers[has_score] = in_classes(scores, rows.targets.classes, self.classes_)
         asked = rows.targets.has_human & ~has_score
         if asked.any():
-            answers[asked] = self._ask(rows.X, asked)[asked]
+            answers[asked] = ask_teacher(self.teacher, rows.X, asked)[asked]
         return answers
 
     # -- answering --------------------------------------------------------------------------
@@ -457,16 +458,10 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
     def _after_asking(
         self, X: Any, proba: NDArray[np.float64], asked: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
-        return self._combined(proba, self._ask(X, asked)) if asked.any() else proba
-
-    def _ask(self, X: Any, asked: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return ask_teacher(self.teacher, X, asked)
-
-    def _combined(
-        self, proba: NDArray[np.float64], teacher: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+        if not asked.any():
+            return proba
         assert self.combination_ is not None
-        return with_answers(proba, teacher, self.combination_)
+        return with_answers(proba, ask_teacher(self.teacher, X, asked), self.combination_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

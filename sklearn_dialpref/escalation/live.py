@@ -12,7 +12,9 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from .asking import ask_teacher, in_classes
+from sklearn_dialpref.inspection.labelled_rows import in_classes
+
+from .asking import ask_teacher
 from .combining import with_answers
 from .rejecting import Rejection
 from .rules import Rule

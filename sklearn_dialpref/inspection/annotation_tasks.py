@@ -139,7 +139,6 @@ def to_annotation_tasks(
     if format not in ("csv", "label_studio"):
         raise ValueError(f"format must be 'csv' or 'label_studio', got {format!r}")
     check_scalar(context_turns, "context_turns", Integral, min_val=0)
-    check_scalar(context_turns, "context_turns", Integral, min_val=0)
     target = None if path is None else _free_path(Path(path))
     dialogues = check_texts(X)
     names = _shown_names(classes, multilabel, format)

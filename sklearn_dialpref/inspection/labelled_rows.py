@@ -20,6 +20,7 @@ __all__ = [
     "LabelledRows",
     "clone_with_classes",
     "final_estimator",
+    "in_classes",
     "labelled_rows",
     "take",
     "without",
@@ -127,3 +128,23 @@ def take(X: Any, rows: NDArray[np.int64]) -> Any:
     if isinstance(native, nw.DataFrame | nw.Series):
         return native[rows].to_native()
     return (X if hasattr(X, "dtype") else label_array(X))[rows]
+
+
+def in_classes(proba: Any, known: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.float64]:
+    """Probabilities of the known classes as those of all; that of the others is 0.
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n, L)
+    known : ndarray of shape (L,)
+        Part of `classes`.
+    classes : ndarray of shape (K,)
+        Sorted.
+
+    Returns
+    -------
+    ndarray of shape (n, K)
+    """
+    wide = np.zeros((len(proba), len(classes)))
+    wide[:, np.searchsorted(classes, known)] = proba
+    return wide

@@ -21,6 +21,7 @@ from .labelled_rows import (
     LabelledRows,
     clone_with_classes,
     final_estimator,
+    in_classes,
     labelled_rows,
     take,
 )
@@ -284,6 +285,4 @@ def _aligned(predicted: Any, student: Any, targets: Targets) -> NDArray[np.float
     predicted = np.asarray(predicted, dtype=np.float64)
     if targets.multilabel:
         return predicted
-    proba = np.zeros((len(predicted), len(targets.classes)))
-    proba[:, np.searchsorted(targets.classes, student.classes_)] = predicted
-    return proba
+    return in_classes(predicted, student.classes_, targets.classes)
