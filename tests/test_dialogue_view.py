@@ -1,7 +1,6 @@
 """A dialogue to look at: what is shown of it, and that nothing in it acts as markup."""
 
 import re
-import shutil
 import unicodedata
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -13,7 +12,6 @@ import pytest
 
 from sklearn_dialpref.inspection.dialogue_view import show_dialogue
 
-BROWSERS = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]
 HOSTILE = [
     "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>",
     "</div></div></details></style></title><style>*{display:none}</style><h1>huge",
@@ -552,18 +550,6 @@ OUTSIDE = """() => {
       || element.scrollWidth > element.clientWidth + 1 && element.clientWidth);
   }).map(element => element.outerHTML.slice(0, 200));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("needs a browser: apt-get install chromium-headless-shell")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

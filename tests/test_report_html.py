@@ -1,7 +1,6 @@
 """Teacher reports as HTML and as a plot."""
 
 import re
-import shutil
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,7 +13,6 @@ import pytest
 from sklearn_dialpref import teacher_report
 from sklearn_dialpref.datasets import load_support_chats
 
-BROWSERS = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(2)> & "quotes"',
@@ -124,18 +122,6 @@ def test_no_figure_is_minus_zero(report):
     page = replace(report, overconfidence=-0.001)._repr_html_()
     assert "+0.00" in page
     assert "-0.00" not in page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("needs a browser: apt-get install chromium-headless-shell")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
