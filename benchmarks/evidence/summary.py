@@ -18,6 +18,7 @@ COMPARED = {
     "lr_human": "embeddings + logistic regression, human labels",
 }
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+NO_BREAK = "\N{NO-BREAK SPACE}"
 COLORS = {"accuracy": "#0072b2", "macro_f1": "#d55e00"}  # told apart by the colour-blind
 
 
@@ -42,9 +43,9 @@ def _compared(done: pd.DataFrame, budget: str) -> pd.DataFrame:
 
 def _cell(mean: float, spread: float) -> str:
     cell = f"{mean:.3f}".replace("0.", ".", 1)
-    return (
-        cell if pd.isna(spread) or spread == 0 else f"{cell} ± {spread:.3f}".replace("± 0.", "± .")
-    )
+    if spread > 0:
+        cell += f" ± {spread:.3f}".replace(" 0.", " .").replace(" ", NO_BREAK)
+    return cell
 
 
 def summary_table(done: pd.DataFrame, budget: str) -> pd.DataFrame:
@@ -92,31 +93,33 @@ def plot_summary(done: pd.DataFrame, path: Path, budget: str) -> bool:
     means = _compared(done, budget).iloc[::-1]
     if len(means) < 2:
         return False
-    figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
-    lines = range(len(means))
-    for measure, name in MEASURES.items():
-        axis.errorbar(
-            means[measure],
-            lines,
-            xerr=means[f"{measure}_spread"],
-            fmt="o",
-            color=COLORS[measure],
-            capsize=3,
-            markersize=7,
-            label=name,
+    figure, axis = plt.subplots(figsize=(5.4, 5.2), layout="constrained")
+    for line, (method, row) in enumerate(means.iterrows()):
+        ours = method == "default"
+        axis.annotate(
+            COMPARED[method],
+            (0, line + 0.3),
+            xycoords=("axes fraction", "data"),
+            weight="bold" if ours else "normal",
         )
-        for line, value in zip(lines, means[measure], strict=True):
-            label = f"{value:.3f}".replace("0.", ".", 1)
-            axis.annotate(
-                label, (value, line), (0, 7), textcoords="offset points", ha="center", fontsize=9
-            )
-    axis.set_yticks(lines, means.index.map(COMPARED), fontsize=10)
-    axis.get_yticklabels()[means.index.get_loc("default")].set_fontweight("bold")
-    axis.set(xlabel=f"mean over {done['task'].nunique()} tasks, {budget} human labels")
-    axis.margins(y=0.12)
+        for measure in MEASURES:
+            _point(axis, line, row[measure], row[f"{measure}_spread"], COLORS[measure])
+    for measure, name in MEASURES.items():
+        axis.plot([], [], "o", color=COLORS[measure], label=name)
+    axis.set(yticks=[], xlabel=f"mean over {done['task'].nunique()} tasks, {budget} human labels")
+    axis.set_ylim(-0.5, len(means) - 0.2)
     axis.grid(axis="x", alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["top", "right", "left"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=200)
     plt.close(figure)
     return True
+
+
+def _point(axis, line: int, value: float, spread: float, color: str) -> None:
+    """A mean with its spread, and its figure below."""
+    axis.errorbar(value, line, xerr=spread, fmt="o", color=color, capsize=3, markersize=7)
+    label = f"{value:.3f}".replace("0.", ".", 1)
+    axis.annotate(
+        label, (value, line), (0, -14), textcoords="offset points", ha="center", fontsize=9
+    )
