@@ -12,7 +12,6 @@ TORCH_INDEX ?=
 # where a virtual environment has its programs
 BIN_DIR := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 BIN := $(VENV)/$(BIN_DIR)
-BIN_OLDEST := $(VENV_OLDEST)/$(BIN_DIR)
 # an environment that holds nothing but the wheel and what it needs
 WHEEL_DIR := $(BUILD)/wheel
 BIN_WHEEL := $(WHEEL_DIR)/venv/$(BIN_DIR)
@@ -27,7 +26,7 @@ export MPLBACKEND := Agg
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install install-browser install-engines install-llm install-nightly demo test test-slow test-engines test-llm test-oldest fuzz lint format docs dist check-dist clean
+.PHONY: help install install-browser install-engines install-llm demo test test-slow test-engines test-llm test-oldest fuzz lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,14 +66,29 @@ install-browser: ## a headless browser, for the test of the example service's pa
 
 $(VENV_OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV_OLDEST)
-	$(call install-torch,$(BIN_OLDEST),constraints-oldest.txt)
-	$(BIN_OLDEST)/pip install --quiet --constraint constraints-oldest.txt --editable '.[tests]'
+	$(call install-torch,$(VENV_OLDEST)/bin,constraints-oldest.txt)
+	$(VENV_OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable '.[tests]'
 	@touch $@
+
+.PHONY: install-nightly dist check-dist
 
 # Not into .installed: `make install` brings the pinned version back.
 install-nightly: $(VENV)/.installed ## scikit-learn of last night, for `make test`
 	$(BIN)/pip install --quiet --no-deps --pre --upgrade \
 		--index-url https://pypi.anaconda.org/scientific-python-nightly-wheels/simple scikit-learn
+
+dist: $(VENV)/.installed ## the source archive and the wheel, in dist
+	rm -rf $(DIST)
+	$(BIN)/python -m build --no-isolation --outdir $(DIST)
+
+check-dist: dist ## metadata; the wheel in an empty environment, running the code of the README
+	$(BIN)/python -m twine check --strict $(DIST)/*
+	rm -rf $(WHEEL_DIR) && mkdir -p $(WHEEL_DIR)/elsewhere
+	$(PYTHON) -m venv $(WHEEL_DIR)/venv
+	$(call install-torch,$(BIN_WHEEL),constraints.txt)
+	$(BIN_WHEEL)/pip install --quiet --constraint constraints.txt "$$(ls $(DIST)/*.whl)[offline,onnx,plot]" pandas
+	$(BIN_WHEEL)/pip check
+	cd $(WHEEL_DIR)/elsewhere && $(abspath $(BIN_WHEEL))/python $(CURDIR)/tests/readme_code.py
 
 demo: $(VENV)/.installed ## train on the bundled chats, print a table, save a plot
 	@mkdir -p $(DEMO_DIR)
@@ -99,7 +113,7 @@ test-llm: $(VENV)/.installed-llm ## the tests that ask a real, tiny language mod
 	$(BIN)/python -m pytest tests -m llm -rP
 
 test-oldest: $(VENV_OLDEST)/.installed ## the tests on the oldest supported versions
-	$(BIN_OLDEST)/python -m pytest $(PARALLEL) tests -m 'not slow and not fuzz and not llm and not engines'
+	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not fuzz and not llm and not engines'
 
 lint: $(VENV)/.installed ## ruff, mypy, and which part may import which
 	$(BIN)/ruff check .
@@ -114,19 +128,6 @@ format: $(VENV)/.installed ## rewrite the code in the project's format
 docs: $(VENV)/.installed ## the documentation site with its gallery, in build/docs/html
 	$(BIN)/sphinx-build -W --keep-going -b html -d $(BUILD)/docs/doctrees docs $(BUILD)/docs/html
 	@echo "Documentation: $(CURDIR)/$(BUILD)/docs/html/index.html"
-
-dist: $(VENV)/.installed ## the source archive and the wheel, in dist
-	rm -rf $(DIST)
-	$(BIN)/python -m build --no-isolation --outdir $(DIST)
-
-check-dist: dist ## metadata; the wheel in an empty environment, running the code of the README
-	$(BIN)/python -m twine check --strict $(DIST)/*
-	rm -rf $(WHEEL_DIR) && mkdir -p $(WHEEL_DIR)/elsewhere
-	$(PYTHON) -m venv $(WHEEL_DIR)/venv
-	$(call install-torch,$(BIN_WHEEL),constraints.txt)
-	$(BIN_WHEEL)/pip install --quiet --constraint constraints.txt "$$(ls $(DIST)/*.whl)[offline,onnx,plot]" pandas
-	$(BIN_WHEEL)/pip check
-	cd $(WHEEL_DIR)/elsewhere && $(abspath $(BIN_WHEEL))/python $(CURDIR)/tests/readme_code.py
 
 clean: ## remove everything that was built or installed here
 	rm -rf $(VENV) $(VENV_OLDEST) $(BUILD) $(DIST) docs/_build docs/api docs/auto_examples \
