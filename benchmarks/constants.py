@@ -1,6 +1,6 @@
 """Sensitivity to the constants of training: each is varied alone, on validation dialogues.
 
-    python -m benchmarks.constants --data-dir DIR
+    python -m benchmarks.constants
 
 Run it from the repository root. The student is the frozen one of ``benchmarks.evidence`` with its
 default parameters. Each row is the mean change in points from the present recipe, over tasks,
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.evidence.data import TASKS, Split, load_split, make_cell
+from benchmarks.evidence.data import TASKS, Split, add_data_option, load_split, make_cell
 from benchmarks.evidence.ours import OURS
 from benchmarks.evidence.report import markdown
 from benchmarks.evidence.run import score
@@ -57,7 +57,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.constants", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--data-dir", type=Path, required=True)
+    add_data_option(parser)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--budgets", type=int, nargs="+", default=[100, 400])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -13,7 +13,7 @@ the rows of all other dialogues are scored.
   labels.
 - "best member" is the one that is right most often on the human labels.
 
-    python benchmarks/ensemble_votes.py --data ../shared/data
+    python -m benchmarks.ensemble_votes
 
 Writes benchmarks/results/ensemble_votes.md.
 """
@@ -30,6 +30,7 @@ import pandas as pd
 from scipy.special import log_softmax
 from sklearn.metrics import f1_score
 
+from benchmarks.evidence.data import add_data_option, read_table
 from sklearn_dialpref.annotation.ensemble import (
     FLOOR,
     Combination,
@@ -87,7 +88,7 @@ def model_of(member: str) -> str:
 def load(folder: Path, name: str) -> Votes:
     """The rows of a set with a human label and at least one vote for a class."""
     file, column, wanted = SETS[name]
-    data = pd.read_parquet(folder / f"{file}.parquet")
+    data = read_table(file, folder)
     if file == "meld":
         data = data[data["split"] == "test"]
     members = [c for c in data.columns if c.startswith("llm_") and wanted(c)]
@@ -242,7 +243,7 @@ def drawn_members(votes: Votes, n_models: int, n_prompts: int, seed: int) -> np.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the parquet files")
+    add_data_option(parser, "--data")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--subsets", type=int, default=5, help="random members of each size")
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 400])
@@ -270,7 +271,7 @@ def main() -> None:
         f"{FEWEST_DIALOGUES}, with together {' or '.join(map(str, labels))} human labels or more "
         "(their mean number is shown); the rows of all other dialogues are scored. Second: "
         f"{subsets} draws of members and of labels. Third: {seeds} draws of members; all rows are "
-        f"scored. `python benchmarks/ensemble_votes.py --data DIR`, {platform.machine()}, "
+        f"scored. `python -m benchmarks.ensemble_votes --data DIR`, {platform.machine()}, "
         f"{time.strftime('%Y-%m-%d')}\n"
     )
     RESULTS.write_text("\n".join(lines), encoding="utf-8")

@@ -1,6 +1,6 @@
 """Asking the LLM about some utterances: what it gains at 10, 20, 30 %, and promises that are kept.
 
-    python -m benchmarks.escalation --data ../shared/data --store FOLDER [--seeds 3]
+    python -m benchmarks.escalation --store FOLDER [--seeds 3]
         [--memory FOLDER] [--part test] [--only shares promises]
 
 Run it from the repository root. On the tasks of ``benchmarks.evidence``, with a frozen encoder,
@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from benchmarks.evidence.data import TASKS, Split, load_split, within_budget
+from benchmarks.evidence.data import TASKS, Split, add_data_option, load_split, within_budget
 from sklearn_dialpref import DialoguePreferenceClassifier, votes_to_scores
 from sklearn_dialpref.escalation.combining import combine
 from sklearn_dialpref.escalation.rules import Evidence, rule_for_accuracy, rule_for_share
@@ -276,7 +276,7 @@ def replace_section(text: str, name: str, body: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    add_data_option(parser, "--data")
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--memory")
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,6 +1,6 @@
 """Quality by encoder size: a static encoder and 2 to 6 layers, in float32 and int8.
 
-    python -m benchmarks.frontier --data-dir DIR
+    python -m benchmarks.frontier
 
 The students are frozen, have one utterance of context, and are trained on human labels of whole
 dialogues and all LLM votes. Then all graphs are timed in turn in this process.
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.evidence.data import TASKS, Cell, load_split, make_cell
+from benchmarks.evidence.data import TASKS, Cell, add_data_option, load_split, make_cell
 from benchmarks.evidence.features import ENCODER
 from benchmarks.evidence.ours import STUDENTS, Method
 from benchmarks.evidence.report import markdown
@@ -51,7 +51,7 @@ class Plan:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, required=True)
+    add_data_option(parser)
     parser.add_argument("--part", choices=["validation", "test"], default="validation")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--budgets", nargs="+", type=int, default=[100, 400])
@@ -164,7 +164,7 @@ def report(scores: pd.DataFrame, speed: pd.DataFrame, options: argparse.Namespac
     if plot(scores, speed, options.out / "frontier.png"):
         parts += ["![Macro-F1 against milliseconds](frontier.png)"]
     machine = platform.processor() or platform.machine()
-    command = f"`python -m benchmarks.frontier --data-dir DIR --part {options.part}`"
+    command = f"`python -m benchmarks.frontier --part {options.part}`"
     parts += [f"{command}, {machine}, {time.strftime('%Y-%m-%d')}"]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -1,6 +1,6 @@
 """Serving, side by side in one run: milliseconds, utterances per second, start-up, memory.
 
-    python -m benchmarks.serving --data-dir DIR
+    python -m benchmarks.serving
 
 A student of MELD's sentiments, trained from 400 human labels and GPT-4o's, as torch and as ONNX
 graphs, against an encoder with logistic regression, SetFit where it is installed, and the bare
@@ -25,7 +25,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.evidence.data import TASKS, load_split, make_cell
+from benchmarks.evidence.data import TASKS, add_data_option, load_split, make_cell
 from sklearn_dialpref import (
     DialoguePreferenceClassifier,
     DialogueStream,
@@ -59,7 +59,7 @@ ONNX = (
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, required=True)
+    add_data_option(parser)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--calls", type=int, default=200, help="of one utterance")
     return parser.parse_args()

@@ -15,12 +15,12 @@ import re
 import time
 import warnings
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.evidence.data import add_data_option
 from benchmarks.tasks.data import Problem, draw_human, strategies
 from benchmarks.tasks.run import counted, measures
 from benchmarks.tasks.simulated import Simulator, measured_profiles, typical_profile
@@ -116,7 +116,7 @@ def student(problem: Problem, y_human: np.ndarray, y_llm: np.ndarray | None, see
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, required=True)
+    add_data_option(parser, without_fetcher=("casino",))
     parser.add_argument("--budgets", nargs="+", type=int, default=[100, 400])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.evidence.data import add_data_option
 from benchmarks.tasks.data import HUMAN_ONLY, Problem, draw_human, known, states
 from benchmarks.tasks.run import counted, measures
 from sklearn_dialpref import (
@@ -150,7 +151,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.state_annotator", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--data-dir", type=Path, required=True)
+    add_data_option(parser, without_fetcher=("sgd",))
     parser.add_argument("--errors", nargs="+", type=float, default=[0.0, 0.1, 0.3])
     parser.add_argument("--budgets", nargs="+", type=int, default=[100, 400])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])

@@ -5,7 +5,7 @@ top class leads by a threshold (``sklearn_dialpref.annotation.stopping``). The v
 ``benchmarks.ensemble_votes``. Saved calls are those that had an answer and would not have been
 made.
 
-    python -m benchmarks.stopping --data ../shared/data [--only rules choice student]
+    python -m benchmarks.stopping [--data FOLDER] [--only rules choice student]
 
 Run it from the repository root. Each part replaces its section of benchmarks/results/stopping.md:
 
@@ -32,6 +32,7 @@ import pandas as pd
 
 from benchmarks.ensemble_votes import SETS as SETS_OF_VOTES
 from benchmarks.ensemble_votes import Votes, draw, load, measures
+from benchmarks.evidence.data import add_data_option, read_table
 from benchmarks.evidence.ours import STUDENTS
 from sklearn_dialpref import DialoguePreferenceClassifier
 from sklearn_dialpref.annotation.ensemble import Combination, _fit, combine, fit_combination
@@ -306,7 +307,7 @@ def student(data: dict[str, Votes], options: argparse.Namespace) -> str:
 def utterances(folder: Path, name: str, votes: Votes) -> pd.DataFrame:
     """All utterances of the dialogues that have votes; ``group`` as in the votes."""
     file, _, _ = SETS_OF_VOTES[name]
-    frame = pd.read_parquet(folder / f"{file}.parquet")
+    frame = read_table(file, folder)
     ids = frame["dialogue_id"].loc[votes.rows]
     group_of = dict(zip(ids, votes.groups, strict=True))
     split = frame["split"] == frame["split"].loc[votes.rows[0]]
@@ -379,7 +380,7 @@ def write(title: str, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the parquet files")
+    add_data_option(parser, "--data")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()

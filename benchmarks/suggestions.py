@@ -1,7 +1,7 @@
 """What the next labels should be: suggestions against random rows and other strategies.
 
-    python -m benchmarks.suggestions --data ../shared/data --memory FOLDER --student linear
-    python -m benchmarks.suggestions --data ../shared/data --memory FOLDER --student classifier
+    python -m benchmarks.suggestions --memory FOLDER --student linear
+    python -m benchmarks.suggestions --memory FOLDER --student classifier
 
 Run it from the repository root, with scikit-activeml 1.0.1 for its strategies. Human labels are
 bought utterance by utterance, from a pool of whole dialogues with about 1,800 human labels to buy.
@@ -31,7 +31,7 @@ import torch
 from scipy.sparse.linalg import svds
 from sklearn.metrics import f1_score
 
-from benchmarks.evidence.data import TASKS, Split, load_split
+from benchmarks.evidence.data import TASKS, Split, add_data_option, load_split
 from sklearn_dialpref import DialoguePreferenceClassifier, votes_to_scores
 from sklearn_dialpref.inspection.suggestions import suggest_annotations
 
@@ -500,7 +500,7 @@ def write_report(runs: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    add_data_option(parser, "--data")
     parser.add_argument("--memory", help="folder for embeddings", default=None)
     parser.add_argument("--runs", type=Path, default=Path("build") / "suggestions.jsonl")
     parser.add_argument("--student", choices=list(BUDGETS), default="linear")

@@ -1,6 +1,6 @@
 """Finding wrong labels: ``suspect_labels`` against cleanlab on the same out-of-fold probabilities.
 
-    python -m benchmarks.suspects --data ../shared/data [--part train] [--keep FOLDER]
+    python -m benchmarks.suspects [--data FOLDER] [--part train] [--keep FOLDER]
 
 Needs cleanlab 2.9. Run it from the repository root; it writes benchmarks/results/suspects.md.
 
@@ -25,7 +25,7 @@ from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from sklearn.metrics import average_precision_score
 
-from benchmarks.evidence.data import TASKS, load_split, within_budget
+from benchmarks.evidence.data import TASKS, add_data_option, load_split, within_budget
 from benchmarks.evidence.ours import STUDENTS
 from sklearn_dialpref import DialoguePreferenceClassifier, votes_to_scores
 from sklearn_dialpref.inspection.out_of_fold import out_of_fold_proba
@@ -266,7 +266,7 @@ The aim was a gain of 3 points and an ECE of at most .05.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
+    add_data_option(parser, "--data")
     parser.add_argument("--part", choices=("train", "test"), default="test")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--memory", help="store of embeddings, as of the classifier")

@@ -1,6 +1,6 @@
 """Dialogue acts of Switchboard, trained on all human labels, on the 19 published test dialogues.
 
-    python benchmarks/swda.py --data-dir DIR
+    python -m benchmarks.swda --data-dir DIR
 
 Prints accuracy and macro-F1, seconds and peak memory. There are 192,390 training utterances: with
 a fine-tuned encoder, an epoch takes about an hour on two cores, or minutes on a GPU. The published
@@ -16,12 +16,13 @@ from pathlib import Path
 import pandas as pd
 from sklearn.metrics import f1_score
 
+from benchmarks.evidence.data import add_data_option, read_table
 from sklearn_dialpref import DialoguePreferenceClassifier, with_context
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, required=True)
+    add_data_option(parser, without_fetcher=("swda",))
     parser.add_argument("--dialogues", type=int, help="random training dialogues; by default all")
     parser.add_argument("--trainable-layers", type=int, help="by default the whole encoder")
     parser.add_argument("--epochs", type=int, default=1)
@@ -36,7 +37,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    data = pd.read_parquet(options.data_dir / "swda.parquet")
+    data = read_table("swda", options.data_dir)
     data = data[data["text"].fillna("").str.strip() != ""]
     data = with_context(data, options.turns, speakers=options.speakers)
     train = data[data["split"] == "train"]

@@ -5,7 +5,7 @@ have them, and the utterances of other dialogues are ranked by how unknown they 
 unknown is drawn: a share of all intents, whose nearest relatives stay known, or all intents of
 some domains.
 
-    python -m benchmarks.unknown_intents --data ../shared/data [--memory DIR]
+    python -m benchmarks.unknown_intents --data FOLDER [--memory DIR]
 
 Run it from the repository root. It writes benchmarks/results/unknown_intents.md. The method was
 chosen on the part "train"; the figures are of the part "test", other dialogues and services.
@@ -25,6 +25,7 @@ import pandas as pd
 from scipy.special import entr, logsumexp
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from benchmarks.evidence.data import add_data_option, read_table
 from sklearn_dialpref import DialoguePreferenceClassifier
 from sklearn_dialpref.escalation import EscalatingClassifier
 
@@ -42,7 +43,7 @@ SCORES = ("maximum probability", "entropy", "energy", "novelty")
 
 def load(folder: Path, part: str) -> pd.DataFrame:
     """Utterances of users with one intent, that before as context, and whether it is new."""
-    data = pd.read_parquet(folder / "sgd.parquet")
+    data = read_table("sgd", folder)
     data = data[data["split"] == part].sort_values(["dialogue_id", "turn"])
     groups = data.groupby("dialogue_id")
     data["context"] = groups["text"].shift(fill_value="")
@@ -204,7 +205,7 @@ def report(found: pd.DataFrame, part: str, minutes: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, required=True)
+    add_data_option(parser, "--data", without_fetcher=("sgd",))
     parser.add_argument("--part", default="test", choices=["train", "dev", "test"])
     parser.add_argument("--memory", help="folder of embeddings, to encode once for all runs")
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from .data import TASKS, Task, load_split
+from .data import TASKS, Task, add_data_option, load_split
 from .intervals import Truth
 from .report import write_report
 from .run import METHODS, plan, run_jobs
@@ -26,9 +26,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.evidence", description=__doc__.splitlines()[0]
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    files = ", ".join(dict.fromkeys(task.file for task in TASKS.values()))
-    source.add_argument("--data-dir", type=Path, help=f"folder of {files}")
+    source = parser.add_mutually_exclusive_group()
+    add_data_option(source)
     source.add_argument("--data", type=Path, help="another file, with --human and --llm")
     parser.add_argument("--human", help="its column of human labels")
     parser.add_argument("--llm", nargs="+", help="its columns of LLM labels")

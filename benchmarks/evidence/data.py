@@ -1,5 +1,6 @@
 """Tasks with human and real LLM labels, their splits, and the labels that a cell may use."""
 
+import argparse
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -8,18 +9,34 @@ import numpy as np
 import pandas as pd
 
 from sklearn_dialpref import votes_to_scores
+from sklearn_dialpref.datasets import fetch_deli, fetch_meld, fetch_p4g, fetch_talkmoves
+from sklearn_dialpref.datasets._fetching import data_home_of
 
 __all__ = [
     "TASKS",
     "Cell",
     "Split",
     "Task",
+    "add_data_option",
     "draw_labels",
     "load_split",
     "make_cell",
+    "read_table",
     "within_budget",
 ]
 
+FETCHERS = {
+    "deli": fetch_deli,
+    "meld": fetch_meld,
+    "p4g": fetch_p4g,
+    "talkmoves": fetch_talkmoves,
+}
+# for these there is no fetcher: somebody has to make their tables
+SOURCES = {
+    "casino": "https://github.com/kushalchawla/CaSiNo",
+    "sgd": "https://github.com/google-research-datasets/dstc8-schema-guided-dialogue",
+    "swda": "https://github.com/NathanDuran/Switchboard-Corpus",
+}
 LLMS_DELI = ("gpt4omini", "qwen25_32b", "gemini20flash")
 LLMS_P4G = ("qwen3_30b", "mistral_small32", "phi4")
 # a bank of prompts (zs, zsv2, ...) and models; no zsv4 of Gemini 3 Pro
@@ -145,6 +162,37 @@ class Cell:
         return np.array([label is not None for label in self.split.y_evaluation])
 
 
+def add_data_option(
+    parser: argparse._ActionsContainer, name: str = "--data-dir", without_fetcher: tuple = ()
+) -> None:
+    """Add the option of the folder of tables, which is required if a table has no fetcher.
+
+    Parameters
+    ----------
+    parser : ArgumentParser or group
+    name : str
+    without_fetcher : tuple of str
+        The benchmark's tables that cannot be fetched.
+    """
+    if without_fetcher:
+        names = ", ".join(f"{one}.parquet ({SOURCES[one]})" for one in without_fetcher)
+        parser.add_argument(name, type=Path, required=True, help=f"folder of {names}")
+        return
+    home = data_home_of(None)
+    about = f"folder of the tables; what is missing is downloaded to it (default: {home})"
+    parser.add_argument(name, type=Path, default=home, help=about)
+
+
+def read_table(name: str, folder: Path) -> pd.DataFrame:
+    """The table of a data set, downloaded to the folder if there is a fetcher."""
+    if name in FETCHERS:
+        return FETCHERS[name](data_home=folder).frame
+    path = Path(folder) / f"{name}.parquet"
+    if name in SOURCES and not path.exists():
+        raise FileNotFoundError(f"{path} is not there; make it from {SOURCES[name]}")
+    return pd.read_parquet(path)
+
+
 def load_split(task: Task, folder: Path, part: str) -> Split:
     """Training dialogues, and those of ``part`` for evaluation.
 
@@ -152,14 +200,14 @@ def load_split(task: Task, folder: Path, part: str) -> Split:
     ----------
     task : Task
     folder : Path
-        Where its file lies.
+        Where its table lies, or is downloaded to.
     part : {"validation", "test"}
 
     Returns
     -------
     Split
     """
-    data = _read(Path(folder) / task.file)
+    data = _read(Path(task.file).stem, Path(folder))
     classes = np.unique(_whole(data[task.human]).dropna().astype(str).to_numpy(dtype=str))
     parts = _parts(data)
     data["dialogue_id"] = data["split"].astype(str) + ":" + data["dialogue_id"].astype(str)
@@ -178,8 +226,8 @@ def load_split(task: Task, folder: Path, part: str) -> Split:
 
 
 @lru_cache(maxsize=1)
-def _read_cached(path: Path) -> pd.DataFrame:
-    data = pd.read_parquet(path)
+def _read_cached(name: str, folder: Path) -> pd.DataFrame:
+    data = read_table(name, folder)
     data = data[data["text"].fillna("").str.strip() != ""].reset_index(drop=True)
     if "split" not in data:
         data["split"] = "all"
@@ -190,8 +238,8 @@ def _read_cached(path: Path) -> pd.DataFrame:
     return data
 
 
-def _read(path: Path) -> pd.DataFrame:
-    return _read_cached(path).copy()
+def _read(name: str, folder: Path) -> pd.DataFrame:
+    return _read_cached(name, folder).copy()
 
 
 def _parts(data: pd.DataFrame) -> np.ndarray:

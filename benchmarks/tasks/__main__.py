@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.evidence.data import add_data_option
+
 from .data import TASKS
 from .report import profile_table, task_table, votes_table
 from .run import results
@@ -23,7 +25,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tasks", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--data-dir", type=Path, required=True)
+    add_data_option(parser, without_fetcher=("casino", "sgd", "swda"))
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--budgets", nargs="+", type=int, default=[100, 400, 1600])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.evidence.data import within_budget
+from benchmarks.evidence.data import read_table, within_budget
 
 from .simulated import Simulator
 from .states import StateVotes, free_slots, spelled_states
@@ -79,7 +79,7 @@ def draw_human(problem: Problem, budget: int, seed: int) -> np.ndarray:
 
 
 def _read(folder: Path, name: str) -> pd.DataFrame:
-    data = pd.read_parquet(folder / f"{name}.parquet")
+    data = read_table(name, folder)
     data = data[data["text"].fillna("").str.strip() != ""]
     data["dialogue_id"] = data["split"].astype(str) + ":" + data["dialogue_id"].astype(str)
     return data.sort_values(["dialogue_id", "turn"], kind="stable").reset_index(drop=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.evidence.data import TASKS
+from benchmarks.evidence.data import TASKS, read_table
 from sklearn_dialpref.datasets import simulate_votes
 
 __all__ = ["ErrorProfile", "Simulator", "measured_profiles", "typical_profile"]
@@ -102,7 +102,7 @@ def measured_profiles(folder: Path) -> pd.DataFrame:
     """The profile of the real LLMs of each task, a row each."""
     rows = {}
     for task in map(TASKS.__getitem__, PROFILED):
-        data = pd.read_parquet(folder / task.file)
+        data = read_table(Path(task.file).stem, folder)
         table = data[[task.human, *task.llm]].convert_dtypes().astype("string")
         codes, _ = pd.factorize(table.to_numpy(dtype=object, na_value=None).ravel())
         codes = codes.reshape(table.shape)

@@ -9,6 +9,8 @@ row of a table runs in a process of its own.
 import argparse
 from pathlib import Path
 
+from benchmarks.evidence.data import add_data_option
+
 from . import encoder, grid, memory, others, processes, sizes
 from .report import write_section
 
@@ -20,6 +22,8 @@ PARTS = {
     "others": others,
     "processes": processes,
 }
+# the other parts use MELD
+OWN_TABLES = {"sizes": ("sgd", "swda"), "grid": ("sgd", "swda")}
 RESULTS = Path(__file__).parents[1] / "results" / "training.md"
 
 
@@ -30,7 +34,7 @@ def parse() -> argparse.Namespace:
     parts = parser.add_subparsers(dest="part", required=True)
     for name, module in PARTS.items():
         part = parts.add_parser(name, help=module.TITLE, description=module.__doc__)
-        part.add_argument("--data-dir", type=Path, required=True, help="of the parquet files")
+        add_data_option(part, without_fetcher=OWN_TABLES.get(name, ()))
         part.add_argument("--threads", type=int, default=1, help="of each process")
         part.add_argument("--work", type=Path, default=Path("build/training"))
         part.add_argument("--results", type=Path, default=RESULTS)

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.evidence.data import read_table
+
 __all__ = ["dialogues", "noisy", "stand_in_encoder", "static_encoder_folder", "write_halves"]
 
 COLUMNS = ["dialogue_id", "turn", "speaker", "text", "label"]
@@ -16,7 +18,7 @@ STAND_IN_WIDTH = 1536  # MiniLM's, with pooling="layers"
 
 def dialogues(folder: Path) -> pd.DataFrame:
     """Dialogues of SwDA and SGD in random order, with dialogue acts or "other"."""
-    parts = [_read(folder / "swda.parquet", "act"), _read(folder / "sgd.parquet", "act_first")]
+    parts = [_read(folder, "swda", "act"), _read(folder, "sgd", "act_first")]
     data = pd.concat(parts, ignore_index=True)
     common = data["label"].value_counts().index[: N_CLASSES - 1]
     data["label"] = data["label"].where(data["label"].isin(common), "other")
@@ -26,12 +28,10 @@ def dialogues(folder: Path) -> pd.DataFrame:
     return data.iloc[order].reset_index(drop=True)
 
 
-def _read(path: Path, label: str) -> pd.DataFrame:
-    data = pd.read_parquet(
-        path, columns=["split", "dialogue_id", "turn", "speaker", "text", label]
-    )
+def _read(folder: Path, table: str, label: str) -> pd.DataFrame:
+    data = read_table(table, folder)
     data = data[(data["text"].fillna("").str.strip() != "") & data[label].notna()]
-    name = path.stem + ":" + data["split"].astype(str) + ":" + data["dialogue_id"].astype(str)
+    name = f"{table}:" + data["split"].astype(str) + ":" + data["dialogue_id"].astype(str)
     return data.assign(dialogue_id=name, label=data[label].astype(str))[COLUMNS]
 
 
