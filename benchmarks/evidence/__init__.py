@@ -1,6 +1,6 @@
 """Evidence on real LLM labels: this package's student against common alternatives.
 
-    python -m benchmarks.evidence --data-dir DIR
+    python -m benchmarks.evidence
 
 ``data`` creates the cells, ``features`` embeds their texts, ``baselines`` and ``ours`` contain the
 methods, ``run`` fits them and stores the results, and ``report`` writes tables and plots.

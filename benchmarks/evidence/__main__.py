@@ -1,6 +1,6 @@
 """Compare this package with common alternatives, on data with real LLM labels.
 
-    python -m benchmarks.evidence --data-dir DIR
+    python -m benchmarks.evidence
     python -m benchmarks.evidence --data FILE.parquet --human COLUMN --llm COLUMN COLUMN
 
 Run it from the repository root. Each result is appended to a CSV file when it is ready, and is not
