@@ -421,9 +421,10 @@ def test_downloaded_once_and_kept(tmp_path, server, capfd):
 
 
 def test_nothing_is_downloaded_unasked(tmp_path, server):
-    with pytest.raises(OSError, match=r"one.csv is not there, and download_if_missing=False") as e:
-        load(toy(server.url), tmp_path / "home", download_if_missing=False)
-    assert server.url in str(e.value)
+    home = tmp_path / "home"
+    with pytest.raises(OSError, match=r"toy is not in .*home, and download_if_missing=F") as error:
+        load(toy(server.url), home, download_if_missing=False)
+    assert f"{server.url} to {home / 'toy' / 'one.csv'}" in str(error.value)
     assert not server.requests and files_in(tmp_path) == []
 
 

@@ -126,8 +126,10 @@ def load_table(
         frame = _read(table)
     else:
         folder = home / data.name
+        if not download_if_missing:
+            _check_there(data, folder)
         for source in data.sources:
-            _provide(source, folder, download_if_missing, n_retries, delay)
+            _provide(source, folder, n_retries, delay)
         frame = _parsed(data, folder)
         with _new_file(table) as new:
             frame.to_parquet(new, index=False)
@@ -171,19 +173,22 @@ def _parsed(data: PublicData, folder: Path) -> DataFrame:
         ) from error
 
 
-def _provide(
-    source: Source, folder: Path, download_if_missing: bool, n_retries: int, delay: float
-) -> None:
+def _check_there(data: PublicData, folder: Path) -> None:
+    missing = [source for source in data.sources if not (folder / source.file).exists()]
+    if missing:
+        files = "".join(f"\n{source.url} to {folder / source.file}" for source in missing)
+        raise OSError(
+            f"{data.name} is not in {folder.parent}, and download_if_missing=False; set data_home "
+            f"to the folder where it is, or download {files}"
+        )
+
+
+def _provide(source: Source, folder: Path, n_retries: int, delay: float) -> None:
     """Have a verified raw file in the folder."""
     target = folder / source.file
     if target.exists():
         _verify(source, target, f"delete {target} to download it again from {source.url}")
         return
-    if not download_if_missing:
-        raise OSError(
-            f"{target} is not there, and download_if_missing=False; download {source.url} to it, "
-            "or set data_home to the folder where the data is"
-        )
     with _new_file(target) as new:
         _download(source, new, target, n_retries, delay)
         _verify(source, new, f"try again later, or put the right file at {target}")
