@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 import warnings
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -333,6 +334,31 @@ def test_pins():
             assert source.url.startswith("https://raw.githubusercontent.com/")
             assert len(commit) == 40 and int(commit, 16)
             assert (source.size is None) == (source.sha256 is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "put_files", "shapes"),
+    [
+        ("meld", _meld, meld_files, [(8, 4), (8, 1), (8, 29)]),
+        ("deli", _deli, deli_files, [(4, 4), (4, 3), (4, 13)]),
+        ("p4g", _p4g, p4g_files, [(4, 4), (4, 3), (4, 22)]),
+        ("talkmoves", _talkmoves, talkmoves_files, [(6, 4), (6, 19), (6, 49)]),
+    ],
+)
+def test_files_put_there_by_hand(tmp_path, monkeypatch, name, module, put_files, shapes):
+    put_files(tmp_path / name)
+    data = getattr(module, name.upper())
+    unpinned = tuple(Source(source.file, source.url) for source in data.sources)
+    monkeypatch.setattr(module, name.upper(), replace(data, sources=unpinned))
+    for _ in range(2):  # made, and read
+        with pytest.warns(UserWarning, match=rf"{name}.parquet differs from the table"):
+            found = FETCHERS[name](data_home=tmp_path, download_if_missing=False)
+        assert [found.X.shape, found.y_llm.shape, found.frame.shape] == shapes
+        assert set(found.y_human) - {None} == set(found.classes)
+    if DATA.exists():
+        known = pd.read_parquet(DATA / f"{name}.parquet")
+        assert found.frame.columns.tolist() == known.columns.tolist()
+        assert found.frame.dtypes.astype(str).tolist() == known.dtypes.astype(str).tolist()
 
 
 # -- downloads --------------------------------------------------------------------------------

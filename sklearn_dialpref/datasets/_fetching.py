@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, check_scalar
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -118,6 +119,8 @@ def load_table(
     -------
     DataFrame
     """
+    check_scalar(n_retries, "n_retries", Integral, min_val=0)
+    check_scalar(delay, "delay", Real, min_val=0)
     for package in PACKAGES:  # before a long download
         optional(package)
     home = data_home_of(data_home)
