@@ -161,9 +161,9 @@ def fetch_talkmoves(
 
     .. warning::
         A downloaded table differs from the one that published figures were measured with, and
-        loading it warns: that one has 0.4 % more votes in `y_llm`, all of Gemini, from answers
-        that were cut off and that the downloads leave out. No hashes of these downloads were known
-        either; their beginnings agreed with that table.
+        loading it warns: by the authors' counts, that one has 0.4 % more votes in `y_llm`, all of
+        Gemini, probably from answers that were cut off and that the downloads leave out. No hashes
+        of these downloads were known either; only their beginnings were compared, and agreed.
 
     Parameters
     ----------
