@@ -130,7 +130,9 @@ class DialoguePreferenceClassifier(
     random_state : int, RandomState instance or None, default=None
         Seed of initial weights, batches and dropout.
     verbose : int, default=0
-        Whether to show a progress bar for the whole fit, with the time left.
+        Whether to show a progress bar for the whole fit, with the time left. Functions of this
+        package that fit several times show one bar for all; in scikit-learn's searches, whose own
+        ``verbose`` counts their fits, the bar of each fold vanishes, and workers show none.
 
     Attributes
     ----------

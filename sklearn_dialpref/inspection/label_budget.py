@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from sklearn_dialpref._dialogues.validation import missing_in
+from sklearn_dialpref._progress import one_bar
 from sklearn_dialpref.metrics.masked import masked_scorer
 from sklearn_dialpref.model_selection import LabelledGroupKFold
 
@@ -159,15 +160,19 @@ def label_budget_curve(
     data = _Rows(rows, check_random_state(random_state))
     score = None if scoring is None else masked_scorer(scoring)
     points = [("human", share, 1.0) for share in shares] + [("llm", 1.0, s) for s in shares]
+    folds = list(data.folds(cv))
     scores, counts = [], []
-    for train, test in data.folds(cv):
-        fits: dict[tuple[float, float], tuple[float, list[int]]] = {}
-        for _, human, llm in points:
-            if (human, llm) not in fits:
-                fits[human, llm] = data.fit_and_score(estimator, train, test, human, llm, score)
-        results = [fits[human, llm] for _, human, llm in points]
-        scores.append([value for value, _ in results])
-        counts.append([count for _, count in results])
+    with one_bar("label_budget_curve", len(folds) * len({(h, m) for _, h, m in points})):
+        for train, test in folds:
+            fits: dict[tuple[float, float], tuple[float, list[int]]] = {}
+            for _, human, llm in points:
+                if (human, llm) not in fits:
+                    fits[human, llm] = data.fit_and_score(
+                        estimator, train, test, human, llm, score
+                    )
+            results = [fits[human, llm] for _, human, llm in points]
+            scores.append([value for value, _ in results])
+            counts.append([count for _, count in results])
     n_human, n_llm = np.mean(counts, axis=0).T
     return LabelBudgetCurve(
         source=np.array([source for source, _, _ in points]),

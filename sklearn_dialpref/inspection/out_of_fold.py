@@ -15,6 +15,7 @@ from sklearn.utils import check_scalar
 
 from sklearn_dialpref._dialogues.validation import warn_of_other_order, wholly_known
 from sklearn_dialpref._labels.targets import Targets
+from sklearn_dialpref._progress import one_bar
 from sklearn_dialpref.model_selection import _spread
 
 from .labelled_rows import (
@@ -107,8 +108,9 @@ def out_of_fold_proba(
     warn_of_other_order(X, y_human=y_human, y_llm=y_llm)
     rows = labelled_rows(estimator, X, y_human, y_llm)
     proba = np.empty((len(rows.unit), len(rows.targets.classes)))
-    for fold in students_of_folds(estimator, rows, cv, takes_llm):
-        proba[fold.test] = fold.proba
+    with one_bar("out_of_fold_proba", cv):
+        for fold in students_of_folds(estimator, rows, cv, takes_llm):
+            proba[fold.test] = fold.proba
     return proba
 
 
