@@ -38,6 +38,18 @@ class LabelBudgetCurve:
         Rows trained on with a human, and with an LLM label; mean over the folds.
     scores : ndarray of shape (n_points, n_folds)
         Score of each fold.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier, label_budget_curve
+    >>> from sklearn_dialpref.datasets import make_dialogues
+    >>> data = make_dialogues(n_dialogues=40, n_features=8, human_fraction=0.5, random_state=0)
+    >>> clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0)
+    >>> curve = label_budget_curve(
+    ...     clf, data.X, data.y_human, data.y_llm, budgets=[0.5, 1], cv=2, random_state=0
+    ... )
+    >>> curve.frame().columns.tolist()
+    ['source', 'share', 'n_human', 'n_llm', 'mean_score', 'std_score']
     """
 
     source: NDArray[np.str_]
