@@ -18,6 +18,7 @@ from sklearn_dialpref.model_selection import LabelledGroupKFold
 
 from .drawing import Display, line_style, to_pandas
 from .labelled_rows import LabelledRows, clone_with_classes, labelled_rows, take, without
+from .out_of_fold import llm_argument
 
 __all__ = ["LabelBudgetCurve", "LabelBudgetDisplay", "label_budget_curve"]
 
@@ -105,8 +106,9 @@ def label_budget_curve(
     Parameters
     ----------
     estimator : estimator
-        A student with ``fit(X, y_human, y_llm=…)``; it is cloned. If its
-        parameter ``classes`` is None, the clones get all classes, since few labels can lack one.
+        A student with ``fit(X, y_human, y_llm=…)``, or a pipeline that ends in one; it is cloned.
+        If the student's parameter ``classes`` is None, the clones get all classes, since few
+        labels can lack one.
     X : DataFrame, ndarray or sequence of str, of n rows
         Utterances, in any form that the estimator accepts.
     y_human : array-like of shape (n,) or (n, L)
@@ -243,7 +245,7 @@ class _Rows:
         assert rows.llm is not None
         y_human = without(rows.human[train], ~keep_human)
         y_llm = without(rows.llm[train], ~keep_llm) if keep_llm.any() else None
-        student.fit(take(rows.X, train), y_human, y_llm=y_llm)
+        student.fit(take(rows.X, train), y_human, **{llm_argument(student): y_llm})
         X, y = take(rows.X, test), rows.human[test]
         if y.dtype.kind == "O" and not missing_in(y).any():
             y = np.asarray(y.tolist())  # metrics refuse numbers as objects

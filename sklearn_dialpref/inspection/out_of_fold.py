@@ -259,11 +259,11 @@ def fit_student(
         return
     llm = {}
     if rows.llm is not None and rows.targets.has_score[train].any():
-        llm[_llm_name(student)] = rows.llm[train]
+        llm[llm_argument(student)] = rows.llm[train]
     student.fit(take(rows.X, train), rows.human[train], **llm)
 
 
-def _llm_name(estimator: Any) -> str:
+def llm_argument(estimator: Any) -> str:
     """The name under which fit passes ``y_llm`` on to the final estimator."""
     prefix = ""
     while not get_config()["enable_metadata_routing"]:
