@@ -97,7 +97,7 @@ class TeacherReport:
     >>> data = load_support_chats(n_human=300)
     >>> report = teacher_report(data.X, data.y_human, data.y_llm, random_state=0)
     >>> report.n_rows, bool(report.accuracy > report.majority_accuracy)
-    (300, True)
+    (304, True)
     """
 
     classes: NDArray[Any]
