@@ -26,7 +26,7 @@ export MPLBACKEND := Agg
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install install-browser install-engines install-llm demo test test-slow test-engines test-llm test-oldest fuzz lint format docs clean
+.PHONY: help install install-browser install-engines install-llm demo test test-slow test-engines test-llm test-docs test-oldest fuzz lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,7 +96,7 @@ demo: $(VENV)/.installed ## train on the bundled chats, print a table, save a pl
 	@ls $(DEMO_DIR)/*.png >/dev/null && echo "Plot saved: $$(ls $(abspath $(DEMO_DIR))/*.png)"
 
 test: $(VENV)/.installed ## all tests but the slow ones and those of a language model; line coverage
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not fuzz and not llm and not engines' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not fuzz and not llm and not engines and not docs' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 test-slow: $(VENV)/.installed ## the slow tests
 	@$(BIN)/python -m pytest $(PARALLEL) tests -m 'slow and not engines' || { code=$$?; [ $$code -eq 5 ] && echo 'No slow tests.' || exit $$code; }
@@ -113,7 +113,7 @@ test-llm: $(VENV)/.installed-llm ## the tests that ask a real, tiny language mod
 	$(BIN)/python -m pytest tests -m llm -rP
 
 test-oldest: $(VENV_OLDEST)/.installed ## the tests on the oldest supported versions
-	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not fuzz and not llm and not engines'
+	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not fuzz and not llm and not engines and not docs'
 
 lint: $(VENV)/.installed ## ruff, mypy, and which part may import which
 	$(BIN)/ruff check .
@@ -128,6 +128,9 @@ format: $(VENV)/.installed ## rewrite the code in the project's format
 docs: $(VENV)/.installed ## the documentation site with its gallery, in build/docs/html
 	$(BIN)/sphinx-build -W --keep-going -b html -d $(BUILD)/docs/doctrees docs $(BUILD)/docs/html
 	@echo "Documentation: $(CURDIR)/$(BUILD)/docs/html/index.html"
+
+test-docs: $(VENV)/.installed ## the built site: links, and each page in a browser
+	$(BIN)/python -m pytest tests/test_site.py
 
 clean: ## remove everything that was built or installed here
 	rm -rf $(VENV) $(VENV_OLDEST) $(BUILD) $(DIST) docs/_build docs/api docs/auto_examples \
