@@ -70,7 +70,7 @@ $(VENV_OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(VENV_OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable '.[tests]'
 	@touch $@
 
-.PHONY: install-nightly dist check-dist
+.PHONY: install-nightly dist check-dist check-tutorial
 
 # Not into .installed: `make install` brings the pinned version back.
 install-nightly: $(VENV)/.installed ## scikit-learn of last night, for `make test`
@@ -89,6 +89,11 @@ check-dist: dist ## metadata; the wheel in an empty environment, running the cod
 	$(BIN_WHEEL)/pip install --quiet --constraint constraints.txt "$$(ls $(DIST)/*.whl)[offline,onnx,plot]" pandas
 	$(BIN_WHEEL)/pip check
 	cd $(WHEEL_DIR)/elsewhere && $(abspath $(BIN_WHEEL))/python $(CURDIR)/tests/readme_code.py
+
+check-tutorial: check-dist ## the tutorial in that environment; its data are downloaded, or lie in DIALPREF_DATA
+	$(BIN_WHEEL)/pip install --quiet --constraint constraints.txt \
+		"$$(ls $(DIST)/*.whl)[datasets,llm,offline,onnx,plot]" polars
+	cd $(WHEEL_DIR)/elsewhere && $(abspath $(BIN_WHEEL))/python $(CURDIR)/examples/plot_00_tutorial.py
 
 demo: $(VENV)/.installed ## train on the bundled chats, print a table, save a plot
 	@mkdir -p $(DEMO_DIR)

@@ -45,7 +45,7 @@ def test_linked_files_are_in_the_repository():
 
 
 def test_the_first_screen_has_picture_installation_and_code():
-    picture, install, code = (TEXT.index(part) for part in ("![", "$ pip install", "```python"))
+    picture, install, code = (TEXT.index(part) for part in ("<img", "$ pip install", "```python"))
     assert picture < install < code < TEXT.index("\n## What was measured")
     first = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1]
     assert len(first.strip().splitlines()) <= 10
