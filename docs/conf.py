@@ -9,6 +9,8 @@ import sklearn_dialpref
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+from _methods import documented_methods  # noqa: E402
+
 # The examples load the packaged encoder and draw to files, on any machine.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -40,9 +42,19 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 default_role = "py:obj"
+rst_prolog = ".. currentmodule:: sklearn_dialpref\n"
+nitpicky = True  # links to nothing are errors, but for mere names in backticks and other packages
+nitpick_ignore_regex = [
+    ("py:obj", ".*"),
+    (
+        "py:.*",
+        r"(sklearn|matplotlib|numpy|pandas|polars|torch|skorch|openai|dask|ray|pyspark)\..*",
+    ),
+]
 smartquotes = False  # they would turn the quotes of default values
 
 autosummary_generate = True
+autosummary_context = {"documented_methods": documented_methods()}
 autodoc_typehints = "none"  # numpydoc sections state the types
 numpydoc_show_class_members = False  # the class template lists them
 numpydoc_xref_param_type = False

@@ -34,7 +34,8 @@ LOOK = """() => {
   const tell = (what, e) => found.push(`${what}: ${e.outerHTML.slice(0, 100)}`);
   if (root.scrollWidth > root.clientWidth) tell(`${root.scrollWidth} px wide`, root);
   const main = document.querySelector("article.bd-article, main");
-  const right = Math.min(main.getBoundingClientRect().right, root.clientWidth) + 1;
+  const padding = parseFloat(getComputedStyle(main).paddingRight);
+  const right = Math.min(main.getBoundingClientRect().right - padding, root.clientWidth) + 1;
   const scrolls = (e) => e !== main &&
     (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
   for (const e of main.querySelectorAll("*")) {

@@ -292,7 +292,7 @@ class Prompt:
         Parameters
         ----------
         utterance : str
-            Shortened to 2,000 characters, see :func:`shorten`.
+            Shortened to 2,000 characters.
         speaker : str, default=None
         before, after : sequence of (speaker or None, text), default=()
             Turns around it, in order; of them ``context_turns`` and ``look_ahead`` are shown,
@@ -327,7 +327,7 @@ class Prompt:
         after: Sequence[str],
         examples: Sequence[tuple[str, Any]] = (),
     ) -> list[dict[str, str]]:
-        """As ``render``, from turns that :func:`as_data` has prepared."""
+        """As ``render``, from turns that ``as_data`` has prepared."""
         return self._messages(before, after, examples, utterance=utterance)
 
     def render_turns(
@@ -343,7 +343,7 @@ class Prompt:
         Parameters
         ----------
         turns : mapping of int to str
-            All that are shown, by number, as :func:`as_turn` prepares them.
+            All that are shown, by number, as ``as_turn`` prepares them.
         asked : sequence of int
             The numbers that are asked about, rising.
         before, after : sequence of str
