@@ -327,7 +327,7 @@ class Prompt:
         after: Sequence[str],
         examples: Sequence[tuple[str, Any]] = (),
     ) -> list[dict[str, str]]:
-        """As ``render``, from turns that ``as_data`` has prepared."""
+        """As ``render``, from turns that :func:`as_data` has prepared."""
         return self._messages(before, after, examples, utterance=utterance)
 
     def render_turns(
