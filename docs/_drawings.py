@@ -1,9 +1,10 @@
 """The start page's pictures, drawn as SVG while the site is built.
 
 They are part of the page, so that their text is text and their colours follow its theme
-(`_static/site.css`).
+(`_static/site.css`). `python docs/_drawings.py` writes `_static/dialogue.png` for the README.
 """
 
+import shutil
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
+STATIC = Path(__file__).parent / "_static"
 RESULTS = Path(__file__).parents[1] / "benchmarks/results/evidence/cells_test.csv"
 METHODS = {
     "default": "This library's default",
@@ -153,3 +155,23 @@ class Drawing(Directive):
 def setup(app):
     app.add_directive("drawing", Drawing)
     return {"parallel_read_safe": True}
+
+
+def write_png() -> None:
+    """The dialogue as a picture for pages that show no SVG, such as the package index."""
+    from playwright.sync_api import sync_playwright
+
+    style = (STATIC / "site.css").read_text()
+    theme = "--pst-color-text-base: #222832; --pst-color-background: #fff; font-family: sans-serif"
+    page = f'<html data-theme="light" style="{theme}"><style>{style}</style>{dialogue()}'
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=shutil.which("chromium-headless-shell"))
+        window = browser.new_page(device_scale_factor=3)
+        window.set_content(page)
+        window.evaluate("document.querySelector('svg').style.width = '440px'")
+        window.locator("svg").screenshot(path=STATIC / "dialogue.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    write_png()

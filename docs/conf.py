@@ -4,15 +4,23 @@ import os
 import sys
 from pathlib import Path
 
+from sphinx.util import logging
+
 import sklearn_dialpref
+from sklearn_dialpref.datasets import fetch_deli
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+
+from _methods import documented_methods  # noqa: E402
 
 # The examples load the packaged encoder and draw to files, on any machine.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+DATA = HERE.parents[1] / "shared" / "data"
+if DATA.is_dir():
+    os.environ.setdefault("DIALPREF_DATA", str(DATA))
 
 project = "sklearn-dialpref"
 author = "sklearn-dialpref developers"
@@ -40,9 +48,19 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 default_role = "py:obj"
+rst_prolog = ".. currentmodule:: sklearn_dialpref\n"
+nitpicky = True  # links to nothing are errors, but for mere names in backticks and other packages
+nitpick_ignore_regex = [
+    ("py:obj", ".*"),
+    (
+        "py:.*",
+        r"(sklearn|matplotlib|numpy|pandas|polars|torch|skorch|openai|dask|ray|pyspark)\..*",
+    ),
+]
 smartquotes = False  # they would turn the quotes of default values
 
 autosummary_generate = True
+autosummary_context = {"documented_methods": documented_methods()}
 autodoc_typehints = "none"  # numpydoc sections state the types
 numpydoc_show_class_members = False  # the class template lists them
 numpydoc_xref_param_type = False
@@ -53,10 +71,21 @@ copybutton_prompt_is_regexp = True
 copybutton_line_continuation_character = "\\"
 copybutton_selector = "div.highlight pre:not(.sphx-glr-script-out *)"
 
+
+def tutorial_runs() -> bool:
+    """Whether its dialogues are on this machine, or can be downloaded."""
+    try:
+        fetch_deli(n_retries=0)
+    except OSError as error:
+        logging.getLogger(__name__).info("the tutorial is shown, but not run: %s", error)
+        return False
+    return True
+
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    "filename_pattern": r"/plot_",
+    "filename_pattern": r"/plot_" if tutorial_runs() else r"/plot_(?!00_)",
     "ignore_pattern": r"(^|/)(?!plot_)[^/]+\.py$",
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,

@@ -2,9 +2,11 @@
 
 import functools
 import importlib
+import json
 import pkgutil
 import re
 import threading
+import tomllib
 from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,7 +36,8 @@ LOOK = """() => {
   const tell = (what, e) => found.push(`${what}: ${e.outerHTML.slice(0, 100)}`);
   if (root.scrollWidth > root.clientWidth) tell(`${root.scrollWidth} px wide`, root);
   const main = document.querySelector("article.bd-article, main");
-  const right = Math.min(main.getBoundingClientRect().right, root.clientWidth) + 1;
+  const padding = parseFloat(getComputedStyle(main).paddingRight);
+  const right = Math.min(main.getBoundingClientRect().right - padding, root.clientWidth) + 1;
   const scrolls = (e) => e !== main &&
     (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
   for (const e of main.querySelectorAll("*")) {
@@ -100,25 +103,27 @@ def set_theme(page, theme):
     page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
 
 
-def look(page):
+def test_pages_look_right(window, address, pages):
+    """At each width and in each theme; a page is loaded once, at the width of the one before."""
+    page, wrong = window
+    found = []
+    widths = WIDTHS
+    for name in pages:
+        wrong.clear()
+        page.goto(f"{address}/{name}", wait_until="load")
+        settle(page)
+        found += [f"{name}: {what}" for what in [*look(page, widths), *wrong]]
+        widths = widths[::-1]
+    assert not found, "\n".join(found)
+
+
+def look(page, widths):
     """What is wrong with the page at each width, in each theme."""
-    for width in WIDTHS:
+    for width in widths:
         page.set_viewport_size({"width": width, "height": 900})
         for theme in THEMES:
             set_theme(page, theme)
             yield from (f"{width} px, {theme}: {what}" for what in page.evaluate(LOOK))
-
-
-def test_pages_look_right(window, address, pages):
-    page, wrong = window
-    found = []
-    for name in pages:
-        wrong.clear()
-        page.set_viewport_size({"width": WIDTHS[0], "height": 900})
-        page.goto(f"{address}/{name}", wait_until="load")
-        settle(page)
-        found += [f"{name}: {what}" for what in [*look(page), *wrong]]
-    assert not found, "\n".join(found)
 
 
 def test_links_lead_somewhere(pages):
@@ -185,6 +190,22 @@ def test_the_start_page_runs_and_tells_the_truth(capsys, monkeypatch):
     assert [turn.label for turn in shown] == list(
         names["clf"].predict(X)[X.index.get_indexer(turns.index)]
     )
+
+
+def test_notebooks_install_what_they_need():
+    notebooks = sorted(SITE.glob("_downloads/**/*.ipynb"))
+    examples = (ROOT / "examples").glob("plot_*.py")
+    assert len(notebooks) == len(list(examples))
+    for path in notebooks:
+        first = json.loads(path.read_text())["cells"][0]
+        assert first["cell_type"] == "code"
+        assert "%pip install" in "".join(first["source"])
+
+
+def test_the_install_page_names_every_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs" / "install.rst").read_text()
+    assert [name for name in project["optional-dependencies"] if f"``{name}``" not in page] == []
 
 
 def test_menus_on_a_telephone(window, address):

@@ -289,7 +289,7 @@ class Prompt:
         Parameters
         ----------
         utterance : str
-            Shortened to 2,000 characters, see :func:`shorten`.
+            Shortened to 2,000 characters.
         speaker : str, default=None
             Who says it.
         before, after : sequence of (speaker or None, text), default=()
@@ -356,7 +356,7 @@ class Prompt:
         Parameters
         ----------
         turns : mapping of int to str
-            All that are shown, by number, as :func:`as_turn` prepares them.
+            All that are shown, by number, as ``as_turn`` prepares them.
         asked : sequence of int
             The numbers that are asked about, rising.
         before, after : sequence of str

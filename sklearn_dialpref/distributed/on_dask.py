@@ -25,7 +25,7 @@ def predict_dask(ddf: Any, model: str | os.PathLike[str], output: str = "label")
     Parameters
     ----------
     ddf : dask.dataframe.DataFrame
-        Utterances, with columns as :meth:`DialoguePreferenceClassifier.predict` takes them, and
+        Utterances, with columns as ``DialoguePreferenceClassifier.predict`` takes them, and
         any others.
     model : str or Path
         Folder of a saved or exported classifier, which every worker and this process can read.

@@ -20,7 +20,7 @@ def predict_polars(lf: Any, model: str | os.PathLike[str], output: str = "label"
     Parameters
     ----------
     lf : polars.LazyFrame
-        Utterances, with columns as :meth:`DialoguePreferenceClassifier.predict` takes them, and
+        Utterances, with columns as ``DialoguePreferenceClassifier.predict`` takes them, and
         any others. For a classifier with ``context_turns`` the rows of a dialogue must stand
         together.
     model : str or Path

@@ -33,7 +33,7 @@ def predict_ray(
     Parameters
     ----------
     ds : ray.data.Dataset
-        Utterances, with columns as :meth:`DialoguePreferenceClassifier.predict` takes them, and
+        Utterances, with columns as ``DialoguePreferenceClassifier.predict`` takes them, and
         any others.
     model : str or Path
         Folder of a saved or exported classifier, which every node and this process can read.

@@ -24,7 +24,7 @@ def predict_spark(df: Any, model: str | os.PathLike[str], output: str = "label")
     Parameters
     ----------
     df : pyspark.sql.DataFrame
-        Utterances, with columns as :meth:`DialoguePreferenceClassifier.predict` takes them, and
+        Utterances, with columns as ``DialoguePreferenceClassifier.predict`` takes them, and
         any others.
     model : str or Path
         Folder of a saved or exported classifier, which every executor and this process can read.

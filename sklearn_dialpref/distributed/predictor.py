@@ -22,14 +22,14 @@ class DialoguePredictor:
 
     It is a path and a word, and so are its pickles: each worker process loads the model itself,
     once, and anew when the folder is replaced. Map it over the blocks of any engine; the
-    functions of :mod:`sklearn_dialpref.distributed` do so for Dask, Ray, Spark and polars, and
+    functions of ``sklearn_dialpref.distributed`` do so for Dask, Ray, Spark and polars, and
     keep dialogues whole.
 
     Parameters
     ----------
     path : str or Path
-        Folder of a classifier that :meth:`DialoguePreferenceClassifier.save` or
-        :func:`export_onnx` wrote. Every worker must be able to read it.
+        Folder of a classifier that ``DialoguePreferenceClassifier.save`` or
+        ``export_onnx`` wrote. Every worker must be able to read it.
     output : {"label", "proba"}, default="label"
         What is appended to a block: a column ``label``, or columns ``proba_<class>`` of floats;
         of a multilabel classifier columns ``label_<name>`` of 0 and 1, or ``proba_<name>``.
@@ -75,7 +75,7 @@ class DialoguePredictor:
         Parameters
         ----------
         block : DataFrame, Table, RecordBatch or dict of ndarray
-            Utterances, with columns as :meth:`DialoguePreferenceClassifier.predict` takes them,
+            Utterances, with columns as ``DialoguePreferenceClassifier.predict`` takes them,
             of pandas, polars, pyarrow or, by name, numpy. Of a classifier with ``context_turns``
             the dialogues must be whole. Other columns are kept.
 

@@ -109,7 +109,7 @@ def masked_scorer(
 
 
 class MaskedScorer:
-    """A scorer on the rows that have a human label, as :func:`masked_scorer` makes it.
+    """A scorer on the rows that have a human label, as `masked_scorer` makes it.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ class Prediction:
     label : object
         The most probable class, of the type that ``fit`` was given; multilabel: a tuple of the
         names of the labels that reach their thresholds. None where an
-        :class:`~sklearn_dialpref.escalation.EscalatingClassifier` gives no answer.
+        :class:`~sklearn_dialpref.EscalatingClassifier` gives no answer.
     scores : ndarray of shape (n_classes,)
         Probabilities, in the order of ``classes_``.
     latency_ms : float
