@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         TeacherConfusionDisplay,
         TeacherReport,
         TeacherReportDisplay,
+        TrainingHistoryDisplay,
         from_annotations,
         label_budget_curve,
         out_of_fold_proba,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
         export_onnx,
     )
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "AnnotationTasks",
@@ -74,6 +75,7 @@ __all__ = [
     "TeacherConfusionDisplay",
     "TeacherReport",
     "TeacherReportDisplay",
+    "TrainingHistoryDisplay",
     "__version__",
     "expected_calibration_error",
     "export_onnx",
@@ -113,6 +115,7 @@ _HOMES = {
         "TeacherConfusionDisplay",
         "TeacherReport",
         "TeacherReportDisplay",
+        "TrainingHistoryDisplay",
         "from_annotations",
         "label_budget_curve",
         "out_of_fold_proba",

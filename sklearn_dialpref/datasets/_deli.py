@@ -93,7 +93,97 @@ def fetch_deli(
     n_retries: int = 3,
     delay: float = 1.0,
 ) -> Any:
-    """Load DeliData."""
+    """Load discussions of groups with labels that people and three LLMs gave (DeliData).
+
+    Groups of people solve a puzzle in a chat. People labelled each utterance with the type and
+    the target of its deliberation. Three LLMs did the same on all, on the first 3,000 and on the
+    first 2,350 utterances. All LLM labels are real answers. The data is downloaded at the first
+    call, 6 MB.
+
+    ==================  =====================================================
+    Dialogues           183
+    Utterances          5,000
+    Types               3
+    Targets             6
+    LLMs                GPT-4o mini, Qwen 2.5 32B, Gemini 2.0 Flash
+    Licence             DeliData CC BY 4.0; LLM labels MIT
+    ==================  =====================================================
+
+    Please cite Karadzhov et al., "DeliData: A dataset for deliberation in multi-party problem
+    solving", CSCW 2023. `DESCR` has the sources and says what each column is.
+
+    Parameters
+    ----------
+    task : {"type", "target"}, default="type"
+        What the labels say.
+    data_home : path-like or None, default=None
+        Folder of all public data sets: the table lies there as ``deli.parquet``, and the raw
+        downloads in its folder ``deli``. None: the environment variable ``DIALPREF_DATA``, or
+        ``~/sklearn_dialpref_data``.
+    download_if_missing : bool, default=True
+        False: raise an OSError if the data is not there, rather than download it.
+    return_X_y : bool, default=False
+        Return ``(X, y_human, y_llm)`` instead of a Bunch.
+    as_frame : bool, default=True
+        True: `X`, `y_llm` and `frame` are pandas DataFrames, `y_human` is a pandas Series.
+        False: all are arrays.
+    n_retries : int, default=3
+        How often a download that failed is tried again.
+    delay : float, default=1.0
+        Seconds between two tries.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        Dictionary-like object, with the attributes
+
+        X : DataFrame of shape (5000, 4) or ndarray of shape (5000, 2)
+            Columns `dialogue_id`, `turn`, `speaker`, `text`; as an array `dialogue_id` and
+            `text`.
+        y_human : Series or ndarray of shape (5000,)
+            What people say. There is a label for every utterance.
+        y_llm : DataFrame or ndarray of shape (5000, n_votes), of objects
+            What the LLMs say, one column for each of the three, None where they were not asked.
+        groups : ndarray of shape (5000,)
+            The dialogue of each utterance.
+        classes : ndarray of shape (n_classes,)
+            The sorted human labels.
+        frame : DataFrame or None
+            All columns of the table; None if `as_frame` is False.
+        DESCR : str
+            Columns, licence, citation and sources.
+    (X, y_human, y_llm) : tuple
+        If `return_X_y` is True.
+
+    Raises
+    ------
+    ImportError
+        If the packages of ``pip install "sklearn-dialpref[datasets]"`` are missing.
+    OSError
+        If a file cannot be downloaded, read or written, or is not the one that is expected.
+    ValueError
+        If `task` is unknown, or the raw files cannot be parsed.
+
+    Warns
+    -----
+    UserWarning
+        If the table is not the one that published figures were measured with.
+
+    See Also
+    --------
+    fetch_meld : Scenes of a television series, with emotions.
+    fetch_p4g : Persuasion.
+    fetch_talkmoves : Lessons, with a bank of prompts.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref.datasets import fetch_deli
+    >>> data = fetch_deli(task="target")  # doctest: +SKIP
+    >>> data.X.shape, data.classes.tolist()  # doctest: +SKIP
+    ((5000, 4), ['agree', 'disagree', 'moderation', 'none', 'reasoning', 'solution'])
+    >>> data.y_llm.notna().sum().tolist()  # doctest: +SKIP
+    [5000, 3000, 2350]
+    """
     check_choice("task", task, _TASKS)
     frame = load_table(
         DELI,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE = "DIALPREF_DATA"
 EXTRA = 'pip install "sklearn-dialpref[datasets]"'
+PACKAGES = ("openpyxl", "pandas", "pooch", "pyarrow")
 TIMEOUT_SECONDS = 30
 X_COLUMNS = ("dialogue_id", "turn", "speaker", "text")
 
@@ -81,8 +82,7 @@ def optional(module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"Public data sets need {module.partition('.')[0]}, which is not installed; run "
-            f"`{EXTRA}`"
+            f"Public data sets need {module}, which is not installed; run `{EXTRA}`"
         ) from error
 
 
@@ -118,6 +118,8 @@ def load_table(
     -------
     DataFrame
     """
+    for package in PACKAGES:  # before a long download
+        optional(package)
     home = data_home_of(data_home)
     table = home / f"{data.name}.parquet"
     if table.exists():
@@ -131,8 +133,9 @@ def load_table(
             frame.to_parquet(new, index=False)
     if fingerprint_of(frame) != data.fingerprint:
         warnings.warn(
-            f"{table} differs from the table that this version knows: figures may differ from "
-            "published ones. Delete it, and it is made again from its sources",
+            f"{table} differs from the table that published figures were measured with, so yours "
+            f"may differ; fetch_{data.name} says what is known about it. If somebody has changed "
+            "it, delete it, and it is made again from its sources",
             stacklevel=3,
         )
     return frame
@@ -149,7 +152,6 @@ def fingerprint_of(frame: DataFrame) -> str:
 
 def _read(table: Path) -> DataFrame:
     pd = optional("pandas")
-    optional("pyarrow")
     try:
         return pd.read_parquet(table)
     except (OSError, ValueError) as error:

@@ -132,7 +132,8 @@ def _window_votes(pd: ModuleType, path: Path, column: str, dialogues: Series) ->
     raw = _csv(pd, path)
     if len(raw) != len(dialogues):
         raise ValueError(f"{path.name} must have {len(dialogues)} rows, got {len(raw)}")
-    answers = _emotions(raw[[name for name in _ANSWERS if name in raw][-1]]).to_numpy()
+    name = [name for name in _ANSWERS if name in raw][-1]
+    answers = np.array(_emotions(raw[name]), dtype=object)
     if column.startswith(_MOVED):
         places = pd.Series(range(len(raw)))
         for _, rows in places.groupby(dialogues.to_numpy(), sort=False):
@@ -195,7 +196,102 @@ def fetch_meld(
     n_retries: int = 3,
     delay: float = 1.0,
 ) -> Any:
-    """Load MELD."""
+    """Load scenes of a television series with emotions that people and LLMs gave (MELD).
+
+    The utterances of MELD have an emotion and a sentiment that people gave. GPT-4o labelled about
+    70 % of those of the training and of the test part; on the test part there are also answers of
+    GPT-3.5, Gemma 2 and Llama 3.1, which saw different numbers of earlier utterances. All LLM
+    labels are real answers. The data is downloaded at the first call, 6 MB.
+
+    ==================  ============================================
+    Dialogues           1,432 (train 1,038, dev 114, test 280)
+    Utterances          13,708 (train 9,989, dev 1,109, test 2,610)
+    Emotions            7
+    Sentiments          3
+    Licence             GPL-3.0; LLM labels: none stated
+    ==================  ============================================
+
+    Please cite Poria et al., "MELD: A Multimodal Multi-Party Dataset for Emotion Recognition in
+    Conversations", ACL 2019. `DESCR` has the sources and says what each column is.
+
+    Parameters
+    ----------
+    task : {"sentiment", "emotion"}, default="sentiment"
+        What the labels say. The LLM labels of the sentiment are derived from GPT-4o's emotions,
+        and wrong where surprise is positive.
+    subset : {"all", "train", "validation", "dev", "test"}, default="all"
+        Part of the data. "dev" and "validation" are the same.
+    data_home : path-like or None, default=None
+        Folder of all public data sets: the table lies there as ``meld.parquet``, and the raw
+        downloads in its folder ``meld``. None: the environment variable ``DIALPREF_DATA``, or
+        ``~/sklearn_dialpref_data``.
+    download_if_missing : bool, default=True
+        False: raise an OSError if the data is not there, rather than download it.
+    return_X_y : bool, default=False
+        Return ``(X, y_human, y_llm)`` instead of a Bunch.
+    as_frame : bool, default=True
+        True: `X`, `y_llm` and `frame` are pandas DataFrames, `y_human` and `split` pandas Series.
+        False: all are arrays.
+    n_retries : int, default=3
+        How often a download that failed is tried again.
+    delay : float, default=1.0
+        Seconds between two tries.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        Dictionary-like object, with the attributes
+
+        X : DataFrame of shape (n_utterances, 4) or ndarray of shape (n_utterances, 2)
+            Columns `dialogue_id`, `turn`, `speaker`, `text`; as an array `dialogue_id` and
+            `text`.
+        y_human : Series or ndarray of shape (n_utterances,)
+            What people say. There is a label for every utterance.
+        y_llm : DataFrame or ndarray of shape (n_utterances, n_votes), of objects
+            What the LLMs say, None where they were not asked or gave no emotion: one column for
+            the sentiment, 19 for the emotion.
+        groups : ndarray of shape (n_utterances,)
+            The dialogue of each utterance.
+        classes : ndarray of shape (n_classes,)
+            The sorted human labels.
+        split : Series or ndarray of shape (n_utterances,)
+            "train", "dev" or "test".
+        frame : DataFrame or None
+            All columns of the table; None if `as_frame` is False.
+        DESCR : str
+            Columns, licence, citation and sources.
+    (X, y_human, y_llm) : tuple
+        If `return_X_y` is True.
+
+    Raises
+    ------
+    ImportError
+        If the packages of ``pip install "sklearn-dialpref[datasets]"`` are missing.
+    OSError
+        If a file cannot be downloaded, read or written, or is not the one that is expected.
+    ValueError
+        If `task` or `subset` is unknown, or the raw files cannot be parsed.
+
+    Warns
+    -----
+    UserWarning
+        If the table is not the one that published figures were measured with.
+
+    See Also
+    --------
+    fetch_deli : Group discussions.
+    fetch_p4g : Persuasion.
+    fetch_talkmoves : Lessons, with a bank of prompts.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref.datasets import fetch_meld
+    >>> train = fetch_meld(subset="train")  # doctest: +SKIP
+    >>> train.X.shape, train.classes.tolist()  # doctest: +SKIP
+    ((9989, 4), ['negative', 'neutral', 'positive'])
+    >>> int(train.y_llm.notna().any(axis=1).sum())  # doctest: +SKIP
+    7024
+    """
     check_choice("task", task, _TASKS)
     check_choice("subset", subset, (*_PARTS, "validation", "all"))
     frame = load_table(

@@ -11,7 +11,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._dialogues.validation import label_array, wholly_known
-from sklearn_dialpref.inspection.displays import drawn_on, new_axes, to_pandas
+from sklearn_dialpref.inspection.drawing import REFERENCE, Display, line_style, to_pandas
 
 from .asking import ask_teacher, student_proba
 from .combining import with_answers
@@ -22,7 +22,7 @@ __all__ = ["CoverageAccuracyDisplay"]
 POINTS = 21  # shares from 0 to 1, for the curves
 
 
-class CoverageAccuracyDisplay:
+class CoverageAccuracyDisplay(Display):
     """Plot of accuracy and macro-F1 against the share of utterances that are asked about.
 
     Without a teacher, against the share that is answered. Make it with :meth:`from_estimator`
@@ -78,7 +78,16 @@ class CoverageAccuracyDisplay:
         self.abstains = abstains
 
     @classmethod
-    def from_estimator(cls, estimator: Any, X: Any, y_human: Any) -> CoverageAccuracyDisplay:
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y_human: Any,
+        *,
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> CoverageAccuracyDisplay:
         """Ask the teacher of an estimator about all utterances with a human label.
 
         Parameters
@@ -89,6 +98,12 @@ class CoverageAccuracyDisplay:
             Utterances of dialogues that the student was not trained on.
         y_human : array-like of shape (n,)
             Human labels; missing is None, NaN or ``pd.NA``.
+        ax : matplotlib Axes, default=None
+            Axes to draw on at once; None draws nothing before :meth:`plot`.
+        name : str, default=None
+            Name of the classifier in the plot.
+        **kwargs : object
+            For :meth:`plot`; only with `ax`.
 
         Returns
         -------
@@ -101,6 +116,7 @@ class CoverageAccuracyDisplay:
         ValueError
             If no row has a human label.
         """
+        cls._check_drawing(ax, kwargs)
         check_is_fitted(estimator, "student_")
         classes, known, y_asked = estimator.classes_, _known(y_human), None
         proba = student_proba(estimator.student_, X, classes)
@@ -117,11 +133,19 @@ class CoverageAccuracyDisplay:
         )
         escalated = float(rule.escalates(proba)[known].mean())
         display.chosen = 1 - escalated if display.abstains else escalated
-        return display
+        return display._named(ax, name, kwargs)
 
     @classmethod
     def from_predictions(
-        cls, y_human: Any, *, y_student: Any, y_asked: Any = None, need: Any
+        cls,
+        y_human: Any,
+        *,
+        y_student: Any,
+        y_asked: Any = None,
+        need: Any,
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> CoverageAccuracyDisplay:
         """Pass on the rows of the greatest need first.
 
@@ -135,6 +159,12 @@ class CoverageAccuracyDisplay:
             Labels after asking. None: rows passed on get none, and the others are scored.
         need : array-like of shape (n,)
             The higher, the earlier a row is passed on.
+        ax : matplotlib Axes, default=None
+            Axes to draw on at once; None draws nothing before :meth:`plot`.
+        name : str, default=None
+            Name of the classifier in the plot.
+        **kwargs : object
+            For :meth:`plot`; only with `ax`.
 
         Returns
         -------
@@ -155,7 +185,8 @@ class CoverageAccuracyDisplay:
         share = counts / len(y)
         if asked is None:
             scores, share = scores[::-1], 1 - share[::-1]
-        return cls(share, *scores.T, abstains=asked is None)
+        display = cls(share, *scores.T, abstains=asked is None)
+        return display._named(ax, name, kwargs)
 
     def frame(self) -> Any:
         """The curves as a table.
@@ -174,13 +205,17 @@ class CoverageAccuracyDisplay:
             {"share": self.share, "accuracy": self.accuracy, "f1_macro": self.f1_macro}
         )
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> CoverageAccuracyDisplay:
+    def plot(
+        self, ax: Any = None, *, name: str | None = None, **kwargs: Any
+    ) -> CoverageAccuracyDisplay:
         """Draw both curves, and the share of the estimator.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a new figure.
+        name : str, default=None
+            Name of the classifier in the plot, by default the one of the display.
         **kwargs : object
             For :meth:`matplotlib.axes.Axes.plot`, for both curves.
 
@@ -193,15 +228,17 @@ class CoverageAccuracyDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        ax = new_axes(ax, self)
-        ax.plot(self.share, self.accuracy, **{"label": "Accuracy", **kwargs})
-        ax.plot(self.share, self.f1_macro, **{"label": "Macro-F1", **kwargs})
+        ax = self._axes(ax)
+        for measure, scores, line in (
+            ("Accuracy", self.accuracy, "-"),
+            ("Macro-F1", self.f1_macro, "--"),
+        ):
+            style = {"linestyle": line, "label": self._label(measure, name)}
+            ax.plot(self.share, scores, **line_style(style, kwargs))
         if self.chosen is not None:
-            ax.axvline(self.chosen, color="grey", linestyle=":", label="Threshold")
+            ax.axvline(self.chosen, label=self._label("Threshold", name), **REFERENCE)
         word = "answered" if self.abstains else "asked about"
-        ax.set(xlabel=f"Share {word}", ylabel="Score of the answers")
-        ax.legend()
-        return drawn_on(self, ax)
+        return self._drawn(ax, f"Share {word}", "Score of the answers")
 
 
 def _known(y_human: Any) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from .annotation_labels import from_annotations
 from .annotation_tasks import AnnotationTasks, to_annotation_tasks
 from .dialogue_view import DialogueView, show_dialogue
 from .displays import ReliabilityDisplay, TeacherConfusionDisplay
+from .history_display import TrainingHistoryDisplay
 from .label_budget import LabelBudgetCurve, LabelBudgetDisplay, label_budget_curve
 from .out_of_fold import out_of_fold_proba
 from .pair_display import PairMarginDisplay
@@ -25,6 +26,7 @@ __all__ = [
     "TeacherConfusionDisplay",
     "TeacherReport",
     "TeacherReportDisplay",
+    "TrainingHistoryDisplay",
     "from_annotations",
     "label_budget_curve",
     "out_of_fold_proba",

@@ -1,4 +1,4 @@
-"""Plots of a teacher against human labels, and what all displays share."""
+"""Plots of a teacher against human labels."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from sklearn.utils import check_scalar
 
 from sklearn_dialpref._dialogues.validation import label_array
 
+from .drawing import Display, ask, fit_cells, line_style, name_classes, reference_line, to_pandas
 from .statistics import Evidence, both_labels, decisions, reliability_bins
 
-__all__ = [
-    "ReliabilityDisplay",
-    "TeacherConfusionDisplay",
-    "ask",
-    "drawn_on",
-    "new_axes",
-    "to_pandas",
-]
+__all__ = ["ReliabilityDisplay", "TeacherConfusionDisplay"]
 
 
-class TeacherConfusionDisplay:
+class TeacherConfusionDisplay(Display):
     """Confusion matrix of the teacher's classes against human labels.
 
     Make it with :meth:`from_predictions` or :meth:`from_estimator`.
@@ -69,6 +63,9 @@ class TeacherConfusionDisplay:
         *,
         classes: Any = None,
         normalize: Literal["true", "pred", "all"] | None = None,
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> TeacherConfusionDisplay:
         """Count the rows that carry both labels.
 
@@ -83,6 +80,12 @@ class TeacherConfusionDisplay:
             All classes; by default those found.
         normalize : {"true", "pred", "all"} or None, default=None
             Shares of the rows, of the columns or of all rows, in place of counts.
+        ax : matplotlib Axes, default=None
+            Axes to draw on at once; None draws nothing before :meth:`plot`.
+        name : str, default=None
+            Name of the teacher in the plot.
+        **kwargs : object
+            For :meth:`plot`; only with `ax`.
 
         Returns
         -------
@@ -108,7 +111,7 @@ class TeacherConfusionDisplay:
         if normalize is not None:
             axis = {"true": 1, "pred": 0, "all": None}[normalize]
             matrix = matrix / np.maximum(matrix.sum(axis=axis, keepdims=True), 1)
-        return cls(matrix, classes=evidence.classes)
+        return cls(matrix, classes=evidence.classes)._named(ax, name, kwargs)
 
     @classmethod
     def from_estimator(
@@ -118,6 +121,9 @@ class TeacherConfusionDisplay:
         y_human: Any,
         *,
         normalize: Literal["true", "pred", "all"] | None = None,
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> TeacherConfusionDisplay:
         """Ask a fitted teacher, such as :class:`LLMAnnotator`, or a student.
 
@@ -129,13 +135,21 @@ class TeacherConfusionDisplay:
             Utterances. `estimator` predicts all of them.
         y_human, normalize
             As for :meth:`from_predictions`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on at once; None draws nothing before :meth:`plot`.
+        name : str, default=None
+            Name of the teacher in the plot.
+        **kwargs : object
+            For :meth:`plot`; only with `ax`.
 
         Returns
         -------
         display : TeacherConfusionDisplay
         """
+        cls._check_drawing(ax, kwargs)
         scores, classes = ask(estimator, X, y_human)
-        return cls.from_predictions(y_human, scores, classes=classes, normalize=normalize)
+        kwargs |= {"ax": ax, "name": name, "normalize": normalize}
+        return cls.from_predictions(y_human, scores, classes=classes, **kwargs)
 
     def frame(self) -> Any:
         """The matrix as a table.
@@ -149,13 +163,17 @@ class TeacherConfusionDisplay:
         columns = dict(zip(index, self.confusion_matrix.T, strict=True))
         return to_pandas(columns, index, "human")
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> TeacherConfusionDisplay:
+    def plot(
+        self, ax: Any = None, *, name: str | None = None, **kwargs: Any
+    ) -> TeacherConfusionDisplay:
         """Draw the matrix.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a new figure.
+        name : str, default=None
+            Name of the teacher in the plot, by default the one of the display.
         **kwargs : object
             For :meth:`sklearn.metrics.ConfusionMatrixDisplay.plot`, such as ``cmap``.
 
@@ -168,14 +186,20 @@ class TeacherConfusionDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        ax = new_axes(ax, self)
-        drawn = ConfusionMatrixDisplay(self.confusion_matrix, display_labels=self.classes)
+        n_classes, rotation = len(self.classes), kwargs.pop("xticks_rotation", None)
+        side = max(0.3 * n_classes + 2, 4.8)
+        ax = self._axes(ax, figsize=(side + 1.6, side))
+        drawn = ConfusionMatrixDisplay(self.confusion_matrix, display_labels=[""] * n_classes)
         drawn.plot(ax=ax, **kwargs)
-        ax.set(xlabel="Teacher", ylabel="Human")
-        return drawn_on(self, ax)
+        cells = [] if drawn.text_ is None else drawn.text_.ravel()
+        for text in cells:
+            text.set_in_layout(False)  # thousands of them make layouts slow
+        name_classes(ax, self.classes.tolist(), rotation)
+        fit_cells(ax, cells, n_classes)
+        return self._drawn(ax, self._title(name) or "Teacher", "Human")
 
 
-class ReliabilityDisplay:
+class ReliabilityDisplay(Display):
     """Reliability diagram: how often the teacher is right, by its top score.
 
     Make it with :meth:`from_predictions` or :meth:`from_estimator`.
@@ -228,7 +252,15 @@ class ReliabilityDisplay:
 
     @classmethod
     def from_predictions(
-        cls, y_human: Any, y_llm: Any, *, classes: Any = None, n_bins: int = 15
+        cls,
+        y_human: Any,
+        y_llm: Any,
+        *,
+        classes: Any = None,
+        n_bins: int = 15,
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> ReliabilityDisplay:
         """Bin the rows that carry both labels by their top score.
 
@@ -243,6 +275,12 @@ class ReliabilityDisplay:
             All classes; by default those found.
         n_bins : int, default=15
             Number of bins on [0, 1].
+        ax : matplotlib Axes, default=None
+            Axes to draw on at once; None draws nothing before :meth:`plot`.
+        name : str, default=None
+            Name of the teacher in the plot.
+        **kwargs : object
+            For :meth:`plot`; only with `ax`.
 
         Returns
         -------
@@ -255,11 +293,19 @@ class ReliabilityDisplay:
         """
         check_scalar(n_bins, "n_bins", Integral, min_val=1)
         confidence, right, _, _ = decisions(_without_dialogues(y_human, y_llm, classes))
-        return cls(*reliability_bins(confidence, right, n_bins))
+        return cls(*reliability_bins(confidence, right, n_bins))._named(ax, name, kwargs)
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, y_human: Any, *, n_bins: int = 15
+        cls,
+        estimator: Any,
+        X: Any,
+        y_human: Any,
+        *,
+        n_bins: int = 15,
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> ReliabilityDisplay:
         """Ask a fitted teacher, such as :class:`LLMAnnotator`, or a student.
 
@@ -271,13 +317,21 @@ class ReliabilityDisplay:
             Utterances. `estimator` predicts all of them.
         y_human, n_bins
             As for :meth:`from_predictions`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on at once; None draws nothing before :meth:`plot`.
+        name : str, default=None
+            Name of the teacher in the plot.
+        **kwargs : object
+            For :meth:`plot`; only with `ax`.
 
         Returns
         -------
         display : ReliabilityDisplay
         """
+        cls._check_drawing(ax, kwargs)
         scores, classes = ask(estimator, X, y_human)
-        return cls.from_predictions(y_human, scores, classes=classes, n_bins=n_bins)
+        kwargs |= {"ax": ax, "name": name, "n_bins": n_bins}
+        return cls.from_predictions(y_human, scores, classes=classes, **kwargs)
 
     def frame(self) -> Any:
         """The bins as a table.
@@ -298,15 +352,19 @@ class ReliabilityDisplay:
             }
         )
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> ReliabilityDisplay:
+    def plot(
+        self, ax: Any = None, *, name: str | None = None, **kwargs: Any
+    ) -> ReliabilityDisplay:
         """Draw the curve and the diagonal of perfect calibration.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a new figure.
+        name : str, default=None
+            Name of the teacher in the plot, by default the one of the display.
         **kwargs : object
-            For :meth:`sklearn.calibration.CalibrationDisplay.plot`, such as ``name`` or ``color``.
+            For :meth:`matplotlib.axes.Axes.plot`, such as ``color``.
 
         Returns
         -------
@@ -317,58 +375,14 @@ class ReliabilityDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        from sklearn.calibration import CalibrationDisplay  # slow, and needed for a plot only
-
-        ax = new_axes(ax, self)
-        full = self.count > 0
-        drawn = CalibrationDisplay(self.accuracy[full], self.confidence[full], self.confidence)
-        drawn.plot(ax=ax, **{"name": "teacher", **kwargs})
-        ax.set(xlabel="Mean top score", ylabel="Share right")
-        return drawn_on(self, ax)
+        ax, full = self._axes(ax), self.count > 0
+        reference_line(ax, [0, 1], [0, 1], "perfectly calibrated")
+        defaults = {"marker": "s", "label": self._label("teacher", name)}
+        ax.plot(self.confidence[full], self.accuracy[full], **line_style(defaults, kwargs))
+        return self._drawn(ax, "Mean top score", "Share right")
 
 
 def _without_dialogues(y_human: Any, y_llm: Any, classes: Any) -> Evidence:
     """The doubly labelled rows where dialogues do not matter."""
     rows = 1 if y_human is None else len(label_array(y_human))
     return both_labels(np.full(rows, "utterance", dtype=object), y_human, y_llm, classes)[0]
-
-
-def ask(estimator: Any, X: Any, y_human: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Scores of an estimator and their classes, sorted unless they are labels."""
-    scores, classes = np.asarray(estimator.predict_proba(X)), np.asarray(estimator.classes_)
-    if label_array(y_human).ndim == 2:
-        return scores, classes
-    order = np.argsort(classes, kind="stable")
-    return scores[:, order], classes[order]
-
-
-def new_axes(ax: Any, display: Any) -> Any:
-    """Return `ax`, or the axes of a new figure."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            f"{type(display).__name__}.plot needs matplotlib, which is not installed; run "
-            "`pip install 'sklearn-dialpref[plot]'`, or use frame()"
-        ) from error
-    return plt.subplots()[1] if ax is None else ax
-
-
-def drawn_on(display: Any, ax: Any) -> Any:
-    """The display, with its axes and figure as attributes."""
-    display.ax_, display.figure_ = ax, ax.figure
-    return display
-
-
-def to_pandas(columns: dict[str, Any], index: Any = None, index_name: str | None = None) -> Any:
-    """Make a pandas DataFrame, or say how to get pandas."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError(
-            "frame() needs pandas, which is not installed; run `pip install pandas`, or read the "
-            "attributes, which are arrays"
-        ) from error
-    frame = pd.DataFrame(columns, index=index)
-    frame.index.name = index_name
-    return frame

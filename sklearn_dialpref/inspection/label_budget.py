@@ -15,7 +15,7 @@ from sklearn_dialpref._dialogues.validation import missing_in
 from sklearn_dialpref.metrics.masked import masked_scorer
 from sklearn_dialpref.model_selection import LabelledGroupKFold
 
-from .displays import drawn_on, new_axes, to_pandas
+from .drawing import Display, line_style, to_pandas
 from .labelled_rows import LabelledRows, clone_with_classes, labelled_rows, take, without
 
 __all__ = ["LabelBudgetCurve", "LabelBudgetDisplay", "label_budget_curve"]
@@ -243,7 +243,7 @@ class _Rows:
         return labelled & np.isin(unit, first)
 
 
-class LabelBudgetDisplay:
+class LabelBudgetDisplay(Display):
     """Plot of a student's score against the share of the human and of the LLM labels.
 
     Parameters
@@ -291,6 +291,9 @@ class LabelBudgetDisplay:
         cv: Any = 5,
         scoring: Any = None,
         random_state: int | np.random.RandomState | None = None,
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> LabelBudgetDisplay:
         """Cross-validate `estimator`; all parameters as for :func:`label_budget_curve`.
 
@@ -298,23 +301,29 @@ class LabelBudgetDisplay:
         ----------
         estimator, X, y_human, y_llm, budgets, cv, scoring, random_state
             As for :func:`label_budget_curve`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on at once; None draws nothing before :meth:`plot`.
+        name : str, default=None
+            Name of the student in the plot.
+        **kwargs : object
+            For :meth:`plot`; only with `ax`.
 
         Returns
         -------
         display : LabelBudgetDisplay
         """
-        return cls(
-            label_budget_curve(
-                estimator,
-                X,
-                y_human,
-                y_llm,
-                budgets=budgets,
-                cv=cv,
-                scoring=scoring,
-                random_state=random_state,
-            )
+        cls._check_drawing(ax, kwargs)
+        curve = label_budget_curve(
+            estimator,
+            X,
+            y_human,
+            y_llm,
+            budgets=budgets,
+            cv=cv,
+            scoring=scoring,
+            random_state=random_state,
         )
+        return cls(curve)._named(ax, name, kwargs)
 
     def frame(self) -> Any:
         """The curve as a table, as :meth:`LabelBudgetCurve.frame` makes it.
@@ -325,13 +334,17 @@ class LabelBudgetDisplay:
         """
         return self.curve.frame()
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> LabelBudgetDisplay:
+    def plot(
+        self, ax: Any = None, *, name: str | None = None, **kwargs: Any
+    ) -> LabelBudgetDisplay:
         """Draw mean scores, with bars of one standard deviation over the folds.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a new figure.
+        name : str, default=None
+            Name of the student in the plot, by default the one of the display.
         **kwargs : object
             For :meth:`matplotlib.axes.Axes.errorbar`, for both lines.
 
@@ -344,21 +357,20 @@ class LabelBudgetDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        ax, curve = new_axes(ax, self), self.curve
-        for source, name, counts in (
-            ("human", "human", curve.n_human),
-            ("llm", "LLM", curve.n_llm),
+        ax, curve = self._axes(ax), self.curve
+        for source, source_name, counts, marker, line in (
+            ("human", "human", curve.n_human, "o", "-"),
+            ("llm", "LLM", curve.n_llm, "s", "--"),
         ):
             points = np.flatnonzero(curve.source == source)
-            fewest, most = counts[points].min(), counts[points].max()
-            style = {
-                "marker": "o",
-                "capsize": 3,
-                "label": f"{name} labels, {fewest:.0f} to {most:.0f}",
-                **kwargs,
-            }
+            span = f"{counts[points].min():.0f} to {counts[points].max():.0f}"
+            label = self._label(f"{source_name} labels, {span}", name)
+            style = {"marker": marker, "linestyle": line, "capsize": 3, "label": label}
             scores = curve.scores[points]
-            ax.errorbar(curve.share[points], scores.mean(axis=1), yerr=scores.std(axis=1), **style)
-        ax.set(xlabel="Share of the labels trained on, all of the others", ylabel="Score")
-        ax.legend()
-        return drawn_on(self, ax)
+            ax.errorbar(
+                curve.share[points],
+                scores.mean(axis=1),
+                yerr=scores.std(axis=1),
+                **line_style(style, kwargs),
+            )
+        return self._drawn(ax, "Share of the labels trained on, all of the others", "Score")

@@ -11,13 +11,13 @@ from sklearn.utils import check_random_state, check_scalar
 
 from sklearn_dialpref.pairs import dialogue_pairs
 
-from .displays import ask, drawn_on, new_axes, to_pandas
+from .drawing import Display, ask, line_style, reference_line, to_pandas
 from .statistics import Evidence, both_labels, ratio
 
 __all__ = ["PairMarginDisplay"]
 
 
-class PairMarginDisplay:
+class PairMarginDisplay(Display):
     """Share of pairs that the teacher orders rightly, by the gap of their scores.
 
     Make it with :meth:`from_predictions` or :meth:`from_estimator`.
@@ -86,6 +86,9 @@ class PairMarginDisplay:
         classes: Any = None,
         n_bins: int = 10,
         random_state: int | np.random.RandomState | None = None,
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> PairMarginDisplay:
         """Compare the rows that carry both labels.
 
@@ -103,6 +106,12 @@ class PairMarginDisplay:
             Number of bins of the gap on (0, 1].
         random_state : int, RandomState instance or None, default=None
             Seed of the sampled pairs.
+        ax : matplotlib Axes, default=None
+            Axes to draw on at once; None draws nothing before :meth:`plot`.
+        name : str, default=None
+            Name of the teacher in the plot.
+        **kwargs : object
+            For :meth:`plot`; only with `ax`.
 
         Returns
         -------
@@ -126,7 +135,8 @@ class PairMarginDisplay:
         gap, accuracy, count, ties = (
             {where: result[part] for where, result in binned.items()} for part in range(4)
         )
-        return cls(gap, accuracy, count, ties)  # type: ignore[arg-type]
+        display = cls(gap, accuracy, count, ties)  # type: ignore[arg-type]
+        return display._named(ax, name, kwargs)
 
     @classmethod
     def from_estimator(
@@ -137,6 +147,9 @@ class PairMarginDisplay:
         *,
         n_bins: int = 10,
         random_state: int | np.random.RandomState | None = None,
+        ax: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> PairMarginDisplay:
         """Ask a fitted teacher, such as :class:`LLMAnnotator`, or a student.
 
@@ -146,15 +159,21 @@ class PairMarginDisplay:
             Fitted, with ``predict_proba``.
         X, y_human, n_bins, random_state
             As for :meth:`from_predictions`. `estimator` predicts all rows of `X`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on at once; None draws nothing before :meth:`plot`.
+        name : str, default=None
+            Name of the teacher in the plot.
+        **kwargs : object
+            For :meth:`plot`; only with `ax`.
 
         Returns
         -------
         display : PairMarginDisplay
         """
+        cls._check_drawing(ax, kwargs)
         scores, classes = ask(estimator, X, y_human)
-        return cls.from_predictions(
-            X, y_human, scores, classes=classes, n_bins=n_bins, random_state=random_state
-        )
+        kwargs |= {"ax": ax, "name": name, "n_bins": n_bins, "random_state": random_state}
+        return cls.from_predictions(X, y_human, scores, classes=classes, **kwargs)
 
     def frame(self) -> Any:
         """The bins as a table.
@@ -178,13 +197,15 @@ class PairMarginDisplay:
             }
         )
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> PairMarginDisplay:
+    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> PairMarginDisplay:
         """Draw a line for the pairs inside dialogues and one for those across.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on; None makes a new figure.
+        name : str, default=None
+            Name of the teacher in the plot, by default the one of the display.
         **kwargs : object
             For :meth:`matplotlib.axes.Axes.plot`, for both lines.
 
@@ -197,17 +218,16 @@ class PairMarginDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        ax = new_axes(ax, self)
-        for kind in ("inside", "across"):
+        ax = self._axes(ax)
+        for kind, marker, line in (("inside", "o", "-"), ("across", "s", "--")):
             full = self.count[kind] > 0
+            label = self._label(f"{kind} dialogues", name)
+            style = line_style({"marker": marker, "linestyle": line, "label": label}, kwargs)
             if full.any():
-                style = {"marker": "o", "label": f"{kind} dialogues", **kwargs}
                 ax.plot(self.gap[kind][full], self.accuracy[kind][full], **style)
-        ax.axhline(0.5, color="grey", linestyle=":", label="chance")
-        ax.set(xlabel="Gap of the teacher's scores", ylabel="Share of pairs ordered rightly")
+        reference_line(ax, [0, 1.02], [0.5, 0.5], "chance")
         ax.set(xlim=(0, 1.02), ylim=(0, 1.02))
-        ax.legend()
-        return drawn_on(self, ax)
+        return self._drawn(ax, "Gap of the teacher's scores", "Share of pairs ordered rightly")
 
 
 def _binned(

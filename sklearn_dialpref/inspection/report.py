@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .displays import to_pandas
+from .drawing import to_pandas
 from .report_html import report_html
 from .report_plot import TeacherReportDisplay
 from .statistics import Floats
@@ -144,8 +144,15 @@ class TeacherReport:
         """
         return to_pandas(self._columns(), self.classes.tolist(), "class")
 
-    def plot(self) -> TeacherReportDisplay:
+    def plot(
+        self, figure: Any = None, *, name: str | None = None, **kwargs: Any
+    ) -> TeacherReportDisplay:
         """Draw the figures with their intervals: reliability, class shares, bias, votes.
+
+        Parameters
+        ----------
+        figure, name, **kwargs
+            As for :meth:`TeacherReportDisplay.plot`.
 
         Returns
         -------
@@ -168,7 +175,7 @@ class TeacherReport:
         >>> sorted(report.plot().axes_)
         ['bias', 'figures', 'reliability', 'shares', 'votes']
         """
-        return TeacherReportDisplay(self).plot()
+        return TeacherReportDisplay(self).plot(figure, name=name, **kwargs)
 
     def _repr_html_(self) -> str:
         return report_html(self)

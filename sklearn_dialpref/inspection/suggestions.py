@@ -23,7 +23,7 @@ from sklearn_dialpref._dialogues.validation import (
 )
 from sklearn_dialpref._labels.targets import Targets, canonical_order, check_targets
 
-from .displays import to_pandas
+from .drawing import to_pandas
 from .labelled_rows import take
 
 __all__ = ["Suggestions", "suggest_annotations"]

@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 
 from sklearn_dialpref._dialogues.validation import warn_of_other_order
 
-from .displays import to_pandas
+from .drawing import to_pandas
 from .labelled_rows import LabelledRows, labelled_rows
 from .out_of_fold import out_of_fold_proba
 
