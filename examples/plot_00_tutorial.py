@@ -12,10 +12,7 @@ know its purpose: a *solution*, *reasoning*, *agreement*, and so on. People labe
 and three LLMs many. No LLM is called here: a stand-in replays **the answers that the real LLMs
 gave**.
 
-To run it yourself::
-
-    pip install 'sklearn-dialpref[datasets,llm,offline,onnx,plot]' polars
-
+It needs ``pip install 'sklearn-dialpref[datasets,llm,offline,onnx,plot]' polars``, and
 :func:`~sklearn_dialpref.datasets.fetch_deli` downloads the data once (6 MB, MIT licence).
 """
 
@@ -61,17 +58,19 @@ X.head(8)
 # %%
 # A test set comes first
 # ----------------------
-# We set 60 whole dialogues aside before we look at anything. Utterances of one dialogue resemble
-# each other, so a split by utterances would flatter every model. ``people`` knows the label of
-# each utterance. Of the training dialogues we use only the labels that we "ask people" for.
+# Before we look at anything, we set 50 whole dialogues aside for testing. Utterances of one
+# dialogue resemble each other, so a split by utterances would flatter every model. 80 dialogues
+# are for training, and the rest is an archive that the finished model will label. ``people`` has
+# the human label of each training utterance. We use only those that we "ask people" for.
 
 places = ["dialogue_id", "turn"]
 truth = deli.X[places].assign(human=deli.y_human).join(deli.y_llm)
 truth = X[places].merge(truth, on=places, validate="1:1")
 rng = np.random.default_rng(0)
-in_test = X["dialogue_id"].isin(rng.permutation(list(chats))[:60]).to_numpy()
-X_train, X_test = X[~in_test].reset_index(drop=True), X[in_test].reset_index(drop=True)
-people, y_test = truth["human"][~in_test].to_numpy(), truth["human"][in_test].to_numpy()
+parts = np.split(rng.permutation(list(chats)), [80, 130])
+in_train, in_test, in_archive = (X["dialogue_id"].isin(part) for part in parts)
+X_train, X_test = (X[rows].reset_index(drop=True) for rows in (in_train, in_test))
+people, y_test = (truth["human"][rows].to_numpy() for rows in (in_train, in_test))
 print(f"{len(X_train):,} utterances to learn from, {len(X_test):,} to test on")
 
 # %%
@@ -366,7 +365,7 @@ from sklearn_dialpref import LabelledGroupKFold, masked_scorer
 
 search = GridSearchCV(
     Pipeline([("clf", clf)]),
-    [{"clf__pair_weight": [0.0, 0.3]}, {"clf__class_weight": ["balanced"]}],
+    {"clf__class_weight": [None, "balanced"]},
     cv=LabelledGroupKFold(3),
     scoring=masked_scorer("accuracy"),
 )
@@ -468,7 +467,7 @@ import polars as pl
 
 from sklearn_dialpref.distributed import predict_polars
 
-pl.from_pandas(X_test).write_parquet(folder / "archive.parquet")
+pl.from_pandas(X[in_archive]).write_parquet(folder / "archive.parquet")
 archive = pl.scan_parquet(folder / "archive.parquet")
 for number, part in enumerate(predict_polars(archive, folder / "int8")):
     part.write_parquet(folder / f"labelled-{number:05}.parquet")

@@ -5,6 +5,8 @@ Grid search with whole dialogues
 We compare losses and margins by cross-validation in a Pipeline. A dialogue must not be in both the
 training and the test fold, not even with its LLM labels, and only human labels can be used for
 scoring. :class:`~sklearn_dialpref.LabelledGroupKFold` ensures both.
+
+It needs ``pip install 'sklearn-dialpref[offline,plot]' pandas``.
 """
 
 # %%

@@ -9,6 +9,8 @@ how much the last labels gained.
 
 The votes of the bundled chats are **simulated** with a known bias, so the report can be checked
 against it: the teacher avoids "neutral", and favours one class through a dialogue.
+
+It needs ``pip install 'sklearn-dialpref[offline,plot]' pandas``.
 """
 
 # %%
