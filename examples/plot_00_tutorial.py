@@ -101,12 +101,11 @@ def score(step, predicted):
 # A bank of prompts
 # -----------------
 # A single prompt gives an opinion that depends on its wording. A
-# :class:`~sklearn_dialpref.annotation.PromptBank` varies the wording, the role, the order and
+# :class:`~sklearn_dialpref.PromptBank` varies the wording, the role, the order and
 # codes of the labels, and how many turns are shown. The answers to all of them are averaged. This
 # is how one of the prompts asks:
 
-from sklearn_dialpref import LLMAnnotator
-from sklearn_dialpref.annotation import PromptBank
+from sklearn_dialpref import LLMAnnotator, PromptBank
 
 definitions = {
     "agree": "agrees with somebody, or confirms what was said",
@@ -211,8 +210,8 @@ clf.fit(X_train, None, y_llm)
 score("student of the LLMs", clf.predict(X_test))
 
 # %%
-# The student is about as good as its teachers, and answers in milliseconds. But it has learned
-# their *systematic* errors too. Only people can tell which these are.
+# The student is about as good as its teachers, and answers in milliseconds. It has learned their
+# systematic errors, too. Only people can tell which these are.
 #
 # 50 labels, at random
 # --------------------
@@ -240,9 +239,9 @@ pd.read_csv(folder / "random.csv").drop(columns="key").head(3)
 # %%
 # What the labels say about the LLMs
 # ----------------------------------
-# The report compares both sources where they meet. Its intervals are wide, as 50 labels are few.
-# Still it finds what is wrong: the LLMs say *none* too often, and rarely *agree*. See
-# :doc:`/user_guide/teacher`.
+# The report compares both sources where they meet, and advises. Its intervals are wide, as 50
+# labels are few. Still it finds what the LLMs do wrong: they say *none* too often, and *reasoning*
+# too rarely. See :doc:`/user_guide/teacher`.
 
 from sklearn_dialpref import teacher_report
 
@@ -254,7 +253,7 @@ print("\n".join(report.advice))
 report.plot()
 
 # %%
-# The same 50 labels correct the student. No other step gains as much.
+# The same 50 labels correct the student. The warning is a fair one: no label is *disagree*.
 
 clf.fit(X_train, y_human, y_llm)
 score("+ 50 random labels", clf.predict(X_test))
@@ -281,7 +280,7 @@ score("+ 50 chosen labels", clf.predict(X_test))
 # ------------------
 # Look at errors in the *training* dialogues: the test dialogues are for scores only.
 # :func:`~sklearn_dialpref.out_of_fold_proba` trains students that have not seen the dialogue which
-# they predict.
+# they predict. These 100 utterances are harder than usual, as half of them were chosen.
 
 from sklearn_dialpref import out_of_fold_proba
 
@@ -292,9 +291,7 @@ figure, ax = plt.subplots(figsize=(6, 5), layout="constrained")
 ConfusionMatrixDisplay.from_predictions(
     y_human[known].astype(str), predicted, cmap="Blues", colorbar=False, ax=ax
 )
-ax.set(
-    xlabel="student", ylabel="people", title="The 100 labels, by students that have not seen them"
-)
+ax.set(xlabel="student", ylabel="people", title="100 labels, out of fold")
 ax.tick_params(axis="x", rotation=30)
 
 # %%
@@ -375,9 +372,9 @@ print(pd.DataFrame(search.cv_results_)[columns].round(3).to_string(index=False))
 score("+ the best of a search", search.predict(X_test_context))
 
 # %%
-# The candidates differ by less than the folds do, so the search has not found anything. With 150
-# labels it rarely does: we keep the defaults. (These scores are lower than those on the test
-# dialogues since the chosen utterances are hard ones.)
+# The candidates differ by less than the folds do: with 150 labels, a search seldom tells more. We
+# keep the defaults. The scores are below those on the test dialogues, as the chosen utterances are
+# hard ones.
 #
 # Ask an LLM when it pays
 # -----------------------
@@ -398,6 +395,10 @@ print(f"asked about {escalating.expected_cost(X_test).share:.0%} of the test utt
 CoverageAccuracyDisplay.from_estimator(escalating, X_test, y_test).plot()
 
 # %%
+# Asking gains nothing here: the student is better than these LLMs, and knows most of what they
+# would say. The curve shows it before anybody pays. Where an LLM is much better than the student,
+# asking about a fifth can pay: see :doc:`/user_guide/escalation`. We go on with the student alone.
+#
 # Save it
 # -------
 # A saved classifier is a folder of plain files, without pickles. See :doc:`/user_guide/saving`.
