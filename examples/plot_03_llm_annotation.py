@@ -9,6 +9,8 @@ By default, a small function in this file replaces the model, so that the exampl
 and costs nothing: **it only looks for a few words and is not a language model**. To use a real
 model, set the environment variable ``DIALPREF_MODEL`` (and ``DIALPREF_BASE_URL`` for an endpoint
 other than OpenAI's); the key is read from ``OPENAI_API_KEY``.
+
+It needs ``pip install 'sklearn-dialpref[llm,offline,plot]' pandas``.
 """
 
 import os

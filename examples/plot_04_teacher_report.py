@@ -9,6 +9,8 @@ how much the last labels gained.
 
 The votes of the bundled chats are **simulated** with a known bias, so the report can be checked
 against it: the teacher avoids "neutral", and favours one class through a dialogue.
+
+It needs ``pip install 'sklearn-dialpref[offline,plot]' pandas``.
 """
 
 # %%
@@ -68,11 +70,11 @@ print("\n".join(report.advice[-2:]))
 # The plots show which classes the teacher confuses, whether a score of 0.8 is right in 8 of 10
 # cases, whether pairs with a larger gap are ordered more reliably, and the curve.
 
-_, axes = plt.subplots(2, 2, figsize=(10, 8))
+_, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
 TeacherConfusionDisplay.from_predictions(y_human, y_llm, normalize="true").plot(
     ax=axes[0, 0], colorbar=False, values_format=".2f"
 )
 ReliabilityDisplay.from_predictions(y_human, y_llm).plot(ax=axes[0, 1])
 PairMarginDisplay.from_predictions(X, y_human, y_llm, n_bins=5, random_state=0).plot(ax=axes[1, 0])
 LabelBudgetDisplay(curve).plot(ax=axes[1, 1])
-plt.tight_layout()
+plt.show()

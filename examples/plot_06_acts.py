@@ -7,6 +7,8 @@ the speaker. Here a student learns nine acts in the bundled support chats, from 
 labels and five LLM votes per utterance, with and without context and speakers.
 
 The votes are **simulated**; the chats were written for this library.
+
+It needs ``pip install 'sklearn-dialpref[offline,plot]' pandas``.
 """
 
 import matplotlib.pyplot as plt
@@ -56,4 +58,3 @@ ConfusionMatrixDisplay.from_predictions(
     chats.y[test], predicted, ax=ax, xticks_rotation=45, cmap="Blues", colorbar=False
 )
 plt.tight_layout()
-plt.savefig("acts.png", dpi=120)

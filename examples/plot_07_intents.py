@@ -5,6 +5,8 @@ Intents: what the customer wants now
 Only the customers' utterances have an intent, which stays the same until they want something else.
 The agent's utterances are context. The dialogues are composed of phrases in this file, so they are
 simple, and the LLM votes are **simulated**.
+
+It needs ``pip install 'sklearn-dialpref[offline,plot]' pandas``.
 """
 
 import matplotlib.pyplot as plt
@@ -116,4 +118,3 @@ ax = table.loc[list(labels)].plot.barh(figsize=(7, 3), xlim=(0, 1))
 ax.invert_yaxis()
 ax.set(xlabel="macro-F1 on held-out calls", ylabel="", title="Simulated calls and votes")
 plt.tight_layout()
-plt.savefig("intents.png", dpi=120)

@@ -6,6 +6,8 @@ A state holds everything that the user has asked for so far. :class:`DialogueSta
 the change that each utterance makes, and accumulates the changes. The dialogues are composed of
 phrases in this file, and the LLM's states are **simulated**: they miss some changes and invent
 others.
+
+It needs ``pip install 'sklearn-dialpref[offline,plot]' pandas``.
 """
 
 import matplotlib.pyplot as plt
@@ -139,4 +141,3 @@ ax = by_turn.plot(marker="o", figsize=(7, 3.5), ylim=(0, 1))
 ax.set(xlabel="turn of the user", ylabel="joint goal accuracy", xticks=range(1, 5))
 ax.set_title("Held-out dialogues, simulated LLM")
 plt.tight_layout()
-plt.savefig("dialogue_state.png", dpi=120)

@@ -9,6 +9,8 @@ answers agree, and with both, by the tokens that they take and the labels that c
 A small function replaces the model, so that the example runs anywhere and costs nothing: **it only
 looks for a few words**. Its answers show the mechanics. How often a real model is right about a
 whole dialogue is what human labels must tell, on your data.
+
+It needs ``pip install 'sklearn-dialpref[llm,offline,plot]' pandas``.
 """
 
 import re

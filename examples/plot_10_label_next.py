@@ -9,6 +9,8 @@ human label, asks four times for the 25 utterances to label next, and compares t
 The chats are bundled with the package, and their labels stand in for the people. Their LLM votes
 are **simulated**. On real dialogues the gain over random utterances is small, once the student has
 learned from an LLM: see ``benchmarks/results/suggestions.md``.
+
+It needs ``pip install 'sklearn-dialpref[offline,plot]' pandas``.
 """
 
 # %%

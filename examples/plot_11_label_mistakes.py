@@ -8,6 +8,8 @@ label also the LLM. In this example we make 20 slips on purpose and look for the
 
 The chats are bundled with the package; their LLM votes are **simulated**. On real dialogues the
 figures are in ``benchmarks/results/suspects.md``.
+
+It needs ``pip install 'sklearn-dialpref[offline,plot]' pandas``.
 """
 
 # %%

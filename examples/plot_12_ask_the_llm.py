@@ -9,6 +9,8 @@ expected to gain the most. It learns from human labels whether asking gains anyt
 The chats are bundled with the package, and the LLM is **simulated**: its errors do not depend on
 the text, so that it complements the student better than a real one. On real dialogues the figures
 are in ``benchmarks/results/escalation.md``.
+
+It needs ``pip install 'sklearn-dialpref[offline,plot]' pandas``.
 """
 
 # %%
