@@ -1,4 +1,39 @@
-"""Classify the utterances of dialogues from few human and many LLM labels."""
+"""Classify the utterances of dialogues from few human and many LLM labels.
+
+Estimators
+    DialoguePreferenceClassifier, DialogueStateTracker
+Teachers
+    LLMAnnotator, DialogueStateAnnotator, PromptBank
+Decisions
+    EscalatingClassifier, suggest_annotations, Suggestions, suspect_labels, SuspectLabels,
+    out_of_fold_proba, to_annotation_tasks, AnnotationTasks, from_annotations
+Inspection
+    teacher_report, TeacherReport, label_budget_curve, LabelBudgetCurve, show_dialogue,
+    DialogueView, TeacherReportDisplay, TeacherConfusionDisplay, ReliabilityDisplay,
+    PairMarginDisplay, LabelBudgetDisplay, CoverageAccuracyDisplay, TrainingHistoryDisplay
+Selection and metrics
+    LabelledGroupKFold, masked_scorer, pairwise_accuracy_score, expected_calibration_error,
+    joint_goal_accuracy_score, slot_f1_score
+Serving
+    export_onnx, OnnxReport, OnnxDialogueClassifier, DialogueStream, MicroBatcher, Prediction
+Data
+    with_context, votes_to_scores, flatten_states, and the module ``datasets``
+
+The modules ``annotation``, ``distributed``, ``losses`` and ``pairs`` hold more.
+
+Examples
+--------
+>>> from sklearn_dialpref import DialoguePreferenceClassifier, DialogueStream
+>>> from sklearn_dialpref.datasets import load_support_chats
+>>> chats = load_support_chats()  # 100 human labels, and simulated votes of an LLM
+>>> train, test = ~chats.test, chats.test
+>>> clf = DialoguePreferenceClassifier(context_turns=1, random_state=0)
+>>> clf = clf.fit(chats.X[train], chats.y_human[train], chats.y_llm[train])
+>>> clf.score(chats.X[test], chats.y[test]) > 0.7
+True
+>>> DialogueStream(clf).push("Where is my parcel?").label
+'neutral'
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -143,8 +178,7 @@ _HOMES = {
         "export_onnx",
     ],
 }
-_MODULES = {"annotation", "datasets", "dialogue_state", "escalation", "inspection", "losses"}
-_MODULES |= {"metrics", "model_selection", "pairs", "preprocessing", "serving"}
+_MODULES = {"datasets", "distributed", "losses", "pairs", *_HOMES} - {"_classifier"}
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
@@ -159,4 +193,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+    return sorted({*__all__, *_MODULES})

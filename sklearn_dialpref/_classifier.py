@@ -130,7 +130,9 @@ class DialoguePreferenceClassifier(
     random_state : int, RandomState instance or None, default=None
         Seed of initial weights, batches and dropout.
     verbose : int, default=0
-        Whether to show a progress bar for the whole fit, with the time left.
+        Whether to show a progress bar for the whole fit, with the time left. Functions of this
+        package that fit several times show one bar for all; in scikit-learn's searches, whose own
+        ``verbose`` counts their fits, the bar of each fold vanishes, and workers show none.
 
     Attributes
     ----------
@@ -296,7 +298,9 @@ class DialoguePreferenceClassifier(
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y_human: Any, y_llm: Any = None) -> DialoguePreferenceClassifier:
+    def fit(
+        self, X: Any, y_human: Any = None, y_llm: Any = None, **unexpected: Any
+    ) -> DialoguePreferenceClassifier:
         """Train the student.
 
         Parameters
@@ -305,12 +309,14 @@ class DialoguePreferenceClassifier(
             Utterances: a DataFrame with columns ``dialogue_id`` and ``text``, and optionally
             ``turn``, ``speaker`` and ``context``; a 2-D object array of (dialogue_id, text); a
             1-D sequence of str, each a dialogue of its own; or features, see ``encoder``.
-        y_human : array-like of shape (n,) or (n, n_labels), or None
+        y_human : array-like of shape (n,) or (n, n_labels), or None, default=None
             Human labels; None, NaN or pd.NA where missing. 2-D: 0, 1 or missing per label
             (multilabel).
         y_llm : array-like of shape (n,), (n, n_votes) or (n, n_classes), or None, default=None
             Labels of an LLM, votes of several prompts (not of a float type), or float scores in
             [0, 1]; missing labels and votes as in ``y_human``, a row of NaN for missing scores.
+        **unexpected : object
+            Any other argument is an error, which tells how labels are passed.
 
         Returns
         -------
@@ -322,6 +328,8 @@ class DialoguePreferenceClassifier(
             If a parameter, ``X`` or the labels are not as described, there is no label at all or
             a single class, a pair loss meets LLM labels without dialogues, the loss does not
             stay finite, or ``checkpoint_dir`` holds an unfinished fit of something else.
+        TypeError
+            If there is another argument.
         OSError
             If the encoder cannot be found, or ``checkpoint_dir`` cannot be used.
         """
@@ -331,6 +339,13 @@ class DialoguePreferenceClassifier(
         from ._training.teacher import teacher_status
         from ._training.thresholds import f1_thresholds
 
+        if unexpected:
+            raise TypeError(
+                f"fit got the unexpected argument {next(iter(unexpected))!r}; human labels are "
+                "y_human and those of an LLM y_llm: clf.fit(X, y_human, y_llm=votes), and where "
+                "'clf' is a step of a Pipeline, pipeline.fit(X, y_human, clf__y_llm=votes); for "
+                "weights there is the parameter class_weight"
+            )
         self._check_parameters()
         warn_of_other_order(X, y_human=y_human, y_llm=y_llm)
         for stale in ("n_features_in_", "feature_names_in_"):  # of another fit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from sklearn.utils._param_validation import (
 )
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import torch
 
 __all__ = [
@@ -25,9 +28,11 @@ __all__ = [
     "Interval",
     "StrOptions",
     "fast_bfloat16",
+    "in_worker",
     "plain_attention",
     "quiet_transformers",
     "validate_parameter_constraints",
+    "within_search",
 ]
 
 
@@ -96,3 +101,21 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def within_search() -> bool:
+    """Whether this is called by a fold of a search or cross-validation of scikit-learn."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        # it offers nothing else to tell a fit of a fold from one of a user
+        if frame.f_globals.get("__name__") == "sklearn.model_selection._validation":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def in_worker() -> bool:
+    """Whether this is called in a worker of joblib."""
+    from joblib.parallel import get_active_backend
+
+    return bool(get_active_backend()[0].nesting_level)

@@ -20,7 +20,9 @@ and summaries; no equation of that paper was available.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -39,6 +41,44 @@ __all__ = [
     "robust",
     "soft_cross_entropy",
 ]
+
+
+Loss = TypeVar("Loss", bound=Callable[..., Tensor])
+
+PARAMETERS = r"""
+Parameters
+----------
+logits : Tensor of shape (n_rows, n_classes)
+    The student's logits.
+scores : Tensor of shape (n_rows, n_classes)
+    The teacher's scores in [0, 1]; a NaN row has no score, and nothing is learned from it.
+pairs : Tensor of shape (2, n_pairs)
+    Row numbers of utterances of the same dialogue, for the losses that read pairs.
+margin_scale : float, default=1.0
+    :math:`\gamma`, in logits per unit of score, where the formula has it.
+min_gap : float, default=0.0
+    Score gaps up to this size are ties, and do not count in losses that read pairs.
+smoothing : float, default=0.0
+    Assumed probability ε in [0, 0.5) that a pair's order is wrong. Only :func:`conservative` and
+    :func:`robust` use it.
+confusion : Tensor of shape (n_classes, n_classes) or (n_labels, 2, 2), default=None
+    :math:`T` of :func:`forward_corrected`, rows summing to 1; the only loss that uses it. The
+    estimator estimates it on the rows that carry both a human and an LLM label.
+multilabel : bool, default=False
+    Whether each column is a label of its own; pair losses treat both cases alike.
+
+Returns
+-------
+Tensor of shape ()
+    Mean over the ordered (pair, class) entries or, of a pointwise loss, over the rows with a
+    score (multilabel: entries); zero, connected to the graph, if there are none.
+""".strip()
+
+
+def _documented(loss: Loss) -> Loss:
+    """Put what all losses share into the docstring of one."""
+    loss.__doc__ = inspect.cleandoc(loss.__doc__ or "").replace("{parameters}", PARAMETERS)
+    return loss
 
 
 def _mean(values: Tensor, logits: Tensor) -> Tensor:
@@ -64,6 +104,7 @@ def _agreement(
     return gap.abs(), gap.sign() * difference
 
 
+@_documented
 def noise_reduced(
     logits: Tensor,
     scores: Tensor,
@@ -81,26 +122,7 @@ def noise_reduced(
 
     A bias that the teacher carries through a dialogue, or towards a class, cancels in ``m``.
 
-    Parameters
-    ----------
-    logits : Tensor of shape (n_rows, n_classes)
-        The student's logits.
-    scores : Tensor of shape (n_rows, n_classes)
-        The teacher's scores in [0, 1]; a NaN row has no score and orders nothing.
-    pairs : Tensor of shape (2, n_pairs)
-        Row numbers of utterances of the same dialogue.
-    margin_scale : float, default=1.0
-        :math:`\gamma`, in logits per unit of score.
-    min_gap : float, default=0.0
-        Gaps up to this size are ties and do not count.
-    smoothing, confusion, multilabel
-        Not used by this loss.
-
-    Returns
-    -------
-    Tensor of shape ()
-        Mean over the ordered (pair, class) entries, in [0, inf); zero, connected to the graph,
-        if there are none.
+    {parameters}
 
     References
     ----------
@@ -121,6 +143,7 @@ def noise_reduced(
     return _mean(softplus(margin_scale * size - agreement), logits)
 
 
+@_documented
 def hinge(
     logits: Tensor,
     scores: Tensor,
@@ -136,7 +159,7 @@ def hinge(
 
     .. math:: \max(0,\; \gamma |m| - \operatorname{sign}(m)\, d)
 
-    Parameters and result as in :func:`noise_reduced`.
+    {parameters}
 
     References
     ----------
@@ -154,6 +177,7 @@ def hinge(
     return _mean(relu(margin_scale * size - agreement), logits)
 
 
+@_documented
 def ranknet(
     logits: Tensor,
     scores: Tensor,
@@ -169,7 +193,7 @@ def ranknet(
 
     .. math:: \operatorname{softplus}(d) - \sigma(\gamma m)\, d
 
-    Parameters and result as in :func:`noise_reduced`.
+    {parameters}
 
     References
     ----------
@@ -187,6 +211,7 @@ def ranknet(
     return _mean(softplus(difference) - torch.sigmoid(margin_scale * gap) * difference, logits)
 
 
+@_documented
 def margin_mse(
     logits: Tensor,
     scores: Tensor,
@@ -202,7 +227,7 @@ def margin_mse(
 
     .. math:: (d - \gamma m)^2
 
-    Parameters and result as in :func:`noise_reduced`.
+    {parameters}
 
     References
     ----------
@@ -221,6 +246,7 @@ def margin_mse(
     return _mean((difference - margin_scale * gap).square(), logits)
 
 
+@_documented
 def conservative(
     logits: Tensor,
     scores: Tensor,
@@ -237,7 +263,8 @@ def conservative(
     .. math:: (1 - ε)\,\ell(m) + ε\,\ell(-m), \qquad
               \ell(m) = \operatorname{softplus}(\gamma |m| - \operatorname{sign}(m)\, d)
 
-    Parameters and result as in :func:`noise_reduced`; ``smoothing`` is ε in [0, 0.5).
+
+    {parameters}
 
     References
     ----------
@@ -257,6 +284,7 @@ def conservative(
     return _mean((1 - smoothing) * as_ordered + smoothing * flipped, logits)
 
 
+@_documented
 def robust(
     logits: Tensor,
     scores: Tensor,
@@ -274,7 +302,8 @@ def robust(
               \ell(m) = \operatorname{softplus}(\gamma |m| - \operatorname{sign}(m)\, d)
 
     Its expectation over flips is the clean loss. Unlike the others it can be negative.
-    Parameters and result as in :func:`noise_reduced`; ``smoothing`` is ε in [0, 0.5).
+
+    {parameters}
 
     References
     ----------
@@ -307,6 +336,7 @@ def _distillation(logits: Tensor, targets: Tensor, multilabel: bool) -> Tensor:
     return _mean(-(targets[known] * log_softmax(logits[known], dim=1)).sum(dim=1), logits)
 
 
+@_documented
 def soft_cross_entropy(
     logits: Tensor,
     scores: Tensor,
@@ -325,7 +355,7 @@ def soft_cross_entropy(
     Multilabel: the mean binary cross-entropy over the known entries. Pairs, margins, smoothing
     and confusion are not used.
 
-    Parameters and result as in :func:`noise_reduced`, the mean being over scored rows.
+    {parameters}
 
     References
     ----------
@@ -343,6 +373,7 @@ def soft_cross_entropy(
     return _distillation(logits, scores, multilabel)
 
 
+@_documented
 def cross_entropy(
     logits: Tensor,
     scores: Tensor,
@@ -361,7 +392,7 @@ def cross_entropy(
     Classes that tie for the highest score share the target. Multilabel: scores of at least 0.5
     count as present. Pairs, margins, smoothing and confusion are not used.
 
-    Parameters and result as in :func:`noise_reduced`, the mean being over scored rows.
+    {parameters}
 
     Examples
     --------
@@ -381,6 +412,7 @@ def cross_entropy(
     return _distillation(logits, hard.where(~scores.isnan(), scores), multilabel)
 
 
+@_documented
 def forward_corrected(
     logits: Tensor,
     scores: Tensor,
@@ -399,20 +431,7 @@ def forward_corrected(
 
     Multilabel: the same with two classes per label. Pairs, margins and smoothing are not used.
 
-    Parameters
-    ----------
-    logits, scores, pairs, margin_scale, min_gap, smoothing
-        As in :func:`noise_reduced`.
-    confusion : Tensor of shape (n_classes, n_classes) or, multilabel, (n_labels, 2, 2)
-        :math:`T`, rows summing to 1; the estimator estimates it on the rows that carry both a
-        human and an LLM label.
-    multilabel : bool, default=False
-        Whether each column is a label of its own.
-
-    Returns
-    -------
-    Tensor of shape ()
-        Mean over scored rows (multilabel: entries), in [0, inf).
+    {parameters}
 
     Raises
     ------

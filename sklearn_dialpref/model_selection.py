@@ -21,6 +21,8 @@ from ._dialogues.validation import (
     warn_of_other_order,
 )
 
+__all__ = ["LabelledGroupKFold"]
+
 
 class LabelledGroupKFold(BaseCrossValidator):
     r"""K-fold splitter over dialogues, testing on human-labelled utterances only.

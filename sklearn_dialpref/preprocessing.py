@@ -14,6 +14,8 @@ from ._dialogues.validation import Dialogues, check_dialogues, label_array, miss
 from ._labels.scores import vote_shares
 from ._labels.targets import class_names
 
+__all__ = ["votes_to_scores", "with_context"]
+
 
 def with_context(X: Any, turns: int = 1, *, following: int = 0, speakers: bool = False) -> Any:
     r"""Add a column ``context``: the utterances before each one, in the same dialogue.

@@ -13,8 +13,9 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
 
-from sklearn_dialpref import LabelledGroupKFold
+from sklearn_dialpref import LabelledGroupKFold, label_budget_curve
 from sklearn_dialpref._training.inputs import as_feature_tensor
 from sklearn_dialpref.datasets import make_dialogues
 
@@ -179,3 +180,27 @@ def test_lone_surrogates(chats, tiny_encoder):
     clf.fit(chats.X, chats.y_human)
     with pytest.raises(ValueError, match="row 3 of X has a lone surrogate"):
         clf.predict(texts)
+
+
+@pytest.mark.parametrize("name", ["y", "llm", "clf__y_llm", "sample_weight"])
+def test_arguments_by_another_name(data, name):
+    with pytest.raises(TypeError, match=f"{name}.*clf.fit.X, y_human, y_llm=votes.*clf__y_llm="):
+        student().fit(data.X, data.y_human, **{name: data.y_llm})
+
+
+def test_llm_labels_alone(data):
+    clf = student().fit(data.X, y_llm=data.y_llm)
+    expected = student().fit(data.X, None, data.y_llm).predict_proba(data.X)
+    np.testing.assert_array_equal(clf.predict_proba(data.X), expected)
+    with pytest.raises(ValueError, match="y_human and y_llm are both missing"):
+        student().fit(data.X)
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_a_label_budget_of_a_pipeline(data, routing):
+    labels = {"budgets": [0.5, 1], "cv": 2, "random_state": 0}
+    alone = label_budget_curve(student(), data.X, data.y_human, data.y_llm, **labels)
+    with config_context(enable_metadata_routing=routing):
+        pipeline = make_pipeline(student())
+        found = label_budget_curve(pipeline, data.X, data.y_human, data.y_llm, **labels)
+    np.testing.assert_array_equal(found.scores, alone.scores)

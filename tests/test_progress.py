@@ -6,7 +6,17 @@ from functools import partial
 import numpy as np
 import pytest
 import students
+from joblib import parallel_config
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
 
+from sklearn_dialpref import (
+    EscalatingClassifier,
+    LabelledGroupKFold,
+    label_budget_curve,
+    out_of_fold_proba,
+    suspect_labels,
+)
 from sklearn_dialpref._student import frozen
 from sklearn_dialpref._training import net
 from sklearn_dialpref._training.progress import FitBar
@@ -141,3 +151,55 @@ def test_the_estimate_is_close(features, schedule, max_epochs, parts, monkeypatc
     assert len(costs) == len(trained)
     ratios = np.array(costs) / trained
     assert ratios.max() < 1.5 * ratios.min()
+
+
+# -- several fits -------------------------------------------------------------------------------
+
+
+def reject(clf, data):
+    data = (data.X, data.y_human, data.y_llm)
+    return EscalatingClassifier(clf, max_share=0.3, cv=2).fit(*data)
+
+
+CALLS = {
+    "label_budget_curve": lambda clf, data: label_budget_curve(
+        clf, data.X, data.y_human, data.y_llm, budgets=[0.5, 1], cv=2
+    ),
+    "out_of_fold_proba": lambda clf, data: out_of_fold_proba(
+        make_pipeline(clf), data.X, data.y_human, data.y_llm, cv=3
+    ),
+    "suspect_labels": lambda clf, data: suspect_labels(
+        clf, data.X, data.y_human, data.y_llm, cv=2
+    ),
+    "EscalatingClassifier": reject,
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_with_several_fits_has_one_bar(features, call, capfd):
+    CALLS[call](student(verbose=1), features)
+    shown = capfd.readouterr().err
+    n_fits = {"label_budget_curve": 6, "suspect_labels": 2}.get(call, 3)
+    assert shown.count("\n") == 1 and f" {n_fits}/{n_fits} " in shown and "100%" in shown
+    assert "fit: " not in shown
+    CALLS[call](student(), features)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_search_leaves_one_bar(features, capfd):
+    folds, grid = LabelledGroupKFold(3), {"margin_scale": [1, 2]}
+    search = GridSearchCV(student(verbose=1), grid, cv=folds)
+    search.fit(features.X, features.y_human, y_llm=features.y_llm)
+    shown = capfd.readouterr().err
+    assert shown.count("\n") == 1 and shown.count("100%") > 1  # the others were cleared
+    data = (features.X, features.y_human)
+    params = {"y_llm": features.y_llm}
+    cross_val_score(student(verbose=1), *data, params=params, cv=folds)
+    assert "\n" not in capfd.readouterr().err
+
+
+def test_workers_show_no_bars(features, capfd):
+    folds, params = LabelledGroupKFold(3), {"y_llm": features.y_llm}
+    with parallel_config(backend="threading", n_jobs=2):
+        cross_val_score(student(verbose=1), features.X, features.y_human, params=params, cv=folds)
+    assert capfd.readouterr().err == ""

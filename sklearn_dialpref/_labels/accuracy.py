@@ -42,7 +42,10 @@ def accuracy(
     """
     known = rows_with_labels(y, len(predicted)) if rows is None else rows
     if not known.any():
-        raise ValueError("score needs labels, but all of y is missing")
+        raise ValueError(
+            "score needs labels, but all of y is missing; in a cross-validation pass "
+            "cv=LabelledGroupKFold(…), whose test folds hold labels"
+        )
     right = _truth(y, known, predicted) == np.asarray(predicted[known].tolist())
     right = right.all(axis=1) if right.ndim == 2 else right
     return float(np.average(right, weights=_weights(sample_weight, known)))

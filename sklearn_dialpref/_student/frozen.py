@@ -19,6 +19,8 @@ from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from sklearn_dialpref._progress import bar_options, calling_bar
+
 from .encoders import (
     BLOCK,
     EMBEDDING_BATCH,
@@ -223,8 +225,8 @@ class FrozenEncoder:
         n_batches = -(-len(texts) // (n_jobs * BLOCKS_PER_JOB * EMBEDDING_BATCH))
         size = min(BLOCK, n_batches * EMBEDDING_BATCH) if n_jobs > 1 else BLOCK
         blocks = [texts[start : start + size] for start in range(0, len(texts), size)]
-        hidden = is_small or not self.verbose
-        with tqdm(total=len(texts), desc="encode", unit="text", disable=hidden) as bar:
+        shown = bar_options(verbose=self.verbose and not is_small and calling_bar() is None)
+        with tqdm(total=len(texts), desc="encode", unit="text", **shown) as bar:
 
             def advance(n_texts: int) -> None:
                 bar.update(n_texts)

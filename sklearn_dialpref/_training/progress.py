@@ -13,6 +13,8 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from sklearn_dialpref._progress import bar_options, calling_bar
+
 from .checkpoints import Checkpoints, random_tensors, set_random_state
 from .recipe import BATCH, JOINT_HUMAN_SHARE, MANY_LABELS, N_FOLDS, SHARES, auto_epochs
 from .stages import HUMAN_STAGE, Stage
@@ -30,6 +32,8 @@ SMOOTHING = 0.05  # of the speed: parts of a fit differ in how well their cost i
 class FitBar:
     """A tqdm bar over the parts of a fit, each as long as its estimated cost.
 
+    Within a call that shows a bar over several fits there is none of this one.
+
     Parameters
     ----------
     verbose : bool
@@ -37,9 +41,11 @@ class FitBar:
     """
 
     def __init__(self, verbose: bool) -> None:
-        self._bar = tqdm(
-            total=1, desc="fit: ", bar_format=BAR, smoothing=SMOOTHING, disable=not verbose
-        )
+        self._call = calling_bar()
+        if self._call is not None and verbose:
+            self._call.show()
+        shown = bar_options(verbose=verbose and self._call is None)
+        self._bar = tqdm(total=1, desc="fit: ", bar_format=BAR, smoothing=SMOOTHING, **shown)
         self._text = ""
         self._costs: dict[str, float] = {}
 
@@ -48,6 +54,8 @@ class FitBar:
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
+        if self._call is not None:
+            self._call.count()
 
     def plan(self, costs: Mapping[str, float]) -> None:
         """Set the costs of all parts that are to come."""

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from .prompts import Prompt, check_classes, check_n_examples, default_codes
+from .class_names import check_classes, default_codes
+from .prompts import Prompt, check_n_examples
 
 __all__ = ["PromptBank"]
 
@@ -254,7 +255,13 @@ class PromptBank(Sequence[Prompt]):
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """The bank as text, one setting a line, so that two versions can be compared."""
+        """The bank as text, one setting a line, so that two versions can be compared.
+
+        Returns
+        -------
+        str
+            JSON.
+        """
         content = {
             "format": FORMAT,
             "prompts": [{"id": prompt.id, **prompt.to_dict()} for prompt in self.prompts],
@@ -267,6 +274,7 @@ class PromptBank(Sequence[Prompt]):
         Parameters
         ----------
         path : str or Path
+            The file, which is replaced if it exists.
         """
         Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
 
@@ -277,6 +285,7 @@ class PromptBank(Sequence[Prompt]):
         Parameters
         ----------
         path : str or Path
+            The file.
 
         Returns
         -------
@@ -309,6 +318,7 @@ class PromptBank(Sequence[Prompt]):
         Parameters
         ----------
         other : PromptBank
+            The bank that this one is compared with.
 
         Returns
         -------

@@ -15,8 +15,8 @@ from sklearn_dialpref._labels.scores import column_names, column_places
 from sklearn_dialpref._labels.targets import check_targets, class_names
 
 from .bank import PromptBank
+from .class_names import check_classes, check_writable
 from .models import CallableModel, Model
-from .prompts import check_classes, check_writable
 from .questions import AnyPrompt
 from .scoring import SCORINGS
 

@@ -34,7 +34,21 @@ KEY_PART_IN_ANSWERS = 8  # a code may have four characters in common with a key
 
 
 class EndpointError(RuntimeError):
-    """The endpoint cannot be used at all: wrong key, unknown model, no credit, nothing there."""
+    """The endpoint cannot be used at all: wrong key, unknown model, no credit, nothing there.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import LLMAnnotator
+    >>> from sklearn_dialpref.annotation import EndpointError
+    >>> def model(messages, **options):
+    ...     raise ConnectionError("no network")
+    >>> annotator = LLMAnnotator(["complaint", "thanks"], model).fit(["Thank you!"] * 9)
+    >>> try:
+    ...     annotator.predict(["Thank you!"] * 9)
+    ... except EndpointError as error:
+    ...     print(str(error)[:21])
+    the first 3 questions
+    """
 
 
 class BadAnswer(ValueError):
@@ -93,6 +107,18 @@ class Completion:
     ------
     ValueError
         If a value is not as described, or a text cannot be written as UTF-8.
+
+    Examples
+    --------
+    A model of your own may return one in place of a str, so that its tokens are counted:
+
+    >>> from sklearn_dialpref import LLMAnnotator
+    >>> from sklearn_dialpref.annotation import Completion
+    >>> def model(messages, **options):
+    ...     return Completion(["A"], tokens_in=40, tokens_out=1)
+    >>> annotator = LLMAnnotator(["complaint", "thanks"], model).fit(["Thank you!"])
+    >>> annotator.predict_proba(["Thank you!"]).shape, annotator.usage_["tokens_in"]
+    ((1, 2), 320)
     """
 
     texts: list[str]
@@ -121,7 +147,13 @@ class Completion:
             object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """What is stored of it."""
+        """What is stored of it.
+
+        Returns
+        -------
+        dict
+            Its values by name, all but ``tokens``.
+        """
         content = {name: value for name, value in vars(self).items() if name != "tokens"}
         if not self.tokens_cached:  # so that earlier versions read it, too
             del content["tokens_cached"]
@@ -129,7 +161,18 @@ class Completion:
 
     @classmethod
     def from_dict(cls, content: Any) -> Completion | None:
-        """The completion that was stored; None if that is not one."""
+        """The completion that was stored.
+
+        Parameters
+        ----------
+        content : dict
+            What :meth:`to_dict` gave.
+
+        Returns
+        -------
+        Completion or None
+            None if the content is not that of a completion.
+        """
         try:
             return cls(**content)
         except (TypeError, BadAnswer):  # not a mapping, or other names

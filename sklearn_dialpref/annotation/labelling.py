@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from sklearn_dialpref._dialogues.validation import Dialogues
+from sklearn_dialpref._progress import bar_options, calling_bar
 
 from .answers import BaseAnswers
 from .batch_pass import ask_in_batches
@@ -78,7 +79,10 @@ def label_rows(
         about all rows.
     """
     total = len(rows) * len(panel.members)
-    with tqdm(total=total, unit="answer", disable=not panel.verbose) as bar:
+    shown = bar_options(verbose=panel.verbose)
+    if calling_bar() is not None:  # whose bar stays; this one tells of calls that cost money
+        shown["leave"] = False
+    with tqdm(total=total, unit="answer", **shown) as bar:
         for number, prompts in _rounds(panel, in_turn=done is not None):
             asked = rows if done is None else rows[~done(answers)]
             _ask(panel, dialogues, asked, record, answers, bar, number, prompts)

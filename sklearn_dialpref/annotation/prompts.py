@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
@@ -13,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sklearn_dialpref._dialogues.texts import check_encodable
-
+from .class_names import check_classes, check_writable, default_codes, plain
 from .forms import END, LIST_MARKS, NONE, AnyCodes, Form, OneCode
 
 if TYPE_CHECKING:
@@ -294,6 +291,7 @@ class Prompt:
         utterance : str
             Shortened to 2,000 characters, see :func:`shorten`.
         speaker : str, default=None
+            Who says it.
         before, after : sequence of (speaker or None, text), default=()
             Turns around it, in order; of them ``context_turns`` and ``look_ahead`` are shown,
             each shortened to 500 characters.
@@ -327,7 +325,22 @@ class Prompt:
         after: Sequence[str],
         examples: Sequence[tuple[str, Any]] = (),
     ) -> list[dict[str, str]]:
-        """As ``render``, from turns that :func:`as_data` has prepared."""
+        """As :meth:`render`, from turns that are prepared already.
+
+        Parameters
+        ----------
+        utterance : str
+            As data, not to be read as an instruction; so are the turns.
+        before, after : sequence of str
+            Turns around it.
+        examples : sequence of (utterance, class), default=()
+            As for :meth:`render`.
+
+        Returns
+        -------
+        list of dict
+            With ``role`` and ``content``.
+        """
         return self._messages(before, after, examples, utterance=utterance)
 
     def render_turns(
@@ -349,6 +362,7 @@ class Prompt:
         before, after : sequence of str
             Turns around the stretch.
         examples : sequence of (utterance, class), default=()
+            As for :meth:`render`.
 
         Returns
         -------
@@ -411,7 +425,13 @@ class Prompt:
         return AnyCodes(codes) if self.multilabel else OneCode(codes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The prompt as what JSON can hold."""
+        """The prompt as what JSON can hold.
+
+        Returns
+        -------
+        dict
+            Its settings by name, without ``axes`` and the id.
+        """
         content = asdict(self)
         content["classes"], content["codes"] = list(self.classes), list(self.codes or ())
         content["definitions"] = [[key, text] for key, text in (self.definitions or {}).items()]
@@ -432,11 +452,6 @@ def _check_listable(codes: Sequence[str]) -> None:
             )
 
 
-def plain(label: Any) -> Any:
-    """A label as Python's own type."""
-    return label.item() if isinstance(label, np.generic) else label
-
-
 def check_n_examples(value: Any) -> None:
     """Raise a ValueError unless it is a number of examples that a prompt can show."""
     if not isinstance(value, int | np.integer) or not 0 <= value <= MOST_EXAMPLES:
@@ -446,13 +461,6 @@ def check_n_examples(value: Any) -> None:
         )
 
 
-def check_writable(name: str, text: Any) -> None:
-    """Raise a ValueError unless it is a text that UTF-8 can write, as requests need it."""
-    if not isinstance(text, str):
-        raise ValueError(f"{name} must be str, got {type(text).__name__}")
-    check_encodable(text, name)
-
-
 def _numbers(asked: Sequence[int], backwards: bool) -> str:
     """Such as "1 to 20", "20 down to 1", or "3, 7"."""
     order = list(asked)[::-1] if backwards else list(asked)
@@ -460,27 +468,3 @@ def _numbers(asked: Sequence[int], backwards: bool) -> str:
     if in_a_row:
         return f"{order[0]} {'down to' if backwards else 'to'} {order[-1]}"
     return ", ".join(map(str, order))
-
-
-def check_classes(classes: Any, fewest: int = 2) -> tuple[Any, ...]:
-    """The labels as Python's own types, if a prompt can show and store them."""
-    if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
-        raise ValueError(f"classes must be a sequence of labels, got {classes!r}")
-    labels = tuple(plain(label) for label in classes)
-    for label in labels:
-        if isinstance(label, str):
-            check_writable("classes", label)
-        elif not isinstance(label, int | float) or label != label or abs(label) == math.inf:
-            raise ValueError(f"classes must be str or finite numbers, got {label!r}")
-    if len(labels) < fewest or len(set(labels)) != len(labels):
-        number = "two distinct labels" if fewest == 2 else "one label, all distinct"
-        raise ValueError(f"classes must be at least {number}, got {labels!r}")
-    return labels
-
-
-def default_codes(n_classes: int) -> tuple[str, ...]:
-    """A, B, C, …, then a, b, c, …; numbers beyond 52 classes, which are not single tokens."""
-    letters = string.ascii_uppercase + string.ascii_lowercase
-    if n_classes <= len(letters):
-        return tuple(letters[:n_classes])
-    return tuple(str(number) for number in range(1, n_classes + 1))

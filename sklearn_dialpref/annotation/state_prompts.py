@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from .class_names import check_writable
 from .completion import Messages
-from .prompts import check_writable
 from .state_answers import ChangesForm
 from .state_slots import CHANGES, CLEAR, DONTCARE, SlotNames
 

@@ -15,7 +15,7 @@ from sklearn_dialpref.metrics._state_values import (
     read_slots,
 )
 
-from .prompts import check_writable
+from .class_names import check_writable
 from .scoring import OffList
 
 __all__ = ["CHANGES", "CLEAR", "DONTCARE", "SlotNames", "quoted"]

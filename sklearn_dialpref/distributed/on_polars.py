@@ -44,9 +44,16 @@ def predict_polars(lf: Any, model: str | os.PathLike[str], output: str = "label"
     --------
     >>> import polars as pl
     >>> from sklearn_dialpref.distributed import predict_polars
-    >>> lf = pl.scan_parquet("utterances.parquet")  # doctest: +SKIP
-    >>> for number, part in enumerate(predict_polars(lf, "model")):  # doctest: +SKIP
-    ...     part.write_parquet(f"labelled/{number:05}.parquet")
+    >>> import tempfile
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier
+    >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
+    >>> clf = DialoguePreferenceClassifier(random_state=0).fit(X, y)
+    >>> lf = pl.LazyFrame({"dialogue_id": ["a", "a", "b", "b"], "text": X})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     clf.save(f"{folder}/model")
+    ...     for part in predict_polars(lf, f"{folder}/model"):
+    ...         print(part["label"].to_list())
+    [0, 0, 1, 1]
     """
     import polars as pl
 

@@ -19,6 +19,7 @@ from sklearn_dialpref._dialogues.validation import (
     wholly_known,
 )
 from sklearn_dialpref._labels.accuracy import accuracy, rows_with_labels
+from sklearn_dialpref._progress import one_bar
 from sklearn_dialpref.inspection.labelled_rows import (
     LabelledRows,
     clone_with_classes,
@@ -229,6 +230,11 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
         student = self._student_with_classes()
         rows = labelled_rows(student, X, y_human, y_llm)
         _check_labels(rows)
+        with one_bar("EscalatingClassifier", self.cv + 1):
+            self._fit_rows(X, rows, student)
+        return self
+
+    def _fit_rows(self, X: Any, rows: LabelledRows, student: Any) -> None:
         self.classes_ = self._all_classes(rows.targets.classes)
         takes_llm = takes_llm_labels(student, None)
         proba, novelty = out_of_fold(student, rows, self.cv, takes_llm, self.reject_threshold)
@@ -254,7 +260,6 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
         self._rejection = self._fit_rejection(rows, order, novelty)
         known_to_streams = self._rule, self._rejection, dataframe_library(X)
         self.live_ = LiveAnswers(self.classes_, self.student_, self.teacher, *known_to_streams)
-        return self
 
     def _check_parameters(self) -> None:
         params = self.get_params(deep=False)

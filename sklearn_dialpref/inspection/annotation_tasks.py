@@ -45,6 +45,14 @@ class AnnotationTasks:
         A dict for each task, by column for a spreadsheet, as JSON has it for Label Studio.
     label_config : str or None
         Label Studio's labelling interface as XML, for its settings; None for a spreadsheet.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import to_annotation_tasks
+    >>> X = ["Where is my parcel?", "Thank you!"]
+    >>> tasks = to_annotation_tasks(X, classes=["complaint", "thanks"], format="label_studio")
+    >>> len(tasks), tasks.rows.tolist(), tasks.label_config.count("<Choice ")
+    (2, [0, 1], 2)
     """
 
     rows: NDArray[np.int64]

@@ -27,6 +27,20 @@ class DialogueView:
 
     A notebook shows it as HTML, a terminal as text, which ``str(view)`` returns as well. The text
     is as wide as the terminal, has ASCII marks only, and leaves out what the HTML folds.
+
+    Parameters
+    ----------
+    conversation : Conversation
+        What :func:`show_dialogue` has made of the dialogue and its labels.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import show_dialogue
+    >>> view = show_dialogue([["d1", "My parcel is late."], ["d1", "I am sorry!"]], "d1")
+    >>> print(str(view).splitlines()[0])
+    Dialogue d1: 2 turns
+    >>> view.to_html()[:15]
+    '<!DOCTYPE html>'
     """
 
     def __init__(self, conversation: Conversation) -> None:

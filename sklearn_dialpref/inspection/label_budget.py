@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from sklearn_dialpref._dialogues.validation import missing_in
+from sklearn_dialpref._progress import one_bar
 from sklearn_dialpref.metrics.masked import masked_scorer
 from sklearn_dialpref.model_selection import LabelledGroupKFold
 
 from .drawing import Display, line_style, to_pandas
 from .labelled_rows import LabelledRows, clone_with_classes, labelled_rows, take, without
+from .out_of_fold import llm_argument
 
 __all__ = ["LabelBudgetCurve", "LabelBudgetDisplay", "label_budget_curve"]
 
@@ -37,6 +39,18 @@ class LabelBudgetCurve:
         Rows trained on with a human, and with an LLM label; mean over the folds.
     scores : ndarray of shape (n_points, n_folds)
         Score of each fold.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier, label_budget_curve
+    >>> from sklearn_dialpref.datasets import make_dialogues
+    >>> data = make_dialogues(n_dialogues=40, n_features=8, human_fraction=0.5, random_state=0)
+    >>> clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0)
+    >>> curve = label_budget_curve(
+    ...     clf, data.X, data.y_human, data.y_llm, budgets=[0.5, 1], cv=2, random_state=0
+    ... )
+    >>> curve.frame().columns.tolist()
+    ['source', 'share', 'n_human', 'n_llm', 'mean_score', 'std_score']
     """
 
     source: NDArray[np.str_]
@@ -92,8 +106,9 @@ def label_budget_curve(
     Parameters
     ----------
     estimator : estimator
-        A student with ``fit(X, y_human, y_llm=…)``; it is cloned. If its
-        parameter ``classes`` is None, the clones get all classes, since few labels can lack one.
+        A student with ``fit(X, y_human, y_llm=…)``, or a pipeline that ends in one; it is cloned.
+        If the student's parameter ``classes`` is None, the clones get all classes, since few
+        labels can lack one.
     X : DataFrame, ndarray or sequence of str, of n rows
         Utterances, in any form that the estimator accepts.
     y_human : array-like of shape (n,) or (n, L)
@@ -159,15 +174,19 @@ def label_budget_curve(
     data = _Rows(rows, check_random_state(random_state))
     score = None if scoring is None else masked_scorer(scoring)
     points = [("human", share, 1.0) for share in shares] + [("llm", 1.0, s) for s in shares]
+    folds = list(data.folds(cv))
     scores, counts = [], []
-    for train, test in data.folds(cv):
-        fits: dict[tuple[float, float], tuple[float, list[int]]] = {}
-        for _, human, llm in points:
-            if (human, llm) not in fits:
-                fits[human, llm] = data.fit_and_score(estimator, train, test, human, llm, score)
-        results = [fits[human, llm] for _, human, llm in points]
-        scores.append([value for value, _ in results])
-        counts.append([count for _, count in results])
+    with one_bar("label_budget_curve", len(folds) * len({(h, m) for _, h, m in points})):
+        for train, test in folds:
+            fits: dict[tuple[float, float], tuple[float, list[int]]] = {}
+            for _, human, llm in points:
+                if (human, llm) not in fits:
+                    fits[human, llm] = data.fit_and_score(
+                        estimator, train, test, human, llm, score
+                    )
+            results = [fits[human, llm] for _, human, llm in points]
+            scores.append([value for value, _ in results])
+            counts.append([count for _, count in results])
     n_human, n_llm = np.mean(counts, axis=0).T
     return LabelBudgetCurve(
         source=np.array([source for source, _, _ in points]),
@@ -226,7 +245,7 @@ class _Rows:
         assert rows.llm is not None
         y_human = without(rows.human[train], ~keep_human)
         y_llm = without(rows.llm[train], ~keep_llm) if keep_llm.any() else None
-        student.fit(take(rows.X, train), y_human, y_llm=y_llm)
+        student.fit(take(rows.X, train), y_human, **{llm_argument(student): y_llm})
         X, y = take(rows.X, test), rows.human[test]
         if y.dtype.kind == "O" and not missing_in(y).any():
             y = np.asarray(y.tolist())  # metrics refuse numbers as objects

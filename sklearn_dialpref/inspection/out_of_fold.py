@@ -15,6 +15,7 @@ from sklearn.utils import check_scalar
 
 from sklearn_dialpref._dialogues.validation import warn_of_other_order, wholly_known
 from sklearn_dialpref._labels.targets import Targets
+from sklearn_dialpref._progress import one_bar
 from sklearn_dialpref.model_selection import _spread
 
 from .labelled_rows import (
@@ -107,8 +108,9 @@ def out_of_fold_proba(
     warn_of_other_order(X, y_human=y_human, y_llm=y_llm)
     rows = labelled_rows(estimator, X, y_human, y_llm)
     proba = np.empty((len(rows.unit), len(rows.targets.classes)))
-    for fold in students_of_folds(estimator, rows, cv, takes_llm):
-        proba[fold.test] = fold.proba
+    with one_bar("out_of_fold_proba", cv):
+        for fold in students_of_folds(estimator, rows, cv, takes_llm):
+            proba[fold.test] = fold.proba
     return proba
 
 
@@ -257,11 +259,11 @@ def fit_student(
         return
     llm = {}
     if rows.llm is not None and rows.targets.has_score[train].any():
-        llm[_llm_name(student)] = rows.llm[train]
+        llm[llm_argument(student)] = rows.llm[train]
     student.fit(take(rows.X, train), rows.human[train], **llm)
 
 
-def _llm_name(estimator: Any) -> str:
+def llm_argument(estimator: Any) -> str:
     """The name under which fit passes ``y_llm`` on to the final estimator."""
     prefix = ""
     while not get_config()["enable_metadata_routing"]:

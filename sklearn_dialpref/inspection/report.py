@@ -29,19 +29,22 @@ class TeacherReport:
     classes : ndarray of shape (K,)
         Classes, or the labels of a multilabel problem.
     multilabel : bool
+        Whether each utterance can have several labels.
     n_rows, n_dialogues : int
         Rows that carry both labels, and their dialogues.
     accuracy, macro_f1 : float
         Of the teacher's top class against humans; multilabel: share of right decisions, a label
         being given above 0.5, and the mean F1 of the labels. A class that neither gives has no F1.
     accuracy_interval, macro_f1_interval : ndarray of shape (2,)
+        Their intervals.
     majority_accuracy : float
         Accuracy of always answering the most frequent human class.
     accuracy_gain_interval : ndarray of shape (2,)
-        Of accuracy − majority_accuracy.
+        The interval of accuracy − majority_accuracy.
     teacher_share, human_share, class_bias : ndarray of shape (K,)
         Mean score, share of the human labels, and the former minus the latter.
     class_bias_interval : ndarray of shape (K, 2)
+        The interval of each bias.
     between_variance, within_variance : ndarray of shape (K,)
         Variance of the score errors between and within dialogues.
     class_icc, class_dialogue_pvalue : ndarray of shape (K,)
@@ -53,16 +56,20 @@ class TeacherReport:
     overconfidence : float
         Mean top score minus accuracy.
     overconfidence_interval : ndarray of shape (2,)
+        Its interval.
     reliability_confidence, reliability_accuracy, reliability_count : ndarray of shape (15,)
         Mean top score, share right and number of the decisions in each bin of [0, 1].
     pair_accuracy_inside, pair_accuracy_across : float
         Share of the pairs inside a dialogue, and across dialogues, that are ordered rightly;
         mean over classes.
     pair_accuracy_inside_interval, pair_accuracy_across_interval : ndarray of shape (2,)
+        Their intervals.
     pair_accuracy_difference : float
         Inside − across, mean over the classes that have both.
     pair_accuracy_difference_interval : ndarray of shape (2,)
+        Its interval.
     class_pair_accuracy_inside, class_pair_accuracy_across : ndarray of shape (K,)
+        The two shares for each class.
     n_voted_rows : int
         Rows with two votes or more, labelled by humans or not; 0 where `y_llm` holds no votes.
     votes_per_row : float
@@ -70,9 +77,11 @@ class TeacherReport:
     vote_agreement : float
         Share of the pairs of votes on a row that agree, mean over rows.
     vote_agreement_interval : ndarray of shape (2,)
+        Its interval.
     vote_alpha : float
         Krippendorff's alpha of nominal labels: 1 is full agreement, 0 is chance.
     vote_alpha_interval : ndarray of shape (2,)
+        Its interval.
     vote_correlation, effective_votes : float
         How far votes on a row agree beyond what its human label explains, and the number of
         votes without such correlation that would be worth as much.
@@ -80,6 +89,15 @@ class TeacherReport:
         Share of the votes for the top class; the accuracy and the number of rows at that share.
     advice : tuple of str
         What to do, each sentence with its figure.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import teacher_report
+    >>> from sklearn_dialpref.datasets import load_support_chats
+    >>> data = load_support_chats(n_human=300)
+    >>> report = teacher_report(data.X, data.y_human, data.y_llm, random_state=0)
+    >>> report.n_rows, bool(report.accuracy > report.majority_accuracy)
+    (304, True)
     """
 
     classes: NDArray[Any]
@@ -151,8 +169,12 @@ class TeacherReport:
 
         Parameters
         ----------
-        figure, name, **kwargs
-            As for :meth:`TeacherReportDisplay.plot`.
+        figure : matplotlib Figure or SubFigure, default=None
+            The figure to draw on, as for :meth:`TeacherReportDisplay.plot`.
+        name : str, default=None
+            Name of the teacher, for the title and the legends.
+        **kwargs : object
+            Further arguments, as for :meth:`TeacherReportDisplay.plot`.
 
         Returns
         -------

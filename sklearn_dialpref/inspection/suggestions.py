@@ -61,6 +61,17 @@ class Suggestions:
         :func:`suggest_annotations`. Comparable within one call.
     is_random : ndarray of bool, shape (n_rows,)
         Which rows were drawn at random, whatever their score.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier, suggest_annotations
+    >>> from sklearn_dialpref.datasets import make_dialogues
+    >>> data = make_dialogues(n_dialogues=40, n_features=8, human_fraction=0.2, random_state=0)
+    >>> clf = DialoguePreferenceClassifier(encoder="precomputed", max_epochs=2, random_state=0)
+    >>> clf = clf.fit(data.X, data.y_human, data.y_llm)
+    >>> suggestions = suggest_annotations(clf, data.X, data.y_human, data.y_llm, n=5)
+    >>> suggestions.frame().columns.tolist()
+    ['row', 'reason', 'score', 'is_random']
     """
 
     rows: NDArray[np.int64]

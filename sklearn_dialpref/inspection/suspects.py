@@ -48,6 +48,18 @@ class SuspectLabels:
         The most probable one of the others.
     probability_wrong : ndarray of float64, shape (n_labels,)
         Probability that the label is wrong, falling.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_dialpref import suspect_labels
+    >>> X = np.r_[np.linspace(-3, -1, 20), np.linspace(1, 3, 20)][:, None]
+    >>> y = np.where(X[:, 0] > 0, "yes", "no")
+    >>> y[3] = "yes"  # a slip
+    >>> suspects = suspect_labels(LogisticRegression(), X, y)
+    >>> suspects[suspects.probability_wrong > 0.5].row
+    array([3])
     """
 
     row: NDArray[np.int64]

@@ -116,6 +116,12 @@ class MaskedScorer:
     scorer : callable
         Called as ``scorer(estimator, X, y, **params)``, where `y` and each of `params` with an
         entry per row hold the labelled rows only, and so do the answers of `estimator`.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref.metrics import MaskedScorer, masked_scorer
+    >>> isinstance(masked_scorer("accuracy"), MaskedScorer)
+    True
     """
 
     def __init__(self, scorer: Callable[..., Any]) -> None:

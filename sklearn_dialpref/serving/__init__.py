@@ -23,3 +23,7 @@ def __getattr__(name: str) -> Any:
     if name not in ("OnnxReport", "export_onnx"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(".export", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

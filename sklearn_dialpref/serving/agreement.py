@@ -31,12 +31,13 @@ class OnnxReport:
     Attributes
     ----------
     precision : {"float32", "int8"}
+        What the encoder's weights are.
     n_rows : int
-        Of ``X_check``.
+        Number of rows of ``X_check``.
     same : float
         Share of labels that are the same.
     largest_difference : float
-        Between probabilities.
+        The largest difference between two probabilities.
     score, score_before : float
         Accuracy of the exported model and of the classifier, or of a multilabel problem
         macro-F1, on the rows with a label in ``y_check``; NaN without.
@@ -48,11 +49,22 @@ class OnnxReport:
         Median and 95th percentile of one utterance with its context, over 60 calls with those
         of ``X_check``, on all cores.
     latency_ms_before : tuple of float
-        Of the classifier.
+        The same of the classifier.
     megabytes : float
         Size of the graph, in 10^6 bytes.
     megabytes_before : float
-        Of the weights of the classifier and its encoder.
+        Size of the weights of the classifier and its encoder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier, export_onnx
+    >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
+    >>> clf = DialoguePreferenceClassifier(encoder_layers=1, random_state=0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = export_onnx(clf, f"{folder}/model", X_check=X)
+    >>> print(str(report).splitlines()[0])
+    float32 graph, checked on 4 utterances
     """
 
     precision: str

@@ -51,6 +51,17 @@ class Prediction:
         it is the student's, with `failure`.
     failure : str or None, default=None
         Why the teacher did not answer, though it should have.
+
+    Examples
+    --------
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier, DialogueStream
+    >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
+    >>> clf = DialoguePreferenceClassifier(random_state=0).fit(X, y)
+    >>> prediction = DialogueStream(clf).push("Great, thanks!")
+    >>> prediction.label, prediction.classes.tolist(), prediction.source
+    (1, [0, 1], 'student')
+    >>> bool(prediction.scores[1] > 0.5)
+    True
     """
 
     label: Any

@@ -60,8 +60,9 @@ class OnnxDialogueClassifier(HasFittedLabels):
     classes_ : ndarray of shape (n_classes,)
         Class labels, or names of the labels of a multilabel problem.
     multilabel_ : bool
+        Whether each utterance can have several labels.
     thresholds_ : ndarray of shape (n_labels,)
-        Of multilabel predictions.
+        Multilabel only: probability from which on a label is predicted.
     context_turns : int
         How many utterances before each one are its context.
 
@@ -71,12 +72,20 @@ class OnnxDialogueClassifier(HasFittedLabels):
 
     Examples
     --------
-    A folder ``"model"`` that :func:`export_onnx` wrote (see there) is served by:
+    The folder is written where there is torch, and served where there need be none:
 
-    >>> from sklearn_dialpref.serving import OnnxDialogueClassifier
-    >>> served = OnnxDialogueClassifier.load("model", threads=1)  # doctest: +SKIP
-    >>> served.predict(["Thank you so much!"])  # doctest: +SKIP
+    >>> import tempfile
+    >>> from sklearn_dialpref import DialoguePreferenceClassifier
+    >>> from sklearn_dialpref.serving import OnnxDialogueClassifier, export_onnx
+    >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
+    >>> clf = DialoguePreferenceClassifier(encoder_layers=1, random_state=0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = export_onnx(clf, f"{folder}/model", X_check=X)
+    ...     served = OnnxDialogueClassifier.load(f"{folder}/model", threads=1)
+    >>> served.predict(["Thank you so much!"])
     array([1])
+    >>> served.score(X, y)
+    1.0
     """
 
     context_turns: int
@@ -96,7 +105,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
         path : str or Path
             Path of the folder.
         threads : int, default=None
-            Of ONNX Runtime, for one call; None takes all cores.
+            Threads of ONNX Runtime for one call; None takes all cores.
 
         Returns
         -------
