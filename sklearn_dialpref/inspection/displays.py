@@ -17,6 +17,9 @@ from .statistics import Evidence, both_labels, decisions, reliability_bins
 
 __all__ = ["ReliabilityDisplay", "TeacherConfusionDisplay"]
 
+MOST_INCHES = 14  # of a new figure
+MOST_WITH_NUMBERS = 40  # classes, beyond which numbers in cells are too small to read
+
 
 class TeacherConfusionDisplay(Display):
     """Confusion matrix of the teacher's classes against human labels.
@@ -175,7 +178,8 @@ class TeacherConfusionDisplay(Display):
         name : str, default=None
             Name of the teacher in the plot, by default the one of the display.
         **kwargs : object
-            For :meth:`sklearn.metrics.ConfusionMatrixDisplay.plot`, such as ``cmap``.
+            For :meth:`sklearn.metrics.ConfusionMatrixDisplay.plot`, such as ``cmap``. By
+            default, ``include_values`` is True with up to 40 classes.
 
         Returns
         -------
@@ -187,8 +191,11 @@ class TeacherConfusionDisplay(Display):
             If matplotlib is not installed.
         """
         n_classes, rotation = len(self.classes), kwargs.pop("xticks_rotation", None)
-        side = max(0.3 * n_classes + 2, 4.8)
+        side = min(max(0.3 * n_classes + 2, 4.8), MOST_INCHES)
         ax = self._axes(ax, figsize=(side + 1.6, side))
+        kwargs.setdefault("include_values", n_classes <= MOST_WITH_NUMBERS)
+        # square cells would waste the room of narrow axes
+        kwargs["im_kw"] = {"aspect": "auto", **(kwargs.get("im_kw") or {})}
         drawn = ConfusionMatrixDisplay(self.confusion_matrix, display_labels=[""] * n_classes)
         drawn.plot(ax=ax, **kwargs)
         cells = [] if drawn.text_ is None else drawn.text_.ravel()

@@ -88,12 +88,14 @@ class Display:
 
     def _drawn(self, ax: Any, xlabel: str, ylabel: str) -> Self:
         """The display, with its axes and figure as attributes."""
+        most_lines = 1 if _root(ax).get_layout_engine() is None else MOST_LINES
+        for _ in range(2):  # one label takes room from the other
+            settle(ax)
+            box, points = ax.get_window_extent(), 72 / ax.figure.dpi
+            fit_text(ax.xaxis.label, xlabel, box.width * points, most_lines)
+            fit_text(ax.yaxis.label, ylabel, box.height * points, most_lines)
         settle(ax)
-        box = ax.get_window_extent()
-        points = 72 / ax.figure.dpi
-        fit_text(ax.xaxis.label, xlabel, box.width * points)
-        fit_text(ax.yaxis.label, ylabel, box.height * points)
-        fit_legend(ax, 0.95 * box.width, 0.6 * box.height)
+        fit_legend(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -170,21 +172,24 @@ def _root(ax: Any) -> Any:
     return figure
 
 
-def fit_text(text: Any, value: str, length: float) -> None:
-    """Write an axis's label, in a smaller font or in lines if it is longer than the axis."""
-    size, text_length = text.get_fontsize(), max(len(value), 1)
+def fit_text(text: Any, value: str, length: float, most_lines: int) -> None:
+    """Write an axis's label smaller, in lines or shorter if it is longer than the axis."""
+    size, upright = _font_size("axes.labelsize"), text.get_rotation() == 90
     text.set_parse_math(False)
-    upright = text.get_rotation() == 90
-    for scale, lines in ((1, 1), (0.8, 1), (0.8, 2), (0.6, 2), (0.5, 3)):
+    whole = [(scale, len(value) + 1, 1) for scale in SCALES[:4]]
+    half = [(scale, len(value) // 2 + 6, 2) for scale in SCALES[3:]] * (most_lines > 1)
+    cut = [(SCALES[3], width, most_lines) for width in WIDTHS]
+    for scale, width, lines in [*whole, *half, *cut]:
         text.set_fontsize(scale * size)
-        text.set_text(shorten(value, max(text_length // lines + 6 * (lines > 1), 8), lines))
+        text.set_text(shorten(value, width, lines))
         box = text.get_window_extent()
         if (box.height if upright else box.width) * 72 / text.figure.dpi <= length:
             return
 
 
-def fit_legend(ax: Any, width: float, height: float) -> None:
+def fit_legend(ax: Any) -> None:
     """A legend within the axes, without formulas."""
+    room = ax.get_window_extent()
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
@@ -194,7 +199,7 @@ def fit_legend(ax: Any, width: float, height: float) -> None:
         for text in legend.get_texts():
             text.set_parse_math(False)
         box = legend.get_window_extent()
-        if box.width <= width and box.height <= height:
+        if box.width <= 0.9 * room.width and box.height <= 0.6 * room.height:
             return
 
 
@@ -279,7 +284,7 @@ def _whole_words(names: Sequence[Any], longest: int | None = None) -> Iterator[W
     """Names in full, whose words, up to this length, stay whole."""
     length = max((_columns(word) for name in names for word in str(name).split()), default=1)
     length = length if longest is None else min(length, longest)
-    for scale in SCALES[:4]:
+    for scale in SCALES[:5]:
         for lines in range(1, MOST_LINES + 1):
             yield from ((scale, w, lines, True) for w in WIDTHS if w >= length)
 

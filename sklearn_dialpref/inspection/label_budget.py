@@ -373,4 +373,4 @@ class LabelBudgetDisplay(Display):
                 yerr=scores.std(axis=1),
                 **line_style(style, kwargs),
             )
-        return self._drawn(ax, "Share of the labels trained on, all of the others", "Score")
+        return self._drawn(ax, "Share of the labels trained on", "Score")
