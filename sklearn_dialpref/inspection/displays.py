@@ -384,7 +384,8 @@ class ReliabilityDisplay(Display):
         """
         ax, full = self._axes(ax), self.count > 0
         reference_line(ax, [0, 1], [0, 1], "perfectly calibrated")
-        defaults = {"marker": "s", "label": self._label("teacher", name)}
+        label = self._legend_text(self._title(name) or "teacher")
+        defaults = {"marker": "s", "label": label}
         ax.plot(self.confidence[full], self.accuracy[full], **line_style(defaults, kwargs))
         return self._drawn(ax, "Mean top score", "Share right")
 

@@ -79,7 +79,7 @@ class Display:
     def _label(self, text: str, name: str | None) -> str:
         """What the legend calls a line."""
         name = self._title(name)
-        return text if name is None else self._legend_text(f"{name}: {text}")
+        return text if name is None else f"{text} ({name})"
 
     @staticmethod
     def _legend_text(text: str) -> str:
@@ -194,7 +194,7 @@ def fit_legend(ax: Any) -> None:
     if not handles:
         return
     for scale, columns in ((1, 40), (0.8, 40), (0.8, 24), (0.7, 18), (0.6, 14), (0.5, 10)):
-        names = [shorten(label, columns, MOST_LINES) for label in labels]
+        names = shorten_all(labels, columns, MOST_LINES)
         legend = ax.legend(handles, names, fontsize=scale * _font_size("legend.fontsize"))
         for text in legend.get_texts():
             text.set_parse_math(False)

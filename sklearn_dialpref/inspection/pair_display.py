@@ -225,8 +225,8 @@ class PairMarginDisplay(Display):
             style = line_style({"marker": marker, "linestyle": line, "label": label}, kwargs)
             if full.any():
                 ax.plot(self.gap[kind][full], self.accuracy[kind][full], **style)
-        reference_line(ax, [0, 1.02], [0.5, 0.5], "chance")
-        ax.set(xlim=(0, 1.02), ylim=(0, 1.02))
+        reference_line(ax, [0, 1.05], [0.5, 0.5], "chance")
+        ax.set(xlim=(0, 1.05), ylim=(0, 1.05))
         return self._drawn(ax, "Gap of the teacher's scores", "Share of pairs ordered rightly")
 
 
