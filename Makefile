@@ -5,10 +5,16 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV_OLDEST ?= .venv-oldest
 BUILD ?= build
+DIST ?= dist
 # where torch comes from, such as https://download.pytorch.org/whl/cpu: PyPI's build for Linux
 # takes gigabytes of CUDA packages
 TORCH_INDEX ?=
-BIN := $(VENV)/bin
+# where a virtual environment has its programs
+BIN_DIR := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := $(VENV)/$(BIN_DIR)
+# an environment that holds nothing but the wheel and what it needs
+WHEEL_DIR := $(BUILD)/wheel
+BIN_WHEEL := $(WHEEL_DIR)/venv/$(BIN_DIR)
 # A test process for each core, of one thread; tests of a module stay together, as they share fits.
 PARALLEL := -n auto --dist loadscope
 DEMO_DIR := $(BUILD)/demo
@@ -20,18 +26,21 @@ export MPLBACKEND := Agg
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install install-browser install-engines install-llm demo test test-slow test-engines test-llm test-oldest fuzz lint format docs clean
+.PHONY: help install install-browser install-engines install-llm demo test test-slow test-engines test-llm test-docs test-oldest fuzz lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# $(call install-torch,programs,constraints)
+install-torch = $(if $(TORCH_INDEX),$(1)/python -m pip install --quiet --no-deps --constraint $(2) \
+	--index-url $(TORCH_INDEX) torch)
 
 install: $(VENV)/.installed ## the development environment, in .venv
 
 # A stamp, so that pip runs again only when what it reads has changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --no-deps --constraint constraints.txt \
-		--index-url $(TORCH_INDEX) torch)
+	$(call install-torch,$(BIN),constraints.txt)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -57,8 +66,29 @@ install-browser: ## a headless browser, for the test of the example service's pa
 
 $(VENV_OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV_OLDEST)
+	$(call install-torch,$(VENV_OLDEST)/bin,constraints-oldest.txt)
 	$(VENV_OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable '.[tests]'
 	@touch $@
+
+.PHONY: install-nightly dist check-dist
+
+# Not into .installed: `make install` brings the pinned version back.
+install-nightly: $(VENV)/.installed ## scikit-learn of last night, for `make test`
+	$(BIN)/pip install --quiet --no-deps --pre --upgrade \
+		--index-url https://pypi.anaconda.org/scientific-python-nightly-wheels/simple scikit-learn
+
+dist: $(VENV)/.installed ## the source archive and the wheel, in dist
+	rm -rf $(DIST)
+	$(BIN)/python -m build --no-isolation --outdir $(DIST)
+
+check-dist: dist ## metadata; the wheel in an empty environment, running the code of the README
+	$(BIN)/python -m twine check --strict $(DIST)/*
+	rm -rf $(WHEEL_DIR) && mkdir -p $(WHEEL_DIR)/elsewhere
+	$(PYTHON) -m venv $(WHEEL_DIR)/venv
+	$(call install-torch,$(BIN_WHEEL),constraints.txt)
+	$(BIN_WHEEL)/pip install --quiet --constraint constraints.txt "$$(ls $(DIST)/*.whl)[offline,onnx,plot]" pandas
+	$(BIN_WHEEL)/pip check
+	cd $(WHEEL_DIR)/elsewhere && $(abspath $(BIN_WHEEL))/python $(CURDIR)/tests/readme_code.py
 
 demo: $(VENV)/.installed ## train on the bundled chats, print a table, save a plot
 	@mkdir -p $(DEMO_DIR)
@@ -66,7 +96,7 @@ demo: $(VENV)/.installed ## train on the bundled chats, print a table, save a pl
 	@ls $(DEMO_DIR)/*.png >/dev/null && echo "Plot saved: $$(ls $(abspath $(DEMO_DIR))/*.png)"
 
 test: $(VENV)/.installed ## all tests but the slow ones and those of a language model; line coverage
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not fuzz and not llm and not engines' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not fuzz and not llm and not engines and not docs' --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 test-slow: $(VENV)/.installed ## the slow tests
 	@$(BIN)/python -m pytest $(PARALLEL) tests -m 'slow and not engines' || { code=$$?; [ $$code -eq 5 ] && echo 'No slow tests.' || exit $$code; }
@@ -83,7 +113,7 @@ test-llm: $(VENV)/.installed-llm ## the tests that ask a real, tiny language mod
 	$(BIN)/python -m pytest tests -m llm -rP
 
 test-oldest: $(VENV_OLDEST)/.installed ## the tests on the oldest supported versions
-	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not fuzz and not llm and not engines'
+	$(VENV_OLDEST)/bin/python -m pytest $(PARALLEL) tests -m 'not slow and not fuzz and not llm and not engines and not docs'
 
 lint: $(VENV)/.installed ## ruff, mypy, and which part may import which
 	$(BIN)/ruff check .
@@ -99,7 +129,10 @@ docs: $(VENV)/.installed ## the documentation site with its gallery, in build/do
 	$(BIN)/sphinx-build -W --keep-going -b html -d $(BUILD)/docs/doctrees docs $(BUILD)/docs/html
 	@echo "Documentation: $(CURDIR)/$(BUILD)/docs/html/index.html"
 
+test-docs: $(VENV)/.installed ## the built site: links, and each page in a browser
+	$(BIN)/python -m pytest tests/test_site.py
+
 clean: ## remove everything that was built or installed here
-	rm -rf $(VENV) $(VENV_OLDEST) $(BUILD) dist docs/_build docs/api docs/auto_examples \
+	rm -rf $(VENV) $(VENV_OLDEST) $(BUILD) $(DIST) docs/_build docs/api docs/auto_examples \
 		docs/sg_execution_times.rst .mypy_cache .pytest_cache .ruff_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

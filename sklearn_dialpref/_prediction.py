@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from ._dialogues.cut_context import warn_of_cut_context
 from ._dialogues.texts import distinct_texts, fitted_slots, text_slots
-from ._dialogues.validation import check_dialogues, label_array, wholly_known
+from ._dialogues.validation import check_dialogues
+from ._labels.accuracy import accuracy
 from ._labels.fitted import HasFittedLabels, predicted_batches
 from ._training.inputs import as_feature_tensor, check_finite_logits
 
@@ -188,20 +188,9 @@ class PredictsDialogues(HasFittedLabels):
         Raises
         ------
         ValueError
-            If no row has a label.
+            If no row has a label, or ``y`` is not of the form and type that ``fit`` was given.
         """
-        predicted = self.predict(X)
-        known = wholly_known(y)
-        if len(known) != len(predicted):
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: "
-                f"[{len(predicted)}, {len(known)}]"
-            )
-        if not known.any():
-            raise ValueError("score needs labels, but all of y is missing")
-        labels = np.asarray(label_array(y)[known].tolist())
-        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
-        return float(accuracy_score(labels, predicted[known], sample_weight=weight))
+        return accuracy(y, self.predict(X), sample_weight)
 
     def _logits(self, X: Any, keep: bool = True) -> NDArray[np.float64]:
         check_is_fitted(self, "net_")

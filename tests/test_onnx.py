@@ -27,7 +27,7 @@ from sklearn_dialpref import (
     OnnxDialogueClassifier,
     export_onnx,
 )
-from sklearn_dialpref.serving import export
+from sklearn_dialpref.serving import agreement, export
 from sklearn_dialpref.serving.int8 import quantise
 from sklearn_dialpref.serving.onnx import batches, open_session
 
@@ -171,6 +171,12 @@ def test_multilabel_and_speakers(static_encoder, chats, tmp_path):
     served = agrees(clf.fit(X, y), X, tmp_path / "model", y_check=y)
     assert (served.predict_proba(X)[X["speaker"] == "agent", 1] == 0).all()
     np.testing.assert_array_equal(served.thresholds_, clf.thresholds_)
+    some = y.copy()
+    some.iloc[::3] = np.nan
+    right = (clf.predict(X) == y).all(axis=1)[np.arange(len(y)) % 3 > 0]
+    assert served.score(X, some) == clf.score(X, some) == pytest.approx(right.mean())
+    with pytest.raises(ValueError, match="must hold 0, 1 or missing"):
+        served.score(X, y / 2)
     with pytest.raises(ValueError, match="no speakers"):
         served.predict(["hi"])
 
@@ -288,7 +294,7 @@ def test_int8_that_loses_too_much(classifier, chats, tmp_path):
 
 @pytest.mark.usefixtures("graph_there")
 def test_a_graph_that_differs(classifier, chats, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "TOLERANCE", float("nan"))
+    monkeypatch.setattr(agreement, "TOLERANCE", float("nan"))
     with pytest.raises(ValueError, match=r"probabilities differ by up to"):
         export_onnx(classifier, tmp_path / "model", X_check=chats.X)
     assert list(tmp_path.iterdir()) == []
@@ -333,14 +339,20 @@ def test_labels_to_check_against(classifier, chats):
     predicted = classifier.predict(chats.X)
     expected = np.mean(predicted[1::2] == chats.y_true[1::2])
     classes = classifier.classes_
-    assert export._score(labels, predicted, classes) == expected
+    assert agreement._score(labels, predicted, classes) == expected
     for wrong in (labels[:3], np.stack([labels, labels], axis=1), labels.to_frame()):
         with pytest.raises(ValueError, match=r"y_check has the shape .* must be \(45,\)"):
-            export._score(wrong, predicted, classes)
+            agreement._score(wrong, predicted, classes)
     with pytest.raises(ValueError, match=r"all of y_check is missing"):
-        export._score([None] * len(predicted), predicted, classes)
+        agreement._score([None] * len(predicted), predicted, classes)
     with pytest.raises(ValueError, match=r"labels that are not classes: \[7\]"):
-        export._score([7] * len(predicted), predicted, classes)
+        agreement._score([7] * len(predicted), predicted, classes)
+
+
+def test_rows_to_check_on_are_asked_for(classifier, tmp_path):
+    with pytest.raises(ValueError, match=r"needs X_check.* a hundred rows .*X_check=X\[:100\]"):
+        export_onnx(classifier, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 # -- serving ------------------------------------------------------------------------------------
@@ -353,6 +365,7 @@ def test_it_needs_neither_torch_nor_scikit_learn(exported):
         "from sklearn_dialpref import OnnxDialogueClassifier\n"
         f"model = OnnxDialogueClassifier.load({str(exported)!r})\n"
         "print(model.predict_proba(['hi']).shape, model.predict([['a', 'x'], ['b', 'x']]).shape)\n"
+        "model.score(['hi', 'ho'], [None, model.classes_[0]])\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -373,6 +386,30 @@ def test_scikit_learn_takes_it_for_a_classifier(exported, chats):
     assert get_scorer("accuracy")(served, chats.X, chats.y_true) == accuracy
     assert get_scorer("neg_log_loss")(served, chats.X, chats.y_true) < 0
     assert repr(served) == "<OnnxDialogueClassifier of 3 classes>"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_it_scores_as_the_classifier(exported, classifier, chats, weighted):
+    served = OnnxDialogueClassifier.load(exported)
+    labels = chats.y_true.astype(object)
+    labels[::3] = None
+    weight = np.arange(1.0, len(labels) + 1) if weighted else None
+    known = ~pd.isna(labels)
+    right = classifier.predict(chats.X)[known] == labels[known]
+    expected = np.average(right, weights=weight[known] if weighted else None)
+    for y in (labels, labels.tolist(), labels.to_frame(), labels.to_numpy()):
+        for model in (classifier, served):
+            assert model.score(chats.X, y, sample_weight=weight) == pytest.approx(expected)
+    for model in (classifier, served):
+        for y, options, message in (
+            ([None] * len(labels), {}, "all of y is missing"),
+            (labels[:4], {}, r"inconsistent numbers of samples: \[45, 4\]"),
+            ([1] * len(labels), {}, "y holds labels such as .*1.*, but predictions are such as"),
+            (np.ones((len(labels), 2)), {}, r"y has the shape \(45, 2\), but predictions have"),
+            (labels, {"sample_weight": [1, 2]}, r"sample_weight has the shape \(2,\)"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                model.score(chats.X, y, **options)
 
 
 def test_wrong_input(exported):

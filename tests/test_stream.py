@@ -59,6 +59,31 @@ def test_answers_are_those_of_predict(classifier, chats):
         assert all(one.latency_ms > 0 for one in found)
 
 
+def test_a_stream_that_is_reset_has_a_new_dialogue(classifier, chats):
+    stream = DialogueStream(classifier)
+    for rows in dialogues(chats.X)[:3]:
+        found = [stream.push(text).scores for text in rows["text"]]
+        expected = classifier.predict_proba(rows)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        assert stream.reset() is None
+
+
+def test_answers_under_way_belong_to_the_old_dialogue():
+    model = GatedModel(closed=True)
+    with MicroBatcher(model) as batcher, ThreadPoolExecutor(4) as pool:
+        stream = DialogueStream(batcher)
+        pushed = []
+        for n_waiting, text in enumerate(["x", "xxx", "xx"]):
+            if n_waiting == 2:
+                stream.reset()
+            pushed.append(pool.submit(stream.push, text))
+            until(lambda n=n_waiting: len(model.texts) + batcher.n_waiting > n)
+        model.open()
+        scores = [one.result().scores for one in pushed]
+    # logits are the lengths of the text and of the one before
+    assert [np.log(s[0] / s[1]) for s in scores] == pytest.approx([1, 2, 2])
+
+
 def test_an_encoder_of_fewer_layers(tiny_encoder, chats):
     clf = DialoguePreferenceClassifier(
         tiny_encoder, encoder_layers=1, context_turns=1, max_epochs=1, random_state=0

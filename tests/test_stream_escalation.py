@@ -126,6 +126,18 @@ def test_what_the_teacher_sees(asking_all):
     assert len(stream._turns) == 20
 
 
+def test_a_teacher_sees_nothing_of_the_dialogue_before_a_reset(asking_all):
+    teacher = asking_all.teacher
+    stream = DialogueStream(asking_all.student_, escalate=asking_all)
+    teacher.gate.clear()
+    before = stream.push("my late refund").better
+    stream.reset()
+    after = stream.push("thanks").better
+    teacher.gate.set()
+    assert [one.result(PATIENCE).source for one in (before, after)] == ["teacher"] * 2
+    assert [list(one.text) for one in teacher.heard[-2:]] == [["my late refund"], ["thanks"]]
+
+
 def test_an_array_has_no_speakers(tiny_encoder):
     X = chats()[["dialogue_id", "text"]].to_numpy(dtype=object)
     clf = escalating(tiny_encoder, Teacher(), X, max_share=1)

@@ -41,7 +41,7 @@ class Truth:
 
 
 def differences(
-    done: pd.DataFrame, predictions: dict, truth: dict[str, Truth], ours: dict
+    done: pd.DataFrame, predictions: dict, truth: dict[str, Truth]
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each measure with the default's lead over each other method, in points.
 
@@ -53,8 +53,6 @@ def differences(
         Codes by cell and method, as of :func:`read_predictions`.
     truth : dict of Truth
         By task.
-    ours : dict
-        The methods of this package, which are named after the baselines.
 
     Yields
     ------
@@ -71,13 +69,15 @@ def differences(
     if not any((task, "default") in codes_of for task in tasks):
         return
     others = [name for name in done["method"].unique() if name != "default"]
-    others.sort(key=lambda name: name in ours)
     for number, measure in enumerate(STATISTICS):
-        rows = {}
+        rows, order = {}, {}
         for name in others:
             pairs = [_paired(codes_of, truth[task], task, name, number) for task in tasks]
-            mean = None if any(pair is None for pair in pairs) else np.mean(pairs, axis=0)
+            known = [pair for pair in pairs if pair is not None]
+            mean = None if len(known) < len(pairs) else np.mean(pairs, axis=0)
             rows[name] = [_cell(pair) for pair in [*pairs, mean]]
+            order[name] = (mean is None, -np.mean([pair[0] for pair in known]) if known else 0)
+        rows = {name: rows[name] for name in sorted(rows, key=order.__getitem__)}
         table = pd.DataFrame.from_dict(rows, orient="index", columns=[*tasks, "mean"])
         yield measure, table.rename_axis("default −")
 

@@ -1,11 +1,21 @@
-"""Names of the methods in tables."""
+"""Names of the methods and tasks in tables."""
 
-__all__ = ["named"]
+__all__ = ["named", "named_task"]
 
 SCHEDULES = {
     "pretrain_finetune": "then human labels",
     "joint": "jointly with human labels",
     "distill_then_joint": "after distillation, jointly with human labels",
+}
+TASK_NAMES = {
+    "meld_sentiment": "MELD sentiment",
+    "meld_emotion": "MELD emotion",
+    "deli_type": "DeliData type",
+    "deli_target": "DeliData target",
+    "p4g_coarse": "P4G coarse",
+    "p4g_strategy": "P4G fine",
+    "talkmoves_bank": "talk moves, 19 votes",
+    "talkmoves_gpt5": "talk moves, GPT-5",
 }
 LOSSES = {
     "noise_reduced": "noise-reduced pairs",
@@ -56,3 +66,8 @@ NAMES = {
 def named(method: str) -> str:
     """The method's name in words, or its identifier if it has none."""
     return NAMES.get(method, f"`{method}`")
+
+
+def named_task(task: str) -> str:
+    """The task's name in words, or its identifier if it has none."""
+    return TASK_NAMES.get(task, task)

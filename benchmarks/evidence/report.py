@@ -9,9 +9,9 @@ import pandas as pd
 
 from .baselines import BASELINES
 from .intervals import DRAWS, Truth, differences
-from .names import named
-from .ours import OURS
+from .names import named, named_task
 from .run import KEPT, read_predictions, read_results
+from .summary import plot_summary, summary_table
 
 __all__ = ["write_report"]
 
@@ -25,6 +25,7 @@ HUMAN_ONLY = [
 ]
 MEASURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 PLOTTED_BASELINES = 5
+MISSING_TASKS = "methods without all tasks come last, by the mean of those they have"
 GIVEN_LAYERS = "_layers"  # ends the names of baselines that see more than sentence embeddings
 
 
@@ -61,15 +62,16 @@ def write_report(csv_path: Path, student: str, truth: dict[str, Truth]) -> str:
         sizes = _by_size(done["budget"].unique())
         budgets = [size for size in sizes if size in map(str, KEPT)] or sizes[:1]
         first = budgets[0]
-        sections += [_at_budget(done, size) for size in budgets]
+        sections += [_summary(done, first), *(_at_budget(done, size) for size in budgets)]
         for size in budgets:
-            sections += _leads(done, predictions, truth, size, OURS[student])
+            sections += _leads(done, predictions, truth, size)
         sections += [
             _by_budget(done, first),
             _n_human(done),
             _useless_teacher(done, first),
             _brier(done, first),
         ]
+        plot_summary(done, csv_path.parent / f"summary_{stem}.png", first)
         if len(sizes) > 1 and plot(done, csv_path.parent / f"{stem}.png", first):
             picture = f"![Accuracy and macro-F1 against human labels]({stem}.png)"
             sections.append(Section("plot", "Plot", picture))
@@ -101,7 +103,7 @@ class Section:
 
 def markdown(frame: pd.DataFrame) -> str:
     """A table of strings, with its index as the first column."""
-    head = [frame.index.name or "", *map(str, frame.columns)]
+    head = [frame.index.name or "", *(named_task(str(column)) for column in frame.columns)]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += [
         "| " + " | ".join([str(name), *map(str, row)]) + " |"
@@ -135,17 +137,26 @@ def _pairs(means: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return table.assign(**{"mean of both": both["mean"].map(_number)})
 
 
+def _summary(done: pd.DataFrame, budget: str) -> Section:
+    """The methods that matter, their means over the tasks and the spread over seeds."""
+    table = summary_table(done, budget)
+    body = markdown(table) if len(table) > 1 else ""
+    return Section("summary", f"Summary at {budget} human labels", body)
+
+
 def _at_budget(done: pd.DataFrame, budget: str) -> Section:
-    """Methods × tasks, the best first."""
+    """Methods × tasks, in the order of ``_sorted``."""
     part = done[done["budget"] == budget]
     means = _means(part, "method")
     of_method = part.groupby("method")
     table = _pairs(means).assign(
         seeds=of_method["seed"].nunique(), seconds=of_method["seconds"].median().round(1)
     )
-    order = means["both"]["mean"].sort_values(ascending=False).index
-    table = table.loc[order].rename(index=named).rename_axis("trained by")
-    what = "Accuracy / macro-F1, mean over seeds; seconds of one core for a fit."
+    table = table.loc[_sorted(means["both"])].rename(index=named).rename_axis("trained by")
+    what = (
+        "Accuracy / macro-F1, mean over seeds; seconds of one core for a fit. Rows are sorted by "
+        f"the mean of both, the best first; {MISSING_TASKS}."
+    )
     body = f"{what}\n\n{markdown(table)}{_rows_note(part)}"
     return Section(f"results_{budget}", f"Accuracy and macro-F1 at {budget} human labels", body)
 
@@ -153,9 +164,18 @@ def _at_budget(done: pd.DataFrame, budget: str) -> Section:
 def _brier(done: pd.DataFrame, budget: str) -> Section:
     part = done[done["budget"] == budget]
     means = part.groupby(["method", "task"], sort=False)["brier"].mean().unstack("task")
-    means = means.assign(mean=means.mean(axis=1, skipna=False)).sort_values("mean")
+    means = means.assign(mean=means.mean(axis=1, skipna=False))
+    means = means.loc[_sorted(-means)]
     table = means.map(_number).rename(index=named).rename_axis("trained by")
-    return Section("brier", f"Brier score at {budget} human labels", markdown(table))
+    what = f"Rows are sorted by the mean, the best (lowest) first; {MISSING_TASKS}."
+    title = f"Brier score at {budget} human labels"
+    return Section("brier", title, f"{what}\n\n{markdown(table)}")
+
+
+def _sorted(means: pd.DataFrame) -> pd.Index:
+    """Methods by falling mean over the tasks; those without all tasks last, by what they have."""
+    keys = pd.DataFrame({"some": means["mean"].isna(), "mean": -means.mean(axis=1)})
+    return keys.sort_values(["some", "mean"], kind="stable").index
 
 
 def _n_human(done: pd.DataFrame) -> Section:
@@ -164,7 +184,10 @@ def _n_human(done: pd.DataFrame) -> Section:
     cells = [f"{mean:.0f} ({low:.0f} to {high:.0f})" for low, mean, high in by.to_numpy()]
     table = pd.Series(cells, by.index).unstack("task", fill_value="–")
     table = table.loc[_by_size(table.index), done["task"].unique()].rename_axis("asked for")
-    what = "Those of whole dialogues, drawn until there are enough; mean over seeds and range."
+    what = (
+        "Those of whole dialogues, drawn until there are enough; mean over seeds and range. Rows "
+        "are sorted by budget."
+    )
     return Section("n_human", "Number of human labels", f"{what}\n\n{markdown(table)}")
 
 
@@ -172,7 +195,7 @@ def _rows_note(part: pd.DataFrame) -> str:
     votes = part[part["method"] == "llm_votes"].groupby("task", sort=False)["n_rows"].first()
     rows = part[part["method"] != "llm_votes"].groupby("task", sort=False)["n_rows"].first()
     fewer = [
-        f"{task} {int(votes[task])} of {int(rows[task])}"
+        f"{named_task(task)} {int(votes[task])} of {int(rows[task])}"
         for task in votes.index
         if task in rows and votes[task] < rows[task]
     ]
@@ -217,7 +240,7 @@ def _by_budget(done: pd.DataFrame, first: str) -> Section:
     if rows.empty:
         return Section("budgets", title, "")
     table = _pairs(_means(rows, "row")).rename_axis("human labels, trained by")
-    return Section("budgets", title, markdown(table))
+    return Section("budgets", title, f"Rows are sorted by budget.\n\n{markdown(table)}")
 
 
 def _best_of_each_task(part: pd.DataFrame) -> pd.DataFrame:
@@ -228,7 +251,7 @@ def _best_of_each_task(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def _leads(
-    done: pd.DataFrame, predictions: dict, truth: dict[str, Truth], budget: str, ours: dict
+    done: pd.DataFrame, predictions: dict, truth: dict[str, Truth], budget: str
 ) -> list[Section]:
     """The default against each other method, a section for each measure."""
     return [
@@ -236,10 +259,11 @@ def _leads(
             f"lead_{measure}_{budget}",
             f"Lead of the default at {budget} human labels, points of {MEASURES[measure]}",
             f"Mean over seeds, 95 % interval of {DRAWS:,} paired bootstrap draws of evaluation "
-            f"dialogues. The LLM's own labels: on the rows that have one.\n\n"
+            f"dialogues. The LLM's own labels: on the rows that have one. Rows are sorted by the "
+            f"mean lead, the largest first; {MISSING_TASKS}.\n\n"
             f"{markdown(table.rename(index=named))}",
         )
-        for measure, table in differences(done[done["budget"] == budget], predictions, truth, ours)
+        for measure, table in differences(done[done["budget"] == budget], predictions, truth)
     ]
 
 
@@ -249,19 +273,21 @@ def _useless_teacher(done: pd.DataFrame, budget: str) -> Section:
     title = f"Useless teacher, {budget} human labels"
     if "default_shuffled" not in set(part["method"]):
         return Section("useless", title, "")
-    table = _pairs(_means(part, "method")).rename(index=named)
+    means = _means(part, "method")
+    table = _pairs(means).loc[_sorted(means["both"])].rename(index=named)
     what = (
-        "Accuracy / macro-F1 with the LLM labels shuffled, beside training on human labels only."
+        "Accuracy / macro-F1 with the LLM labels shuffled, beside training on human labels only. "
+        f"Rows are sorted by the mean of both, the best first; {MISSING_TASKS}."
     )
     return Section("useless", title, f"{what}\n\n{markdown(table)}")
 
 
 def _failures(failed: pd.DataFrame) -> Section:
     counted = failed.groupby(["method", "error"], sort=False)
-    lines = [
-        f"- `{method}` ({len(rows)} cells, {', '.join(rows['task'].unique())}): {error}"
-        for (method, error), rows in counted
-    ]
+    lines = []
+    for (method, error), rows in counted:
+        tasks = ", ".join(map(named_task, rows["task"].unique()))
+        lines.append(f"- `{method}` ({len(rows)} cells, {tasks}): {error}")
     return Section("failures", "Without a result", "\n".join(lines))
 
 
@@ -284,7 +310,7 @@ def plot(done: pd.DataFrame, path: Path, budget: str) -> bool:
     for row, measure in zip(axes, MEASURES, strict=True):
         for axis, task in zip(row, tasks, strict=True):
             _panel(axis, done[done["task"] == task], measure, [*names, "default"])
-            axis.set(title=task, xlabel="human labels")
+            axis.set(title=named_task(task), xlabel="human labels")
         row[0].set_ylabel(MEASURES[measure])
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.metrics import accuracy_score
 from sklearn.utils import Bunch, get_tags
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._compat import HasMethods, Interval, validate_parameter_constraints
 from sklearn_dialpref._dialogues.validation import (
-    label_array,
     warn_of_other_order,
     wholly_known,
 )
+from sklearn_dialpref._labels.accuracy import accuracy, rows_with_labels
 from sklearn_dialpref.inspection.labelled_rows import (
     LabelledRows,
     clone_with_classes,
@@ -428,21 +427,14 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
             If no row has both.
         """
         predicted = self.predict(X)
-        known = wholly_known(y)
-        if len(known) != len(predicted):
-            raise ValueError(
-                "Found input variables with inconsistent numbers of samples: "
-                f"[{len(predicted)}, {len(known)}]"
-            )
+        known = rows_with_labels(y, len(predicted))
         known &= wholly_known(predicted)
         if not known.any():
             raise ValueError(
                 "score needs rows with a label that get an answer, but there are none; pass "
                 "labels, or raise max_share or lower target_accuracy if nothing is answered"
             )
-        labels, answers = (np.asarray(a[known].tolist()) for a in (label_array(y), predicted))
-        weight = None if sample_weight is None else np.asarray(sample_weight)[known]
-        return float(accuracy_score(labels, answers, sample_weight=weight))
+        return accuracy(y, predicted, sample_weight, known)
 
     @property
     def n_features_in_(self) -> int:

@@ -7,40 +7,33 @@ import json
 import logging
 import math
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.metrics import f1_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sklearn_dialpref._dialogues.cut_context import known_turns
-from sklearn_dialpref._dialogues.texts import distinct_texts, fitted_slots, row_of
-from sklearn_dialpref._dialogues.validation import check_dialogues, label_array, wholly_known
+from sklearn_dialpref._dialogues.texts import distinct_texts
 from sklearn_dialpref._labels.fitted import FittedLabels
 from sklearn_dialpref._persistence.folder import new_folder
 from sklearn_dialpref._student.encoders import TextEncoder
 from sklearn_dialpref._student.student import Student, side_by_side
 from sklearn_dialpref._training.accelerated import on_main_process
 
+from .agreement import OnnxReport, compared, refuse_if_different, text_columns
 from .int8 import Inputs, quantise
 from .onnx import KIND, MODEL, SERVED, TOKENIZER, OnnxDialogueClassifier
 
 __all__ = ["OnnxReport", "export_onnx"]
 
 PRECISIONS = ("float32", "int8")
-TOLERANCE = 1e-4  # of probabilities, in float32
-WARM_UP, TIMED = 5, 60  # calls
 MOST_SAMPLES = 128  # texts that the ranges of activations are measured on
 PACKAGES = ("sklearn-dialpref", "torch", "onnx", "onnxruntime")
 LONGEST = 10**6  # tokens; tokenizers without a limit have an absurd one
@@ -49,72 +42,11 @@ PROBES = ["Where is  MY parcel?", " Ünïcode – 你好 😀\t", "a", "[PAD] </
 PROBES.append(" ".join(map(str, range(3000))))
 
 
-@dataclass(frozen=True)
-class OnnxReport:
-    """How an exported model differs from the classifier, on the rows it was checked on.
-
-    Attributes
-    ----------
-    precision : {"float32", "int8"}
-    n_rows : int
-        Of ``X_check``.
-    same : float
-        Share of labels that are the same.
-    largest_difference : float
-        Between probabilities.
-    score, score_before : float
-        Accuracy of the exported model and of the classifier, or of a multilabel problem
-        macro-F1, on the rows with a label in ``y_check``; NaN without.
-    loss : float
-        What was held against ``max_loss``: by how much the score fell or, without labels, by how
-        much accuracy should fall if the classifier's own probabilities are right; multilabel
-        without labels: the share of labels that are not the same.
-    latency_ms : tuple of float
-        Median and 95th percentile of one utterance with its context, over 60 calls with those
-        of ``X_check``, on all cores.
-    latency_ms_before : tuple of float
-        Of the classifier.
-    megabytes : float
-        Size of the graph, in 10^6 bytes.
-    megabytes_before : float
-        Of the weights of the classifier and its encoder.
-    """
-
-    precision: str
-    n_rows: int
-    same: float
-    largest_difference: float
-    score: float
-    score_before: float
-    loss: float
-    latency_ms: tuple[float, float]
-    latency_ms_before: tuple[float, float]
-    megabytes: float
-    megabytes_before: float
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.precision} graph, checked on {self.n_rows} utterances",
-            f"labels: {self.same:.2%} the same; probabilities differ by "
-            f"{self.largest_difference:.2g} at most",
-        ]
-        if not np.isnan(self.score):
-            lines.append(f"score: {self.score:.4f}, before {self.score_before:.4f}")
-        lines += [
-            f"loss: {self.loss:.4f}",
-            "one utterance: {:.2f} ms, 95th percentile {:.2f} ms; before {:.2f} and {:.2f}".format(
-                *self.latency_ms, *self.latency_ms_before
-            ),
-            f"size: {self.megabytes:.1f} MB, before {self.megabytes_before:.1f} MB",
-        ]
-        return "\n".join(lines)
-
-
 def export_onnx(
     clf: Any,
     path: str | os.PathLike[str],
     *,
-    X_check: Any,
+    X_check: Any = None,
     y_check: Any = None,
     precision: str = "float32",
     max_loss: float = 0.005,
@@ -133,7 +65,9 @@ def export_onnx(
         Path of the folder, which appears whole or not at all; one that was exported before is
         replaced.
     X_check : DataFrame, ndarray or sequence of str
-        Utterances as ``predict`` takes them, best ones that were not trained on.
+        Utterances as ``predict`` takes them, best ones that were not trained on; a hundred, in
+        whole dialogues where context is used, are enough. There is no default: without them
+        nothing would tell whether the graph answers as the classifier does.
     y_check : array-like of shape (n,) or (n, n_labels), default=None
         Their labels, missing where None, NaN or pd.NA.
     precision : {"float32", "int8"}, default="float32"
@@ -156,8 +90,8 @@ def export_onnx(
     ImportError
         If onnx, onnxscript or onnxruntime is not installed.
     ValueError
-        If the exported model differs too much, or ``clf`` was fitted on precomputed features, or
-        its tokenizer does what the ``tokenizers`` package cannot.
+        If ``X_check`` is missing, the exported model differs too much, ``clf`` was fitted on
+        precomputed features, or its tokenizer does what the ``tokenizers`` package cannot.
     FileExistsError
         If something else is at ``path``.
 
@@ -188,6 +122,13 @@ def export_onnx(
             "export_onnx needs a classifier of text, but this one was fitted on precomputed "
             "features (encoder='precomputed'): its encoder is elsewhere"
         )
+    if X_check is None:
+        raise ValueError(
+            "export_onnx needs X_check, utterances on which the graph is compared with the "
+            "classifier before it is written, and on which the scales of an int8 graph are "
+            "measured; a hundred rows suffice, such as X_check=X[:100] of the data that fit was "
+            "given, best whole dialogues that it was not given"
+        )
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
     module = clf.net_.module_
@@ -217,8 +158,8 @@ def export_onnx(
                     quantise(folder / MODEL, folder / MODEL, samples)
             exported = OnnxDialogueClassifier._from_files(folder, threads=None)
             n_bytes = (folder / MODEL).stat().st_size
-            report = _compared(clf, exported, X_check, y_check, precision, n_bytes)
-            _refuse_if_different(report, max_loss)
+            report = compared(clf, exported, X_check, y_check, precision, n_bytes)
+            refuse_if_different(report, max_loss)
             card = _card(clf.fitted_labels_, state, report)
             (folder / "README.md").write_text(card, encoding="utf-8")
         return report
@@ -307,7 +248,7 @@ def _write_graph(graph: ServingGraph, n_slots: int, file: Path) -> None:
 
 def _samples(clf: Any, X: Any, tokenizer: Any, state: dict[str, Any]) -> Iterator[Inputs]:
     """Single texts as inputs of the graph: some of ``X``, and odd ones."""
-    texts, _ = distinct_texts(_slots(clf, X))
+    texts, _ = distinct_texts(text_columns(clf, X))
     some = texts[:: math.ceil(len(texts) / MOST_SAMPLES)]
     index = np.array([[0, -1]])[:, : clf.fitted_labels_.n_texts]
     for text in [*some, *PROBES]:
@@ -381,108 +322,7 @@ def _tokenizer_of(encoder: TextEncoder) -> tuple[Any, bool, int]:
     return tokenizer, special, pad
 
 
-# -- is it the same? ------------------------------------------------------------------------
-
-
-def _compared(
-    clf: Any, exported: OnnxDialogueClassifier, X: Any, y: Any, precision: str, n_bytes: int
-) -> OnnxReport:
-    logits = clf._logits(X)
-    with _quiet():  # both would warn of the same rows
-        new_logits = exported._logits(X)
-    fitted = clf.fitted_labels_
-    before, after = fitted.probabilities(logits), fitted.probabilities(new_logits)
-    labels, new_labels = fitted.labels(logits), fitted.labels(new_logits)
-    changed = labels != new_labels
-    score, score_before = (
-        _score(y, predicted, clf.classes_) for predicted in (new_labels, labels)
-    )
-    if y is not None:
-        loss = score_before - score
-    elif clf.multilabel_:
-        loss = float(changed.mean())
-    else:
-        chosen = before[np.arange(len(before)), after.argmax(axis=1)]
-        loss = float((before.max(axis=1) - chosen).mean())
-    slots = _slots(clf, X)
-    if len(slots) == 2 and not any(slots[1]):
-        warnings.warn(
-            "no utterance of X_check has a context, so that those are not checked; pass whole "
-            "dialogues, with their dialogue_id",
-            UserWarning,
-            stacklevel=3,
-        )
-    rows = [list(texts) for texts in zip(*slots, strict=True)]
-    tensors = [*clf._text_encoder.parameters(), *clf.net_.module_.without_encoder().parameters()]
-    return OnnxReport(
-        precision=precision,
-        n_rows=len(before),
-        same=float(1 - changed.mean()),
-        largest_difference=float(np.abs(before - after).max()),
-        score=score,
-        score_before=score_before,
-        loss=loss,
-        latency_ms=_latency(exported._logits_from_texts, rows),
-        latency_ms_before=_latency(partial(clf._logits_from_texts, keep=False), rows),
-        megabytes=n_bytes / 1e6,
-        megabytes_before=sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6,
-    )
-
-
-def _slots(clf: Any, X: Any) -> list[NDArray[Any]]:
-    """The texts of each row, and their contexts."""
-    dialogues = check_dialogues(X, precomputed=False)
-    return fitted_slots(dialogues, clf.context_turns, clf.fitted_labels_.n_texts)
-
-
-def _score(y: Any, predicted: NDArray[Any], classes: NDArray[Any]) -> float:
-    """Accuracy, or macro-F1 of a multilabel problem, on the rows with all their labels."""
-    if y is None:
-        return float("nan")
-    truth = label_array(y)
-    if truth.shape != predicted.shape:
-        raise ValueError(f"y_check has the shape {truth.shape}, but it must be {predicted.shape}")
-    known = wholly_known(y)
-    if not known.any():
-        raise ValueError("all of y_check is missing; leave it out, or pass labels")
-    truth, predicted = truth[known], predicted[known]
-    if predicted.ndim == 2:
-        return float(f1_score(truth.astype(int), predicted, average="macro", zero_division=0))
-    if strange := set(truth.tolist()) - set(classes.tolist()):
-        raise ValueError(
-            f"y_check has labels that are not classes: {sorted(strange, key=str)[:5]}"
-        )
-    return float((truth == predicted).mean())
-
-
-def _latency(
-    run: Callable[[list[str], NDArray[np.int64]], Any], rows: list[list[str]]
-) -> tuple[float, float]:
-    """Median and 95th percentile of one row, in milliseconds."""
-    took = []
-    for at in range(WARM_UP + TIMED):
-        row = row_of(rows[at % len(rows)])
-        start = time.perf_counter()
-        run(*row)
-        took.append(1e3 * (time.perf_counter() - start))
-    median, late = np.percentile(took[WARM_UP:], [50, 95])
-    return float(median), float(late)
-
-
-def _refuse_if_different(report: OnnxReport, max_loss: float) -> None:
-    if report.precision == "float32":
-        if not report.largest_difference <= TOLERANCE:  # NaN neither
-            raise ValueError(
-                f"the graph's probabilities differ by up to {report.largest_difference:.2g} from "
-                f"the classifier's, more than {TOLERANCE:g}; this encoder cannot be exported. One "
-                "in half precision is to be loaded in float32 before fit, as graphs are; on a "
-                "GPU, torch.set_float32_matmul_precision('highest') turns TF32 products off"
-            )
-    elif not report.loss <= max_loss:
-        raise ValueError(
-            f"int8 loses {report.loss:.4f} on the {report.n_rows} rows of X_check, more than "
-            f"max_loss={max_loss:g}; check on more rows, allow more, or use precision='float32'"
-        )
+# -- the card -----------------------------------------------------------------------------
 
 
 def _card(labels: FittedLabels, state: dict[str, Any], report: OnnxReport) -> str:

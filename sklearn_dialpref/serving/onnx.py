@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn_dialpref._dialogues.cut_context import checked_summary, warn_of_cut_context
 from sklearn_dialpref._dialogues.texts import check_unicode, distinct_texts, fitted_slots, row_of
 from sklearn_dialpref._dialogues.validation import check_dialogues
+from sklearn_dialpref._labels.accuracy import accuracy
 from sklearn_dialpref._labels.fitted import FittedLabels, HasFittedLabels, predicted_batches
 from sklearn_dialpref._persistence.folder import naming, read_folder, read_json
 
@@ -237,6 +238,32 @@ class OnnxDialogueClassifier(HasFittedLabels):
             goes on in the next part.
         """
         return predicted_batches(self, batches, output)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on the rows that have a label; the others are skipped.
+
+        Parameters
+        ----------
+        X : DataFrame, ndarray or sequence of str
+            As for :meth:`predict_proba`.
+        y : array-like of shape (n,) or (n, n_labels)
+            Human labels, missing where None, NaN or pd.NA.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            As :meth:`DialoguePreferenceClassifier.score`: the share of labelled rows that are
+            right; multilabel: right in every label, over the rows whose labels are all there.
+
+        Raises
+        ------
+        ValueError
+            If no row has a label, or ``y`` is not of the form and type that the classifier was
+            fitted on.
+        """
+        return accuracy(y, self.predict(X), sample_weight)
 
     def _logits(self, X: Any, keep: bool = False) -> NDArray[np.float64]:
         # the quick way for a single text; an empty one gets its message below

@@ -168,6 +168,28 @@ class DialogueStream:
         asking = self._escalate, self._pool, student, turns, start
         return await asyncio.to_thread(escalated, *asking)
 
+    def reset(self) -> None:
+        """Begin a new dialogue with the same model: the next utterance has no context.
+
+        Utterances pushed before keep the context that they had, and their answers still come,
+        later ones of a teacher too. A teacher sees none of them in the new dialogue.
+
+        Examples
+        --------
+        >>> from sklearn_dialpref import DialoguePreferenceClassifier, DialogueStream
+        >>> X, y = ["Where is my parcel?", "It is broken.", "Thanks!", "Great."], [0, 0, 1, 1]
+        >>> clf = DialoguePreferenceClassifier(context_turns=1, random_state=0)
+        >>> stream = DialogueStream(clf.fit(X, y))
+        >>> first = stream.push("Thanks!")
+        >>> stream.reset()
+        >>> bool((stream.push("Thanks!").scores == first.scores).all())
+        True
+        """
+        with self._lock:
+            self._past = ()
+            if self._escalate is not None:
+                self._turns = ()
+
     @property
     def _model(self) -> Any:
         return self._batcher.model if self._batcher else self._alone
