@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sklearn.base import BaseEstimator
+
 # Private in scikit-learn, but there under these names from 1.6 on.
 from sklearn.utils._param_validation import (
     HasMethods,
@@ -44,14 +46,15 @@ class ShowsFitted:
         raise NotImplementedError
 
     def _get_fitted_attr_html(self, doc_link: str = "") -> Any:
-        usual = super()._get_fitted_attr_html(doc_link)  # type: ignore[misc]
-        return _Html(self._fitted_html() + (usual._repr_html_inner() if len(usual) else ""))
+        usual = BaseEstimator._get_fitted_attr_html(self, doc_link)
+        table = BaseEstimator._repr_html_inner(usual) if len(usual) else ""
+        return _Html(self._fitted_html() + table)
 
     def _repr_html_inner(self) -> str:
-        return self._with_fitted_html(super()._repr_html_inner())  # type: ignore[misc]
+        return self._with_fitted_html(BaseEstimator._repr_html_inner(self))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        bundle = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
+        bundle: dict[str, str] = BaseEstimator._repr_mimebundle_(self, **kwargs)
         if "text/html" in bundle:
             bundle["text/html"] = self._with_fitted_html(bundle["text/html"])
         return bundle

@@ -12,7 +12,17 @@ from sklearn.utils import check_scalar
 
 from sklearn_dialpref._dialogues.validation import label_array
 
-from .drawing import Display, ask, fit_cells, line_style, name_classes, reference_line, to_pandas
+from .drawing import (
+    Display,
+    ask,
+    check_drawing,
+    drawn_at_once,
+    fit_cells,
+    line_style,
+    name_classes,
+    reference_line,
+    to_pandas,
+)
 from .statistics import Evidence, both_labels, decisions, reliability_bins
 
 __all__ = ["ReliabilityDisplay", "TeacherConfusionDisplay"]
@@ -114,7 +124,7 @@ class TeacherConfusionDisplay(Display):
         if normalize is not None:
             axis = {"true": 1, "pred": 0, "all": None}[normalize]
             matrix = matrix / np.maximum(matrix.sum(axis=axis, keepdims=True), 1)
-        return cls(matrix, classes=evidence.classes)._named(ax, name, kwargs)
+        return drawn_at_once(cls(matrix, classes=evidence.classes), ax, name, kwargs)
 
     @classmethod
     def from_estimator(
@@ -149,7 +159,7 @@ class TeacherConfusionDisplay(Display):
         -------
         display : TeacherConfusionDisplay
         """
-        cls._check_drawing(ax, kwargs)
+        check_drawing(cls, ax, kwargs)
         scores, classes = ask(estimator, X, y_human)
         kwargs |= {"ax": ax, "name": name, "normalize": normalize}
         return cls.from_predictions(y_human, scores, classes=classes, **kwargs)
@@ -300,7 +310,7 @@ class ReliabilityDisplay(Display):
         """
         check_scalar(n_bins, "n_bins", Integral, min_val=1)
         confidence, right, _, _ = decisions(_without_dialogues(y_human, y_llm, classes))
-        return cls(*reliability_bins(confidence, right, n_bins))._named(ax, name, kwargs)
+        return drawn_at_once(cls(*reliability_bins(confidence, right, n_bins)), ax, name, kwargs)
 
     @classmethod
     def from_estimator(
@@ -335,7 +345,7 @@ class ReliabilityDisplay(Display):
         -------
         display : ReliabilityDisplay
         """
-        cls._check_drawing(ax, kwargs)
+        check_drawing(cls, ax, kwargs)
         scores, classes = ask(estimator, X, y_human)
         kwargs |= {"ax": ax, "name": name, "n_bins": n_bins}
         return cls.from_predictions(y_human, scores, classes=classes, **kwargs)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from textwrap import wrap
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from unicodedata import east_asian_width
 
 import numpy as np
@@ -19,6 +19,8 @@ __all__ = [
     "REFERENCE",
     "Display",
     "ask",
+    "check_drawing",
+    "drawn_at_once",
     "fit_cells",
     "line_style",
     "name_classes",
@@ -51,23 +53,6 @@ class Display:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: plot() draws it, frame() gives its figures>"
 
-    @classmethod
-    def _check_drawing(cls, ax: Any, kwargs: dict[str, Any]) -> None:
-        """Refuse arguments that would draw nothing, before anything is computed."""
-        if ax is None and kwargs:
-            raise TypeError(
-                f"{cls.__name__} has no parameters {sorted(kwargs)}; if they are meant for the "
-                "plot, pass them together with ax, or to plot()"
-            )
-
-    def _named(self, ax: Any, name: str | None, kwargs: dict[str, Any]) -> Self:
-        """The new display, drawn if there are axes."""
-        self._check_drawing(ax, kwargs)
-        self.name = name
-        if ax is not None:
-            self.plot(ax, **kwargs)
-        return self
-
     def _axes(self, ax: Any, **kwargs: Any) -> Any:
         """Return `ax`, or the axes of a new figure that makes room for all texts."""
         plt = pyplot(self)
@@ -98,6 +83,27 @@ class Display:
         fit_legend(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+D = TypeVar("D", bound=Display)
+
+
+def check_drawing(kind: type[Display], ax: Any, kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that would draw nothing, before anything is computed."""
+    if ax is None and kwargs:
+        raise TypeError(
+            f"{kind.__name__} has no parameters {sorted(kwargs)}; if they are meant for the "
+            "plot, pass them together with ax, or to plot()"
+        )
+
+
+def drawn_at_once(display: D, ax: Any, name: str | None, kwargs: dict[str, Any]) -> D:
+    """The new display, drawn if there are axes."""
+    check_drawing(type(display), ax, kwargs)
+    display.name = name
+    if ax is not None:
+        display.plot(ax, **kwargs)
+    return display
 
 
 def pyplot(display: Any) -> Any:
@@ -319,7 +325,7 @@ def _columns(text: str) -> int:
 
 
 def _some_names(names: Sequence[Any], size: float, step: float) -> tuple[list[str], float]:
-    """Every so manieth name in the smallest font, where there is no room for all."""
+    """Every second, third, … name in the smallest font, where there is no room for all."""
     font = SCALES[-1] * size
     every = int(np.ceil(LINE_HEIGHT * font / step))
     texts = shorten_all(names, WIDTHS[-1])

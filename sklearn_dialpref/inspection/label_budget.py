@@ -15,7 +15,7 @@ from sklearn_dialpref._dialogues.validation import missing_in
 from sklearn_dialpref.metrics.masked import masked_scorer
 from sklearn_dialpref.model_selection import LabelledGroupKFold
 
-from .drawing import Display, line_style, to_pandas
+from .drawing import Display, check_drawing, drawn_at_once, line_style, to_pandas
 from .labelled_rows import LabelledRows, clone_with_classes, labelled_rows, take, without
 
 __all__ = ["LabelBudgetCurve", "LabelBudgetDisplay", "label_budget_curve"]
@@ -312,7 +312,7 @@ class LabelBudgetDisplay(Display):
         -------
         display : LabelBudgetDisplay
         """
-        cls._check_drawing(ax, kwargs)
+        check_drawing(cls, ax, kwargs)
         curve = label_budget_curve(
             estimator,
             X,
@@ -323,7 +323,7 @@ class LabelBudgetDisplay(Display):
             scoring=scoring,
             random_state=random_state,
         )
-        return cls(curve)._named(ax, name, kwargs)
+        return drawn_at_once(cls(curve), ax, name, kwargs)
 
     def frame(self) -> Any:
         """The curve as a table, as :meth:`LabelBudgetCurve.frame` makes it.
