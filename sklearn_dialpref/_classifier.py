@@ -12,10 +12,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metadata_routing import UNUSED
 
-from ._compat import HasMethods, Interval, StrOptions
+from ._compat import HasMethods, Interval, ShowsFitted, StrOptions
 from ._dialogues.cut_context import turn_summary
 from ._dialogues.texts import text_slots
 from ._dialogues.validation import check_dialogues, warn_of_other_order
+from ._fitted_summary import fitted_summary, summary_html
 from ._labels.fitted import FittedLabels
 from ._labels.speakers import all_classes, mask_impossible_labels
 from ._labels.targets import check_targets
@@ -28,7 +29,7 @@ __all__ = ["DialoguePreferenceClassifier"]
 
 
 class DialoguePreferenceClassifier(
-    SavedAsFolder, PredictsDialogues, ClassifierMixin, BaseEstimator
+    SavedAsFolder, PredictsDialogues, ShowsFitted, ClassifierMixin, BaseEstimator
 ):
     """Classify utterances of dialogues, learning from few human and many LLM labels.
 
@@ -393,6 +394,9 @@ class DialoguePreferenceClassifier(
         self.data_summary_ = summary
         self._frozen = best.frozen
         return self
+
+    def _fitted_html(self) -> str:
+        return summary_html(fitted_summary(self)) if hasattr(self, "net_") else ""
 
     def _check_parameters(self) -> None:
         check_parameters(self, self._parameter_constraints)

@@ -8,7 +8,9 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sklearn.base import BaseEstimator
 
 # Private in scikit-learn, but there under these names from 1.6 on.
 from sklearn.utils._param_validation import (
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HasMethods",
     "Interval",
+    "ShowsFitted",
     "StrOptions",
     "fast_bfloat16",
     "in_worker",
@@ -34,6 +37,49 @@ __all__ = [
     "validate_parameter_constraints",
     "within_search",
 ]
+
+
+class ShowsFitted:
+    """Adds to scikit-learn's HTML representation of a fitted estimator what `_fitted_html` makes.
+
+    From 1.9 on scikit-learn asks for it, in pipelines and searches too. In earlier versions it
+    comes after the diagram of the estimator itself.
+    """
+
+    def _fitted_html(self) -> str:
+        """HTML for a fitted estimator; empty for others."""
+        raise NotImplementedError
+
+    def _get_fitted_attr_html(self, doc_link: str = "") -> Any:
+        usual = BaseEstimator._get_fitted_attr_html(self, doc_link)
+        table = BaseEstimator._repr_html_inner(usual) if len(usual) else ""
+        return _Html(self._fitted_html() + table)
+
+    def _repr_html_inner(self) -> str:
+        return self._with_fitted_html(BaseEstimator._repr_html_inner(self))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle: dict[str, str] = BaseEstimator._repr_mimebundle_(self, **kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] = self._with_fitted_html(bundle["text/html"])
+        return bundle
+
+    def _with_fitted_html(self, page: str) -> str:
+        fitted = self._fitted_html()
+        return page if fitted in page else page + fitted
+
+
+class _Html:
+    """What scikit-learn asks of the tables in its diagrams."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def _repr_html_inner(self) -> str:
+        return self.text
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -11,7 +11,14 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dialpref._dialogues.validation import label_array, wholly_known
-from sklearn_dialpref.inspection.drawing import REFERENCE, Display, line_style, to_pandas
+from sklearn_dialpref.inspection.drawing import (
+    REFERENCE,
+    Display,
+    check_drawing,
+    drawn_at_once,
+    line_style,
+    to_pandas,
+)
 
 from .asking import ask_teacher, student_proba
 from .combining import with_answers
@@ -116,7 +123,7 @@ class CoverageAccuracyDisplay(Display):
         ValueError
             If no row has a human label.
         """
-        cls._check_drawing(ax, kwargs)
+        check_drawing(cls, ax, kwargs)
         check_is_fitted(estimator, "student_")
         classes, known, y_asked = estimator.classes_, _known(y_human), None
         proba = student_proba(estimator.student_, X, classes)
@@ -133,7 +140,7 @@ class CoverageAccuracyDisplay(Display):
         )
         escalated = float(rule.escalates(proba)[known].mean())
         display.chosen = 1 - escalated if display.abstains else escalated
-        return display._named(ax, name, kwargs)
+        return drawn_at_once(display, ax, name, kwargs)
 
     @classmethod
     def from_predictions(
@@ -186,7 +193,7 @@ class CoverageAccuracyDisplay(Display):
         if asked is None:
             scores, share = scores[::-1], 1 - share[::-1]
         display = cls(share, *scores.T, abstains=asked is None)
-        return display._named(ax, name, kwargs)
+        return drawn_at_once(display, ax, name, kwargs)
 
     def frame(self) -> Any:
         """The curves as a table.

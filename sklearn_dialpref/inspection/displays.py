@@ -12,10 +12,23 @@ from sklearn.utils import check_scalar
 
 from sklearn_dialpref._dialogues.validation import label_array
 
-from .drawing import Display, ask, fit_cells, line_style, name_classes, reference_line, to_pandas
+from .drawing import (
+    Display,
+    ask,
+    check_drawing,
+    drawn_at_once,
+    fit_cells,
+    line_style,
+    name_classes,
+    reference_line,
+    to_pandas,
+)
 from .statistics import Evidence, both_labels, decisions, reliability_bins
 
 __all__ = ["ReliabilityDisplay", "TeacherConfusionDisplay"]
+
+MOST_INCHES = 14  # of a new figure
+MOST_WITH_NUMBERS = 40  # classes, beyond which numbers in cells are too small to read
 
 
 class TeacherConfusionDisplay(Display):
@@ -111,7 +124,7 @@ class TeacherConfusionDisplay(Display):
         if normalize is not None:
             axis = {"true": 1, "pred": 0, "all": None}[normalize]
             matrix = matrix / np.maximum(matrix.sum(axis=axis, keepdims=True), 1)
-        return cls(matrix, classes=evidence.classes)._named(ax, name, kwargs)
+        return drawn_at_once(cls(matrix, classes=evidence.classes), ax, name, kwargs)
 
     @classmethod
     def from_estimator(
@@ -146,7 +159,7 @@ class TeacherConfusionDisplay(Display):
         -------
         display : TeacherConfusionDisplay
         """
-        cls._check_drawing(ax, kwargs)
+        check_drawing(cls, ax, kwargs)
         scores, classes = ask(estimator, X, y_human)
         kwargs |= {"ax": ax, "name": name, "normalize": normalize}
         return cls.from_predictions(y_human, scores, classes=classes, **kwargs)
@@ -175,7 +188,8 @@ class TeacherConfusionDisplay(Display):
         name : str, default=None
             Name of the teacher in the plot, by default the one of the display.
         **kwargs : object
-            For :meth:`sklearn.metrics.ConfusionMatrixDisplay.plot`, such as ``cmap``.
+            For :meth:`sklearn.metrics.ConfusionMatrixDisplay.plot`, such as ``cmap``. By
+            default, ``include_values`` is True with up to 40 classes.
 
         Returns
         -------
@@ -187,8 +201,11 @@ class TeacherConfusionDisplay(Display):
             If matplotlib is not installed.
         """
         n_classes, rotation = len(self.classes), kwargs.pop("xticks_rotation", None)
-        side = max(0.3 * n_classes + 2, 4.8)
+        side = min(max(0.3 * n_classes + 2, 4.8), MOST_INCHES)
         ax = self._axes(ax, figsize=(side + 1.6, side))
+        kwargs.setdefault("include_values", n_classes <= MOST_WITH_NUMBERS)
+        # square cells would waste the room of narrow axes
+        kwargs["im_kw"] = {"aspect": "auto", **(kwargs.get("im_kw") or {})}
         drawn = ConfusionMatrixDisplay(self.confusion_matrix, display_labels=[""] * n_classes)
         drawn.plot(ax=ax, **kwargs)
         cells = [] if drawn.text_ is None else drawn.text_.ravel()
@@ -293,7 +310,7 @@ class ReliabilityDisplay(Display):
         """
         check_scalar(n_bins, "n_bins", Integral, min_val=1)
         confidence, right, _, _ = decisions(_without_dialogues(y_human, y_llm, classes))
-        return cls(*reliability_bins(confidence, right, n_bins))._named(ax, name, kwargs)
+        return drawn_at_once(cls(*reliability_bins(confidence, right, n_bins)), ax, name, kwargs)
 
     @classmethod
     def from_estimator(
@@ -328,7 +345,7 @@ class ReliabilityDisplay(Display):
         -------
         display : ReliabilityDisplay
         """
-        cls._check_drawing(ax, kwargs)
+        check_drawing(cls, ax, kwargs)
         scores, classes = ask(estimator, X, y_human)
         kwargs |= {"ax": ax, "name": name, "n_bins": n_bins}
         return cls.from_predictions(y_human, scores, classes=classes, **kwargs)
@@ -377,7 +394,8 @@ class ReliabilityDisplay(Display):
         """
         ax, full = self._axes(ax), self.count > 0
         reference_line(ax, [0, 1], [0, 1], "perfectly calibrated")
-        defaults = {"marker": "s", "label": self._label("teacher", name)}
+        label = self._legend_text(self._title(name) or "teacher")
+        defaults = {"marker": "s", "label": label}
         ax.plot(self.confidence[full], self.accuracy[full], **line_style(defaults, kwargs))
         return self._drawn(ax, "Mean top score", "Share right")
 

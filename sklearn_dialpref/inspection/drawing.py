@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from textwrap import wrap
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from unicodedata import east_asian_width
 
 import numpy as np
@@ -19,6 +19,8 @@ __all__ = [
     "REFERENCE",
     "Display",
     "ask",
+    "check_drawing",
+    "drawn_at_once",
     "fit_cells",
     "line_style",
     "name_classes",
@@ -51,23 +53,6 @@ class Display:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: plot() draws it, frame() gives its figures>"
 
-    @classmethod
-    def _check_drawing(cls, ax: Any, kwargs: dict[str, Any]) -> None:
-        """Refuse arguments that would draw nothing, before anything is computed."""
-        if ax is None and kwargs:
-            raise TypeError(
-                f"{cls.__name__} has no parameters {sorted(kwargs)}; if they are meant for the "
-                "plot, pass them together with ax, or to plot()"
-            )
-
-    def _named(self, ax: Any, name: str | None, kwargs: dict[str, Any]) -> Self:
-        """The new display, drawn if there are axes."""
-        self._check_drawing(ax, kwargs)
-        self.name = name
-        if ax is not None:
-            self.plot(ax, **kwargs)
-        return self
-
     def _axes(self, ax: Any, **kwargs: Any) -> Any:
         """Return `ax`, or the axes of a new figure that makes room for all texts."""
         plt = pyplot(self)
@@ -79,7 +64,7 @@ class Display:
     def _label(self, text: str, name: str | None) -> str:
         """What the legend calls a line."""
         name = self._title(name)
-        return text if name is None else self._legend_text(f"{name}: {text}")
+        return text if name is None else f"{text} ({name})"
 
     @staticmethod
     def _legend_text(text: str) -> str:
@@ -88,14 +73,37 @@ class Display:
 
     def _drawn(self, ax: Any, xlabel: str, ylabel: str) -> Self:
         """The display, with its axes and figure as attributes."""
+        most_lines = 1 if _root(ax).get_layout_engine() is None else MOST_LINES
+        for _ in range(2):  # one label takes room from the other
+            settle(ax)
+            box, points = ax.get_window_extent(), 72 / ax.figure.dpi
+            fit_text(ax.xaxis.label, xlabel, box.width * points, most_lines)
+            fit_text(ax.yaxis.label, ylabel, box.height * points, most_lines)
         settle(ax)
-        box = ax.get_window_extent()
-        points = 72 / ax.figure.dpi
-        fit_text(ax.xaxis.label, xlabel, box.width * points)
-        fit_text(ax.yaxis.label, ylabel, box.height * points)
-        fit_legend(ax, 0.95 * box.width, 0.6 * box.height)
+        fit_legend(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+D = TypeVar("D", bound=Display)
+
+
+def check_drawing(kind: type[Display], ax: Any, kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that would draw nothing, before anything is computed."""
+    if ax is None and kwargs:
+        raise TypeError(
+            f"{kind.__name__} has no parameters {sorted(kwargs)}; if they are meant for the "
+            "plot, pass them together with ax, or to plot()"
+        )
+
+
+def drawn_at_once(display: D, ax: Any, name: str | None, kwargs: dict[str, Any]) -> D:
+    """The new display, drawn if there are axes."""
+    check_drawing(type(display), ax, kwargs)
+    display.name = name
+    if ax is not None:
+        display.plot(ax, **kwargs)
+    return display
 
 
 def pyplot(display: Any) -> Any:
@@ -170,31 +178,34 @@ def _root(ax: Any) -> Any:
     return figure
 
 
-def fit_text(text: Any, value: str, length: float) -> None:
-    """Write an axis's label, in a smaller font or in lines if it is longer than the axis."""
-    size, text_length = text.get_fontsize(), max(len(value), 1)
+def fit_text(text: Any, value: str, length: float, most_lines: int) -> None:
+    """Write an axis's label smaller, in lines or shorter if it is longer than the axis."""
+    size, upright = _font_size("axes.labelsize"), text.get_rotation() == 90
     text.set_parse_math(False)
-    upright = text.get_rotation() == 90
-    for scale, lines in ((1, 1), (0.8, 1), (0.8, 2), (0.6, 2), (0.5, 3)):
+    whole = [(scale, len(value) + 1, 1) for scale in SCALES[:4]]
+    half = [(scale, len(value) // 2 + 6, 2) for scale in SCALES[3:]] * (most_lines > 1)
+    cut = [(SCALES[3], width, most_lines) for width in WIDTHS]
+    for scale, width, lines in [*whole, *half, *cut]:
         text.set_fontsize(scale * size)
-        text.set_text(shorten(value, max(text_length // lines + 6 * (lines > 1), 8), lines))
+        text.set_text(shorten(value, width, lines))
         box = text.get_window_extent()
         if (box.height if upright else box.width) * 72 / text.figure.dpi <= length:
             return
 
 
-def fit_legend(ax: Any, width: float, height: float) -> None:
+def fit_legend(ax: Any) -> None:
     """A legend within the axes, without formulas."""
+    room = ax.get_window_extent()
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
     for scale, columns in ((1, 40), (0.8, 40), (0.8, 24), (0.7, 18), (0.6, 14), (0.5, 10)):
-        names = [shorten(label, columns, MOST_LINES) for label in labels]
+        names = shorten_all(labels, columns, MOST_LINES)
         legend = ax.legend(handles, names, fontsize=scale * _font_size("legend.fontsize"))
         for text in legend.get_texts():
             text.set_parse_math(False)
         box = legend.get_window_extent()
-        if box.width <= width and box.height <= height:
+        if box.width <= 0.9 * room.width and box.height <= 0.6 * room.height:
             return
 
 
@@ -279,7 +290,7 @@ def _whole_words(names: Sequence[Any], longest: int | None = None) -> Iterator[W
     """Names in full, whose words, up to this length, stay whole."""
     length = max((_columns(word) for name in names for word in str(name).split()), default=1)
     length = length if longest is None else min(length, longest)
-    for scale in SCALES[:4]:
+    for scale in SCALES[:5]:
         for lines in range(1, MOST_LINES + 1):
             yield from ((scale, w, lines, True) for w in WIDTHS if w >= length)
 
@@ -314,7 +325,7 @@ def _columns(text: str) -> int:
 
 
 def _some_names(names: Sequence[Any], size: float, step: float) -> tuple[list[str], float]:
-    """Every so manieth name in the smallest font, where there is no room for all."""
+    """Every second, third, … name in the smallest font, where there is no room for all."""
     font = SCALES[-1] * size
     every = int(np.ceil(LINE_HEIGHT * font / step))
     texts = shorten_all(names, WIDTHS[-1])

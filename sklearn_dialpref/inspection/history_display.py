@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from .drawing import REFERENCE, Display, line_style, to_pandas
+from .drawing import REFERENCE, Display, drawn_at_once, line_style, to_pandas
 
 __all__ = ["TrainingHistoryDisplay"]
 
@@ -83,7 +83,7 @@ class TrainingHistoryDisplay(Display):
         NotFittedError
             If nothing in `estimator` has a history.
         """
-        return cls(_history(estimator))._named(ax, name, kwargs)
+        return drawn_at_once(cls(_history(estimator)), ax, name, kwargs)
 
     def frame(self) -> Any:
         """The history as a table.

@@ -16,7 +16,7 @@ from sklearn_dialpref._progress import one_bar
 from sklearn_dialpref.metrics.masked import masked_scorer
 from sklearn_dialpref.model_selection import LabelledGroupKFold
 
-from .drawing import Display, line_style, to_pandas
+from .drawing import Display, check_drawing, drawn_at_once, line_style, to_pandas
 from .labelled_rows import LabelledRows, clone_with_classes, labelled_rows, take, without
 from .out_of_fold import llm_argument
 
@@ -331,7 +331,7 @@ class LabelBudgetDisplay(Display):
         -------
         display : LabelBudgetDisplay
         """
-        cls._check_drawing(ax, kwargs)
+        check_drawing(cls, ax, kwargs)
         curve = label_budget_curve(
             estimator,
             X,
@@ -342,7 +342,7 @@ class LabelBudgetDisplay(Display):
             scoring=scoring,
             random_state=random_state,
         )
-        return cls(curve)._named(ax, name, kwargs)
+        return drawn_at_once(cls(curve), ax, name, kwargs)
 
     def frame(self) -> Any:
         """The curve as a table, as :meth:`LabelBudgetCurve.frame` makes it.
@@ -392,4 +392,4 @@ class LabelBudgetDisplay(Display):
                 yerr=scores.std(axis=1),
                 **line_style(style, kwargs),
             )
-        return self._drawn(ax, "Share of the labels trained on, all of the others", "Score")
+        return self._drawn(ax, "Share of the labels trained on", "Score")

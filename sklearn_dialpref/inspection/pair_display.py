@@ -11,7 +11,15 @@ from sklearn.utils import check_random_state, check_scalar
 
 from sklearn_dialpref.pairs import dialogue_pairs
 
-from .drawing import Display, ask, line_style, reference_line, to_pandas
+from .drawing import (
+    Display,
+    ask,
+    check_drawing,
+    drawn_at_once,
+    line_style,
+    reference_line,
+    to_pandas,
+)
 from .statistics import Evidence, both_labels, ratio
 
 __all__ = ["PairMarginDisplay"]
@@ -136,7 +144,7 @@ class PairMarginDisplay(Display):
             {where: result[part] for where, result in binned.items()} for part in range(4)
         )
         display = cls(gap, accuracy, count, ties)  # type: ignore[arg-type]
-        return display._named(ax, name, kwargs)
+        return drawn_at_once(display, ax, name, kwargs)
 
     @classmethod
     def from_estimator(
@@ -170,7 +178,7 @@ class PairMarginDisplay(Display):
         -------
         display : PairMarginDisplay
         """
-        cls._check_drawing(ax, kwargs)
+        check_drawing(cls, ax, kwargs)
         scores, classes = ask(estimator, X, y_human)
         kwargs |= {"ax": ax, "name": name, "n_bins": n_bins, "random_state": random_state}
         return cls.from_predictions(X, y_human, scores, classes=classes, **kwargs)
@@ -225,8 +233,8 @@ class PairMarginDisplay(Display):
             style = line_style({"marker": marker, "linestyle": line, "label": label}, kwargs)
             if full.any():
                 ax.plot(self.gap[kind][full], self.accuracy[kind][full], **style)
-        reference_line(ax, [0, 1.02], [0.5, 0.5], "chance")
-        ax.set(xlim=(0, 1.02), ylim=(0, 1.02))
+        reference_line(ax, [0, 1.05], [0.5, 0.5], "chance")
+        ax.set(xlim=(0, 1.05), ylim=(0, 1.05))
         return self._drawn(ax, "Gap of the teacher's scores", "Share of pairs ordered rightly")
 
 
