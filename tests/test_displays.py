@@ -235,10 +235,9 @@ def test_figures_of_users_hold_all_texts_and_keep_their_layout(kind, place):
 )
 def test_names_of_classes_do_not_overlap(names, place):
     names = NAMES[names]
-    ax = None if place is None else list(figures())[place][2]
+    _, figure, ax = (None, None, None) if place is None else list(figures())[place]
     display = make(TeacherConfusionDisplay, names).plot(ax)
-    figure = display.ax_.get_figure(root=True) if place == 4 else display.figure_
-    check_texts(figure)
+    check_texts(figure or display.figure_)
     ticks = [*display.ax_.get_xticklabels(), *display.ax_.get_yticklabels()]
     assert not any(tick.get_parse_math() for tick in ticks)
     if place is None:

@@ -14,6 +14,7 @@ from sklearn_dialpref._dialogues.validation import label_array
 
 from .drawing import (
     Display,
+    as_legend_text,
     ask,
     check_drawing,
     drawn_at_once,
@@ -394,7 +395,7 @@ class ReliabilityDisplay(Display):
         """
         ax, full = self._axes(ax), self.count > 0
         reference_line(ax, [0, 1], [0, 1], "perfectly calibrated")
-        label = self._legend_text(self._title(name) or "teacher")
+        label = as_legend_text(self._title(name) or "teacher")
         defaults = {"marker": "s", "label": label}
         ax.plot(self.confidence[full], self.accuracy[full], **line_style(defaults, kwargs))
         return self._drawn(ax, "Mean top score", "Share right")

@@ -18,6 +18,7 @@ __all__ = [
     "MOST_LINES",
     "REFERENCE",
     "Display",
+    "as_legend_text",
     "ask",
     "check_drawing",
     "drawn_at_once",
@@ -37,7 +38,7 @@ WIDTHS = (24, 18, 14, 10, 8, 6, 4)  # columns of a class's name
 MOST_LINES = 3
 SMALLEST = 3  # points of a font that can be read when enlarged
 LINE_HEIGHT = 1.25  # of the size of a font
-PADDING = 11  # points of ticks and gaps beside the names of classes and the axis's label
+PADDING = (13, 11)  # points of ticks and gaps beside names and label, below and to the left
 
 
 class Display:
@@ -65,11 +66,6 @@ class Display:
         """What the legend calls a line."""
         name = self._title(name)
         return text if name is None else f"{text} ({name})"
-
-    @staticmethod
-    def _legend_text(text: str) -> str:
-        """Keep what starts with an underscore, which matplotlib leaves out."""
-        return f" {text}" if text.startswith("_") else text
 
     def _drawn(self, ax: Any, xlabel: str, ylabel: str) -> Self:
         """The display, with its axes and figure as attributes."""
@@ -116,6 +112,11 @@ def pyplot(display: Any) -> Any:
             "`pip install 'sklearn-dialpref[plot]'`, or use frame()"
         ) from error
     return plt
+
+
+def as_legend_text(text: str) -> str:
+    """Keep what starts with an underscore, which matplotlib leaves out."""
+    return f" {text}" if text.startswith("_") else text
 
 
 def line_style(defaults: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -200,8 +201,8 @@ def fit_legend(ax: Any) -> None:
     if not handles:
         return
     for scale, columns in ((1, 40), (0.8, 40), (0.8, 24), (0.7, 18), (0.6, 14), (0.5, 10)):
-        names = shorten_all(labels, columns, MOST_LINES)
-        legend = ax.legend(handles, names, fontsize=scale * _font_size("legend.fontsize"))
+        names = map(as_legend_text, shorten_all(labels, columns, MOST_LINES))
+        legend = ax.legend(handles, list(names), fontsize=scale * _font_size("legend.fontsize"))
         for text in legend.get_texts():
             text.set_parse_math(False)
         box = legend.get_window_extent()
@@ -251,7 +252,7 @@ def _free(ax: Any, upright: bool) -> float:
         if end <= start and span[0] < high and span[1] > low:
             edge = max(edge, end)
     label = LINE_HEIGHT * (ax.yaxis if upright else ax.xaxis).label.get_fontsize()
-    return max((start - edge) * points - label - PADDING, PADDING)
+    return max((start - edge) * points - label - PADDING[upright], PADDING[upright])
 
 
 def _name_axis(axis: Any, names: Sequence[Any], rotation: Any, room: float) -> Any:

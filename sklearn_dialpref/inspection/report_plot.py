@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .drawing import MOST_LINES, REFERENCE, Display, pyplot, shorten, shorten_all
+from .drawing import MOST_LINES, REFERENCE, Display, as_legend_text, pyplot, shorten, shorten_all
 
 __all__ = ["TeacherReportDisplay"]
 
@@ -102,7 +102,7 @@ class TeacherReportDisplay(Display):
         _draw_reliability(self.axes_["reliability"], report, style)
         if "votes" in self.axes_:
             _draw_votes(self.axes_["votes"], report, style)
-        _draw_shares(self.axes_["shares"], report, middle, style, self._legend_text(teacher))
+        _draw_shares(self.axes_["shares"], report, middle, style, as_legend_text(teacher))
         _draw_bias(self.axes_["bias"], report, middle, style)
         self.axes_["shares"].set_yticks(middle, names, parse_math=False)
         self.axes_["shares"].set_ylim(heights.sum(), 0)
