@@ -218,7 +218,9 @@ def test_new_figures_hold_all_texts(kind):
     check_texts(make(kind).plot(name=NAME).figure_)
 
 
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize(
+    "place", [0, 3, *(pytest.param(place, marks=pytest.mark.slow) for place in (1, 2, 4))]
+)
 @every_kind
 def test_figures_of_users_hold_all_texts_and_keep_their_layout(kind, place):
     _, figure, ax = list(figures())[place]

@@ -147,8 +147,10 @@ class TeacherConfusionDisplay(Display):
             Fitted, with ``predict_proba``.
         X : DataFrame, ndarray or sequence of str, of n rows
             Utterances. `estimator` predicts all of them.
-        y_human, normalize
-            As for :meth:`from_predictions`.
+        y_human : array-like of shape (n,)
+            Human labels; missing is None, NaN or ``pd.NA``.
+        normalize : {"true", "pred", "all"} or None, default=None
+            Shares of the rows, of the columns or of all rows, in place of counts.
         ax : matplotlib Axes, default=None
             Axes to draw on at once; None draws nothing before :meth:`plot`.
         name : str, default=None
@@ -333,8 +335,10 @@ class ReliabilityDisplay(Display):
             Fitted, with ``predict_proba``.
         X : DataFrame, ndarray or sequence of str, of n rows
             Utterances. `estimator` predicts all of them.
-        y_human, n_bins
-            As for :meth:`from_predictions`.
+        y_human : array-like of shape (n,) or (n, L)
+            Human labels; missing is None, NaN or ``pd.NA``.
+        n_bins : int, default=15
+            Number of bins on [0, 1].
         ax : matplotlib Axes, default=None
             Axes to draw on at once; None draws nothing before :meth:`plot`.
         name : str, default=None

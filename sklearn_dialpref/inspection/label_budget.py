@@ -314,12 +314,27 @@ class LabelBudgetDisplay(Display):
         name: str | None = None,
         **kwargs: Any,
     ) -> LabelBudgetDisplay:
-        """Cross-validate `estimator`; all parameters as for :func:`label_budget_curve`.
+        """Cross-validate a student with fewer labels, as :func:`label_budget_curve` does.
 
         Parameters
         ----------
-        estimator, X, y_human, y_llm, budgets, cv, scoring, random_state
-            As for :func:`label_budget_curve`.
+        estimator : estimator
+            A student with ``fit(X, y_human, y_llm=…)``, or a pipeline that ends in one; it is
+            cloned.
+        X : DataFrame, ndarray or sequence of str, of n rows
+            Utterances, in any form that the estimator accepts.
+        y_human : array-like of shape (n,) or (n, L)
+            Human labels; missing is None, NaN or ``pd.NA``.
+        y_llm : array-like of shape (n,), (n, A) or (n, K)
+            Labels, votes or scores of the LLM.
+        budgets : sequence of float
+            At least two different shares in [0, 1].
+        cv : int or cross-validation splitter, default=5
+            An int: number of folds of :class:`LabelledGroupKFold`.
+        scoring : str, callable or None, default=None
+            As for :func:`masked_scorer`; None: ``estimator.score``.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the order in which dialogues keep their labels.
         ax : matplotlib Axes, default=None
             Axes to draw on at once; None draws nothing before :meth:`plot`.
         name : str, default=None

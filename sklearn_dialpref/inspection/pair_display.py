@@ -165,8 +165,14 @@ class PairMarginDisplay(Display):
         ----------
         estimator : classifier
             Fitted, with ``predict_proba``.
-        X, y_human, n_bins, random_state
-            As for :meth:`from_predictions`. `estimator` predicts all rows of `X`.
+        X : DataFrame, ndarray or sequence of str, of n rows
+            Utterances. `estimator` predicts all of them.
+        y_human : array-like of shape (n,) or (n, L)
+            Human labels; missing is None, NaN or ``pd.NA``.
+        n_bins : int, default=10
+            Number of bins of the gap on (0, 1].
+        random_state : int, RandomState instance or None, default=None
+            Seed of the sampled pairs.
         ax : matplotlib Axes, default=None
             Axes to draw on at once; None draws nothing before :meth:`plot`.
         name : str, default=None
