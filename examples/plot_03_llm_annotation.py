@@ -118,10 +118,15 @@ for name, labels in {"human labels only": None, "human + LLM labels": y_llm}.ite
 print(pd.Series(scores, name="macro-F1").round(3).to_string())
 
 # %%
-# A model is right more often where its prompts agree; ``agreement_`` has the share per utterance.
+# A model is right more often where its prompts agree. ``agreement_`` has their share for each
+# utterance: how many of the eight prompts gave the commonest label.
 
 right = annotator.classes_[np.nan_to_num(y_llm).argmax(axis=1)] == chats.y[train]
-shares = pd.cut(annotator.agreement_, [0, 0.6, 0.8, 0.99, 1], labels=["≤.6", "≤.8", "<1", "1"])
-ax = pd.Series(right).groupby(shares, observed=True).mean().plot.bar(figsize=(6, 3), rot=0)
-ax.set(xlabel="share of prompts that agree", ylabel="share right", ylim=(0, 1))
-plt.tight_layout()
+n_agree = (annotator.agreement_ * len(bank)).round().astype(int)
+table = pd.Series(right).groupby(n_agree).agg(["mean", "size"])
+_, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+bars = ax.bar(table.index, table["mean"], color="#4c78a8")
+ax.bar_label(bars, [f"{n} utterances" for n in table["size"]], padding=2)
+ax.set(xlabel="prompts that agree", ylabel="share right", ylim=(0, 1), xticks=table.index)
+ax.set_title("Prompts that agree are right more often")
+plt.show()

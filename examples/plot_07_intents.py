@@ -17,22 +17,19 @@ from sklearn.metrics import f1_score
 from sklearn_dialpref import DialoguePreferenceClassifier, LabelledGroupKFold
 from sklearn_dialpref.datasets import simulate_votes
 
-# for each intent: the customer's openings, the agent's questions, and the customer's answers
+# for each intent: the customer's openings, and the agent's questions
 PHRASES = {
     "balance": (
         ["How much money do I have?", "What's in my account?", "Could you check my balance?"],
         ["The savings or the checking account?", "Which account shall I look at?"],
-        ["The savings account", "Checking, please", "Both of them"],
     ),
     "transfer": (
         ["I want to send money to a friend", "Please move 200 dollars", "I have to pay my rent"],
         ["To whom, and how much?", "From which account?"],
-        ["To Maria, 120 dollars", "From savings, please", "80 dollars to my landlord"],
     ),
     "card_lost": (
         ["My card is gone", "Somebody stole my wallet", "I can't find my credit card"],
         ["When did you last use it?", "Shall I block it?"],
-        ["Yesterday, in a cafe", "Yes, block it", "On Monday, I think"],
     ),
     "branch": (
         [
@@ -41,19 +38,18 @@ PHRASES = {
             "Is there a bank downtown?",
         ],
         ["In which town?", "On a weekday?"],
-        ["In Oakland", "On Saturday", "Downtown, please"],
     ),
     "loan": (
         ["I'd like to borrow money for a car", "What's the rate of a mortgage?", "I need a loan"],
         ["Over how many years?", "How much would you need?"],
-        ["Ten years", "About 20,000", "As little as possible"],
     ),
     "complaint": (
         ["I was charged twice", "This fee is wrong", "Nobody called me back, again"],
         ["I am sorry. Which charge is it?", "When was that?"],
-        ["The one of last week", "In March", "It says service fee"],
     ),
 }
+# the answers are the same, whatever the intent
+ANSWERS = ["Yes, please", "I am not sure", "On Monday", "The first one", "About 100", "No, sorry"]
 CHANGES = ["Oh, and one more thing.", "By the way.", "Right. Another question."]
 
 
@@ -61,12 +57,12 @@ def dialogue(number, rng):
     """One dialogue: two or three intents, a few turns each."""
     rows = []
     for intent in rng.choice(list(PHRASES), size=rng.integers(2, 4), replace=False):
-        begin, ask, answer = PHRASES[intent]
+        begin, ask = PHRASES[intent]
         opening = f"{rng.choice(CHANGES)} {rng.choice(begin)}" if rows else rng.choice(begin)
         rows.append(("customer", opening, intent))
         for _ in range(rng.integers(1, 3)):
             rows.append(("agent", rng.choice(ask), None))
-            rows.append(("customer", rng.choice(answer), intent))
+            rows.append(("customer", rng.choice(ANSWERS), intent))
     return [(f"call_{number:03d}", *row) for row in rows]
 
 
@@ -90,7 +86,7 @@ y_llm[customer] = simulate_votes(
 print(f"{sum(label is not None for label in y_human)} human labels")
 
 # %%
-# An answer such as "Yesterday" does not show its intent, but the utterances before it do. The
+# An answer such as "On Monday" does not show its intent, but the utterances before it do. The
 # students therefore predict on whole calls, and the test utterances are selected afterwards.
 
 labels = {"human labels": (y_human, None), "LLM votes": (None, y_llm), "both": (y_human, y_llm)}
@@ -114,7 +110,8 @@ print(table.loc[list(labels)].round(3).to_string())
 folds = LabelledGroupKFold(3)
 print([len(test_rows) for _, test_rows in folds.split(X[train], y_human[train])])
 
-ax = table.loc[list(labels)].plot.barh(figsize=(7, 3), xlim=(0, 1))
+ax = table.loc[list(labels)].plot.barh(figsize=(7, 3.2), xlim=(0, 1), width=0.75)
 ax.invert_yaxis()
 ax.set(xlabel="macro-F1 on held-out calls", ylabel="", title="Simulated calls and votes")
+ax.legend(title="turns of context", loc="center left", bbox_to_anchor=(1, 0.5))
 plt.tight_layout()

@@ -137,7 +137,7 @@ by_turn = pd.DataFrame(
         for name, states in trackers.items()
     }
 )
-ax = by_turn.plot(marker="o", figsize=(7, 3.5), ylim=(0, 1))
+ax = by_turn.plot(marker="o", figsize=(7, 3.5), ylim=(0, 1.05))
 ax.set(xlabel="turn of the user", ylabel="joint goal accuracy", xticks=range(1, 5))
 ax.set_title("Held-out dialogues, simulated LLM")
 plt.tight_layout()
