@@ -252,6 +252,7 @@ print("\n".join(report.advice))
 # %%
 
 report.plot()
+plt.show()
 
 # %%
 # The same 50 labels correct the student. The warning is a fair one: no label is *disagree*.
