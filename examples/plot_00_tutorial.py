@@ -252,6 +252,7 @@ print("\n".join(report.advice))
 # %%
 
 report.plot()
+plt.show()
 
 # %%
 # The same 50 labels correct the student. The warning is a fair one: no label is *disagree*.
@@ -394,6 +395,7 @@ escalating.fit(X_train, y_human, y_llm)
 score("+ asking an LLM", escalating.predict(X_test))
 print(f"asked about {escalating.expected_cost(X_test).share:.0%} of the test utterances")
 CoverageAccuracyDisplay.from_estimator(escalating, X_test, y_test).plot()
+plt.show()
 
 # %%
 # Asking gains nothing here: the student is better than these LLMs, and knows most of what they

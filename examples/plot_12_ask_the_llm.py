@@ -70,7 +70,7 @@ for name, model in (("student", clf.student_), ("LLM", llm), ("both", clf)):
 # The curve shows what other shares would have given.
 
 CoverageAccuracyDisplay.from_estimator(clf, X_new, y_new).plot()
-plt.tight_layout()
+plt.show()
 
 # %%
 # ``target_accuracy`` asks as little as will do for an accuracy that holds with 95 % confidence.
