@@ -18,6 +18,7 @@ RESULTS = Path(__file__).parents[1] / "benchmarks/results/evidence/cells_test.cs
 METHODS = {
     "default": "This library's default",
     "llm_votes": "The LLM's own labels",
+    "distillation_then_human_layers": "Distillation, then human labels, on our features",
     "distillation_then_human": "Distillation, then human labels",
     "default_human_only": "Human labels only",
 }
@@ -87,7 +88,7 @@ def results(measure: str) -> str:
             'height="18" rx="4"/>',
             f'<text class="dp-value{own}" x="{WIDTH}" y="{y + 24}">{value:.3f}</text>',
         ]
-    return _svg(48 + 56 * len(METHODS) - 16, f"{MEASURES[measure]} of four methods", parts)
+    return _svg(48 + 56 * len(METHODS) - 16, f"{MEASURES[measure]} of five methods", parts)
 
 
 def means(measure: str) -> pd.Series:
