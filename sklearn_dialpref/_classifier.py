@@ -342,10 +342,10 @@ class DialoguePreferenceClassifier(
 
         if unexpected:
             raise TypeError(
-                f"fit got the unexpected argument {next(iter(unexpected))!r}; human labels are "
-                "y_human and those of an LLM y_llm: clf.fit(X, y_human, y_llm=votes), and where "
-                "'clf' is a step of a Pipeline, pipeline.fit(X, y_human, clf__y_llm=votes); for "
-                "weights there is the parameter class_weight"
+                f"fit() got an unexpected keyword argument {next(iter(unexpected))!r}; labels of "
+                "people are y_human and those of an LLM y_llm: clf.fit(X, y_human, y_llm=votes), "
+                "and where 'clf' is a step of a Pipeline, pipeline.fit(X, y_human, "
+                "clf__y_llm=votes); for weights there is the parameter class_weight"
             )
         self._check_parameters()
         warn_of_other_order(X, y_human=y_human, y_llm=y_llm)

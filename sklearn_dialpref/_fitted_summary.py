@@ -56,7 +56,8 @@ def _classes(classes: Any) -> str:
 
 def _encoder(estimator: Any) -> str:
     if not estimator.fitted_labels_.n_texts:
-        return f"precomputed features, {estimator.n_features_in_} columns"
+        width = getattr(estimator, "n_features_in_", None)  # lost if a later fit has failed
+        return "precomputed features" + (f", {width} columns" if width else "")
     encoder, kept = estimator.encoder, estimator.encoder_layers
     trained = estimator.trainable_layers
     name = str(encoder) if isinstance(encoder, str | Path) else type(encoder).__name__

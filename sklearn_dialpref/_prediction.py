@@ -190,7 +190,7 @@ class PredictsDialogues(HasFittedLabels):
         ValueError
             If no row has a label, or ``y`` is not of the form and type that ``fit`` was given.
         """
-        return accuracy(y, self.predict(X), sample_weight)
+        return accuracy(y, self.predict(X), self.classes_, sample_weight)
 
     def _logits(self, X: Any, keep: bool = True) -> NDArray[np.float64]:
         check_is_fitted(self, "net_")

@@ -46,8 +46,8 @@ class CallBar:
     def finish(self) -> None:
         """Fill the bar: there can have been fewer fits."""
         if self._bar is not None:
-            self._bar.total = self.n_done
-            self._bar.refresh()
+            self._bar.reset(total=self.n_done)  # a notebook's bar takes the total only here
+            self._bar.update(self.n_done)
 
     def close(self) -> None:
         """End its line."""

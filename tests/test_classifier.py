@@ -369,3 +369,19 @@ def test_features_of_another_width(data):
     clf = student(max_epochs=1).fit(data.X, data.y_human, data.y_llm)
     with pytest.raises(ValueError, match="feature"):
         clf.predict(data.X.drop(columns=data.X.columns[-1]))
+
+
+def test_score_takes_the_columns_of_a_table_by_name():
+    data = make_dialogues(n_dialogues=20, n_features=8, random_state=0)
+    codes = np.unique(data.y_true, return_inverse=True)[1]
+    Y = pd.DataFrame({"bad": (codes == 0).astype(int), "good": (codes == 1).astype(int)})
+    clf = student(max_epochs=1).fit(data.X, Y)
+    assert clf.score(data.X, Y[["good", "bad"]]) == clf.score(data.X, Y)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), 0.0])
+def test_score_refuses_weights_without_a_mean(weight):
+    data = make_dialogues(n_dialogues=20, n_features=8, random_state=0)
+    clf = student(max_epochs=1).fit(data.X, data.y_true)
+    with pytest.raises(ValueError, match="sample_weight must be finite"):
+        clf.score(data.X, data.y_true, sample_weight=[weight] * len(data.X))

@@ -372,3 +372,10 @@ def test_history_inside_other_estimators(data, fitted):
 def test_without_a_history(estimator):
     with pytest.raises(NotFittedError, match="no training history"):
         TrainingHistoryDisplay.from_estimator(estimator)
+
+
+def test_history_on_axes_with_ticks_of_the_users():
+    ax = plt.subplots()[1]
+    ax.set_xticks([1, 2])
+    make(TrainingHistoryDisplay).plot(ax)
+    assert ax.get_xticks().tolist() == [1, 2]

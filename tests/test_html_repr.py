@@ -162,3 +162,14 @@ def test_in_a_browser(hostile, browser, width, scheme):
     assert box["x"] + box["width"] <= width
     assert not errors
     page.close()
+
+
+def test_it_survives_a_failed_refit():
+    data = make_dialogues(n_dialogues=20, n_features=8, random_state=0)
+    clf = DialoguePreferenceClassifier("precomputed", max_epochs=1, random_state=0)
+    clf.fit(data.X, data.y_true)
+    broken = data.X.copy()
+    broken.loc[0, "x0"] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        clf.fit(broken, data.y_true)
+    assert "precomputed features" in clf._repr_html_()

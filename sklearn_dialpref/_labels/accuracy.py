@@ -27,15 +27,21 @@ def rows_with_labels(y: Any, n_rows: int) -> NDArray[np.bool_]:
 
 
 def accuracy(
-    y: Any, predicted: NDArray[Any], sample_weight: Any, rows: NDArray[np.bool_] | None = None
+    y: Any,
+    predicted: NDArray[Any],
+    classes: NDArray[Any],
+    sample_weight: Any,
+    rows: NDArray[np.bool_] | None = None,
 ) -> float:
     """Share of the rows that are predicted right; multilabel: right in every label.
 
     Parameters
     ----------
     y : array-like of shape (n,) or (n, n_labels)
-        Labels, missing where None, NaN or pd.NA.
+        Labels, missing where None, NaN or pd.NA. Columns with the names of the classes may have
+        any order.
     predicted : ndarray of shape (n,) or (n, n_labels)
+    classes : ndarray of shape (n_classes,)
     sample_weight : array-like of shape (n,), or None
     rows : ndarray of bool, of shape (n,), default=None
         Which rows count; None: those with a label.
@@ -46,9 +52,17 @@ def accuracy(
             "score needs labels, but all of y is missing; in a cross-validation pass "
             "cv=LabelledGroupKFold(…), whose test folds hold labels"
         )
-    right = _truth(y, known, predicted) == np.asarray(predicted[known].tolist())
+    right = _truth(_in_order(y, classes), known, predicted) == np.asarray(
+        predicted[known].tolist()
+    )
     right = right.all(axis=1) if right.ndim == 2 else right
     return float(np.average(right, weights=_weights(sample_weight, known)))
+
+
+def _in_order(y: Any, classes: NDArray[Any]) -> Any:
+    """The table with its columns in the order of the classes, if it names these."""
+    names, order = list(getattr(y, "columns", ())), classes.tolist()
+    return y[order] if names != order and sorted(map(str, names)) == sorted(order, key=str) else y
 
 
 def _truth(y: Any, known: NDArray[np.bool_], predicted: NDArray[Any]) -> NDArray[Any]:
@@ -66,7 +80,8 @@ def _truth(y: Any, known: NDArray[np.bool_], predicted: NDArray[Any]) -> NDArray
     truth, answers = np.asarray(labels[known].tolist()), np.asarray(predicted[known].tolist())
     if (truth.dtype.kind in "US") != (answers.dtype.kind in "US"):
         raise ValueError(
-            f"y holds labels such as {truth[0]!r}, but predictions are such as {answers[0]!r}; "
+            f"y holds labels such as {truth[0].item()!r}, but predictions are such as "
+            f"{answers[0].item()!r}; "
             "pass labels of the type that fit was given"
         )
     return truth
@@ -80,4 +95,10 @@ def _weights(sample_weight: Any, known: NDArray[np.bool_]) -> NDArray[Any] | Non
         raise ValueError(
             f"sample_weight has the shape {weights.shape}, but it must be {known.shape}"
         )
-    return weights[known]
+    weights = weights[known].astype(np.float64)
+    if not np.isfinite(weights).all() or not weights.sum():
+        raise ValueError(
+            "sample_weight must be finite, and not all 0, on the rows with a label; got "
+            f"{weights.tolist()[:5]} on the first of them"
+        )
+    return weights

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE = "DIALPREF_DATA"
 EXTRA = 'pip install "sklearn-dialpref[datasets]"'
-PACKAGES = ("openpyxl", "pandas", "pooch", "pyarrow")
+TO_READ = ("pandas", "pyarrow")
+TO_PARSE = ("openpyxl", "pooch")
 TIMEOUT_SECONDS = 30
 X_COLUMNS = ("dialogue_id", "turn", "speaker", "text")
 
@@ -121,7 +122,7 @@ def load_table(
     """
     check_scalar(n_retries, "n_retries", Integral, min_val=0)
     check_scalar(delay, "delay", Real, min_val=0)
-    for package in PACKAGES:  # before a long download
+    for package in TO_READ:
         optional(package)
     home = data_home_of(data_home)
     table = home / f"{data.name}.parquet"
@@ -129,6 +130,8 @@ def load_table(
         frame = _read(table)
     else:
         folder = home / data.name
+        for package in TO_PARSE:  # before a long download
+            optional(package)
         if not download_if_missing:
             _check_there(data, folder)
         for source in data.sources:
@@ -140,7 +143,7 @@ def load_table(
         warnings.warn(
             f"{table} differs from the table that published figures were measured with, so yours "
             f"may differ; fetch_{data.name} says what is known about it. If somebody has changed "
-            "it, delete it, and it is made again from its sources",
+            f"it, or a download was damaged, delete it and {home / data.name} to make it again",
             stacklevel=3,
         )
     return frame
@@ -225,7 +228,7 @@ def _download(source: Source, new: Path, target: Path, n_retries: int, delay: fl
                     f"the file at {target}, or set data_home, or the environment variable "
                     f"{HOME_VARIABLE}, to a folder that has it"
                 ) from error
-            warnings.warn(f"Trying again to download {source.url}: {error}", stacklevel=6)
+            warnings.warn(f"Trying again to download {source.url}: {error}", stacklevel=5)
             time.sleep(delay)
     return None
 
@@ -281,7 +284,7 @@ def bunch_of(
     """
     pd = optional("pandas")
     frame = frame.reset_index(drop=True)
-    X: Any = frame[list(X_COLUMNS)]
+    X: Any = frame[list(X_COLUMNS)].copy()
     y_human: Any = _with_none(frame[task.human]).rename("y_human")
     y_llm: Any = pd.DataFrame({name: _with_none(frame[name]) for name in task.llm}, dtype=object)
     classes = np.array(sorted(y_human.dropna().unique()), dtype=object)

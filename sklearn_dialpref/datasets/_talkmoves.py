@@ -142,7 +142,7 @@ def fetch_talkmoves(
     """Load mathematics lessons with talk moves that people, and LLMs with several prompts, gave.
 
     People labelled each utterance of a teacher with a talk move, or "None". Five LLMs did the same
-    with four prompts each: a real bank of prompts and models. `frame` has 24 more columns of
+    with up to four prompts each: a real bank of prompts and models. `frame` has 24 more columns of
     answers on 10,522 of the utterances, by prompts with and without examples. All LLM labels are
     real answers. The data is downloaded at the first call, 80 MB.
 

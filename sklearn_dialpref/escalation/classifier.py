@@ -439,7 +439,7 @@ class EscalatingClassifier(RejectsUnknown, ClassifierMixin, BaseEstimator):
                 "score needs rows with a label that get an answer, but there are none; pass "
                 "labels, or raise max_share or lower target_accuracy if nothing is answered"
             )
-        return accuracy(y, predicted, sample_weight, known)
+        return accuracy(y, predicted, self.classes_, sample_weight, known)
 
     @property
     def n_features_in_(self) -> int:

@@ -125,6 +125,8 @@ class TrainingHistoryDisplay(Display):
             If matplotlib is not installed.
         """
         ax = self._axes(ax)
+        from matplotlib.ticker import MaxNLocator
+
         stages = list(dict.fromkeys(row["stage"] for row in self.history))
         for number, stage in enumerate(stages):
             rows = [row for row in self.history if row["stage"] == stage]
@@ -141,7 +143,9 @@ class TrainingHistoryDisplay(Display):
                 if not np.isnan(losses).all():
                     shown = line_style({**style, "linestyle": line, "label": label}, kwargs)
                     ax.plot(epochs, losses, **shown)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        locator = ax.xaxis.get_major_locator()
+        if isinstance(locator, MaxNLocator):  # not one of the user's
+            locator.set_params(integer=True)
         return self._drawn(ax, "Epoch", "Loss")
 
 

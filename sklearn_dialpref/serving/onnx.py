@@ -272,7 +272,7 @@ class OnnxDialogueClassifier(HasFittedLabels):
             If no row has a label, or ``y`` is not of the form and type that the classifier was
             fitted on.
         """
-        return accuracy(y, self.predict(X), sample_weight)
+        return accuracy(y, self.predict(X), self.classes_, sample_weight)
 
     def _logits(self, X: Any, keep: bool = False) -> NDArray[np.float64]:
         # the quick way for a single text; an empty one gets its message below
