@@ -9,7 +9,7 @@ Each step links to the page of the guide that says more.
 The chats are real, and so are the labels. In DeliData, small groups solve a puzzle in a chat room:
 which of four cards must be turned to check a rule? For each of the 5,000 utterances we want to
 know its purpose: a *solution*, *reasoning*, *agreement*, and so on. People labelled all of them,
-and three LLMs many. No LLM is called here: a stand-in replays **the answers that the real LLMs
+and three LLMs labelled many. No LLM is called here: a stand-in replays **the answers that the real LLMs
 gave**.
 
 It needs ``pip install 'sklearn-dialpref[datasets,llm,offline,onnx,plot]' polars``, and
@@ -124,8 +124,8 @@ print(bank[1].render("Why the A?", speaker="Fox", before=before)[-1]["content"])
 # The bill
 # --------
 # ``estimate_cost`` says what a pass will cost, and asks nothing. Most of the tokens are the
-# labelling guide, which each question repeats. A question about a whole dialogue needs a seventh
-# of them. ``budget=`` is a limit that no pass exceeds. See :doc:`/user_guide/annotation` and
+# labelling guide, which each question repeats. Asking about whole dialogues takes a
+# seventh of them. ``budget=`` is a limit that no pass exceeds. See :doc:`/user_guide/annotation` and
 # :doc:`/user_guide/annotation_cost`.
 
 bill = {}
@@ -181,7 +181,7 @@ class RecordedLLM:
 # Labels by three LLMs
 # --------------------
 # A real LLM would be asked with each prompt of the bank. Here one answer of each LLM is on record,
-# so that we use one prompt, and the three LLMs are the ensemble. ``votes_`` has the label that
+# so we use one prompt, and the three LLMs are the ensemble. ``votes_`` has the label that
 # each of them gave, and ``predict_proba`` one score for each class.
 
 llms = [RecordedLLM(column) for column in deli.y_llm]
@@ -200,7 +200,7 @@ votes.assign(text=X_train["text"])[120:126]
 # %%
 # A student of the LLMs
 # ---------------------
-# The student is a small sentence encoder with a head on top. It has no label of a person yet. The
+# The student is a small sentence encoder with a head on top. It has seen no human labels yet. The
 # encoder is frozen. ``memory`` keeps its embedding of each text, so that the fits below take
 # seconds. We name all ``classes``, since a rare one may be missing among the first labels.
 
@@ -241,7 +241,7 @@ pd.read_csv(folder / "random.csv").drop(columns="key").head(3)
 # What the labels say about the LLMs
 # ----------------------------------
 # The report compares both sources where they meet, and advises. Its intervals are wide, as 50
-# labels are few. Still it finds what the LLMs do wrong: they say *none* too often, and *reasoning*
+# labels are few. Even so, it finds what the LLMs do wrong: they say *none* too often, and *reasoning*
 # too rarely. See :doc:`/user_guide/teacher`.
 
 from sklearn_dialpref import teacher_report
@@ -456,8 +456,8 @@ for speaker, text in zip(live["speaker"], live["text"], strict=True):
 #
 # .. code-block:: console
 #
-#    $ pip install 'sklearn-dialpref[serve]'
-#    $ python examples/serve_fastapi.py int8
+#    $ pip install '.[serve]'  # in a clone of the repository
+#    $ python examples/serve_fastapi.py FOLDER
 #    $ curl localhost:8000/predict -H 'Content-Type: application/json' \
 #        -d '{"utterances": [{"text": "Let us turn the A"}, {"text": "yes"}]}'
 #

@@ -8,7 +8,7 @@ import pytest
 from sklearn_dialpref import DialoguePreferenceClassifier
 from sklearn_dialpref._training import recipe
 
-GUIDE = Path(__file__).parents[1] / "docs" / "user_guide" / "schedules.rst"
+GUIDE = Path(__file__).parents[1] / "docs" / "user_guide" / "student.rst"
 
 
 def documented():
