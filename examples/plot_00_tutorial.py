@@ -9,8 +9,8 @@ Each step links to the page of the guide that says more.
 The chats are real, and so are the labels. In DeliData, small groups solve a puzzle in a chat room:
 which of four cards must be turned to check a rule? For each of the 5,000 utterances we want to
 know its purpose: a *solution*, *reasoning*, *agreement*, and so on. People labelled all of them,
-and three LLMs labelled many. No LLM is called here: a stand-in replays **the answers that the real LLMs
-gave**.
+and three LLMs labelled many. No LLM is called here: a stand-in replays **the answers that the real
+LLMs gave**.
 
 It needs ``pip install 'sklearn-dialpref[datasets,llm,offline,onnx,plot]' polars``, and
 :func:`~sklearn_dialpref.datasets.fetch_deli` downloads the data once (6 MB, MIT licence).
@@ -124,8 +124,8 @@ print(bank[1].render("Why the A?", speaker="Fox", before=before)[-1]["content"])
 # The bill
 # --------
 # ``estimate_cost`` says what a pass will cost, and asks nothing. Most of the tokens are the
-# labelling guide, which each question repeats. Asking about whole dialogues takes a
-# seventh of them. ``budget=`` is a limit that no pass exceeds. See :doc:`/user_guide/annotation` and
+# labelling guide, which each question repeats. Asking about whole dialogues takes a seventh
+# of them. ``budget=`` is a limit that no pass exceeds. See :doc:`/user_guide/annotation` and
 # :doc:`/user_guide/annotation_cost`.
 
 bill = {}
@@ -241,8 +241,8 @@ pd.read_csv(folder / "random.csv").drop(columns="key").head(3)
 # What the labels say about the LLMs
 # ----------------------------------
 # The report compares both sources where they meet, and advises. Its intervals are wide, as 50
-# labels are few. Even so, it finds what the LLMs do wrong: they say *none* too often, and *reasoning*
-# too rarely. See :doc:`/user_guide/teacher`.
+# labels are few. Even so, it finds what the LLMs do wrong: they say *none* too often, and
+# *reasoning* too rarely. See :doc:`/user_guide/teacher`.
 
 from sklearn_dialpref import teacher_report
 
