@@ -513,6 +513,6 @@ plt.show()
 #
 # Most steps are within a standard error of their neighbours, and this is one split of one data
 # set. On another split (123 dialogues for training, 60 for testing) the first 50 labels gained
-# most, and the last 50 and the turn before gained nothing. *Disagree* has few test utterances, and
-# yet is a sixth of macro-F1. For means over eight tasks and five seeds, see
+# most, and the last 50 and the turn before gained nothing. *Disagree* has five test utterances,
+# and yet is a sixth of macro-F1. For means over eight tasks and five seeds, see
 # :doc:`/user_guide/evidence`.
