@@ -96,7 +96,7 @@ sphinx_gallery_conf = {
     "doc_module": ("sklearn_dialpref",),
     "reference_url": {"sklearn_dialpref": None},
     "backreferences_dir": "api/examples",
-    "first_notebook_cell": f"# What the example needs\n%pip install --quiet '{INSTALLED}'",
+    "first_notebook_cell": f"# What the example needs\n%pip install --quiet '{INSTALLED}' polars",
     "write_computation_times": False,  # a page that asks other hosts for its scripts
 }
 
