@@ -11,9 +11,11 @@ from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
-from numpydoc.docscrape import ClassDoc, FunctionDoc
 
 import sklearn_dialpref
+
+docscrape = pytest.importorskip("numpydoc.docscrape", reason="docstrings are read by numpydoc")
+ClassDoc, FunctionDoc = docscrape.ClassDoc, docscrape.FunctionDoc
 
 API = (Path(__file__).parents[1] / "docs" / "api.rst").read_text(encoding="utf-8")
 PACKAGE = "sklearn_dialpref"
